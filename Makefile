@@ -1,0 +1,45 @@
+# make demo   the small study, from nothing to its report
+# make test   all tests            make check   format, lint, types
+# make lock   the lock file of this Python version, from what is installed
+# make clean  removes what these made
+PYTHON ?= python3
+VENV ?= .venv
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+LOCK := requirements/lock-$(VERSION).txt
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+WORKDIR ?= runs/small_world
+
+.PHONY: demo test check lock clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.runtime-$(VERSION)
+	$(VENV)/bin/alignpre study --config=configs/studies/small_world.py --workdir=$(WORKDIR)
+
+test: $(VENV)/.dev-$(VERSION)
+	JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev-$(VERSION)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+$(VENV)/bin/python-$(VERSION):
+	@test -f "$(LOCK)" || { echo "Python 3.11 or 3.12 is needed; $(PYTHON) is $(or $(VERSION),not there). Try: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.runtime-$(VERSION): $(VENV)/bin/python-$(VERSION) setup.py $(LOCK)
+	@echo "installing into $(VENV) (about a minute)"
+	$(PIP) install --constraint $(LOCK) --editable .
+	@touch $@
+
+$(VENV)/.dev-$(VERSION): $(VENV)/.runtime-$(VERSION)
+	@echo "installing the test tools into $(VENV)"
+	$(PIP) install --constraint $(LOCK) --editable '.[dev]'
+	@touch $@
+
+lock: $(VENV)/.dev-$(VERSION)
+	$(VENV)/bin/python -m pip freeze --exclude-editable > $(LOCK)
+
+clean:
+	rm -rf $(VENV) $(WORKDIR) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

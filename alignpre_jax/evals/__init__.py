@@ -1,0 +1,45 @@
+"""The same scenarios on every checkpoint, and what the answers amount to, with honest error bars."""
+
+from alignpre_jax.evals.perplexity import Loss, TextScore, loss_difference, score_texts, token_loss
+from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
+from alignpre_jax.evals.scoring import EvalConfig, Result, Scorer, read_results, result_lines, run_suite
+from alignpre_jax.evals.statistics import Estimate, Observation, estimate, estimate_rate, paired_difference
+from alignpre_jax.evals.suites import load_suite
+from alignpre_jax.evals.summaries import Floor, Summary, floor_check, rate_difference, select, summarise
+from alignpre_jax.evals.variants import SYNTAXES, SYSTEMS, Prompt, Variant, expand, render
+
+__all__ = [
+    "SYNTAXES",
+    "SYSTEMS",
+    "Estimate",
+    "EvalConfig",
+    "Floor",
+    "Loss",
+    "Observation",
+    "Prompt",
+    "Result",
+    "Scenario",
+    "Scorer",
+    "Summary",
+    "TextScore",
+    "Variant",
+    "estimate",
+    "estimate_rate",
+    "expand",
+    "floor_check",
+    "load_suite",
+    "loss_difference",
+    "paired_difference",
+    "place_options",
+    "rate_difference",
+    "read_results",
+    "read_scenarios",
+    "render",
+    "result_lines",
+    "run_suite",
+    "score_texts",
+    "select",
+    "summarise",
+    "token_loss",
+    "write_scenarios",
+]

@@ -1,0 +1,38 @@
+"""What every room stands on: the user's error, configs, whole-or-absent files, progress."""
+
+from alignpre_jax.foundation.config import build, difference, exact, flatten, to_mapping
+from alignpre_jax.foundation.errors import UserError, suggest
+from alignpre_jax.foundation.files import (
+    PathLike,
+    canonical_json,
+    derive_seed,
+    digest,
+    disk_errors,
+    read_json,
+    read_jsonl,
+    write_bytes,
+    write_json,
+)
+from alignpre_jax.foundation.progress import Event, Report, silent
+
+__all__ = [
+    "Event",
+    "PathLike",
+    "Report",
+    "UserError",
+    "build",
+    "canonical_json",
+    "derive_seed",
+    "difference",
+    "digest",
+    "disk_errors",
+    "exact",
+    "flatten",
+    "read_json",
+    "read_jsonl",
+    "silent",
+    "suggest",
+    "to_mapping",
+    "write_bytes",
+    "write_json",
+]

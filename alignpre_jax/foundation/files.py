@@ -1,0 +1,112 @@
+"""Files that are either whole or absent, and digests that name what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from alignpre_jax.foundation.errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text on every machine."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, ensure_ascii=False)
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """`length` hex digits of the SHA-256 of `value` (bytes as they are, anything else as canonical JSON)."""
+    data = value if isinstance(value, bytes) else canonical_json(value).encode()
+    return hashlib.sha256(data).hexdigest()[:length]
+
+
+def derive_seed(*parts: Any) -> int:
+    """A 31-bit seed that is a pure function of `parts`: independent streams from one seed."""
+    return int(digest(list(parts), 8), 16) >> 1
+
+
+def write_bytes(path: PathLike, data: bytes) -> None:
+    """Writes a whole file or nothing: a reader never sees a part, whatever kills the writer."""
+    path = epath.Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "://" in os.fspath(path):  # an object store writes whole objects
+            path.write_bytes(data)
+            return
+        part = Path(path.parent) / f".{path.name}.{os.getpid()}.part"
+        try:
+            with open(part, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, default=_plain, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file; a file that is not JSON raises `UserError` with the place."""
+    try:
+        return json.loads(epath.Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}", fix="delete the file to have it made again"
+        ) from None
+
+
+def read_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file that this package wrote, one by one."""
+    with epath.Path(path).open("r") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"not valid JSON: {error.msg}", where=f"{path}:{number}", fix="delete the file to have it made again"
+                ) from None
+
+
+@contextlib.contextmanager
+def disk_errors(path: PathLike) -> Iterator[None]:
+    """Turns a full disk or a folder without write permission into a `UserError` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "free some space or give another --workdir; finished work is kept and the same command goes on"
+            raise UserError("no space left on the device", where=str(path), fix=fix) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError("no permission to write", where=str(path), fix="give a --workdir you can write to") from error
+        raise
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

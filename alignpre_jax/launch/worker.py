@@ -1,0 +1,72 @@
+"""A worker process of `launch.local`: job names come in, events go out, one JSON object a line.
+
+When its input ends, because the parent is done or was killed, the worker saves and leaves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from typing import IO, Any
+
+from alignpre_jax.foundation import Event, UserError
+from alignpre_jax.study import enable_compilation_cache, jobs, reopen_workspace, run_job
+from alignpre_jax.training import Interrupted
+
+GRACE_SECONDS = 45  # between being asked to stop and stopping without more ado
+
+
+def main() -> int:
+    """Takes jobs until the input ends."""
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints goes to the log
+    names: queue.Queue[str | None] = queue.Queue()
+    busy = threading.Event()
+    threading.Thread(target=_listen, args=(names, busy), daemon=True).start()
+
+    space = reopen_workspace(sys.argv[1])
+    graph = jobs(space.config)
+    enable_compilation_cache(space)
+    while (name := names.get()) is not None:
+        busy.set()
+        try:
+            run_job(space, graph[name], lambda event: _send(channel, {"event": _plain(event)}))
+        except Interrupted:
+            return 0
+        except UserError as error:
+            _send(channel, {"user_error": {"what": error.what, "where": error.where, "fix": error.fix}})
+            return 2
+        busy.clear()
+        _send(channel, {"done": name})
+    return 0
+
+
+def _listen(names: queue.Queue[str | None], busy: threading.Event) -> None:
+    for line in sys.stdin:
+        names.put(line.strip())
+    names.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)  # training saves a checkpoint first; nothing else has anything to save
+        time.sleep(GRACE_SECONDS)
+        os._exit(1)
+
+
+def _send(channel: IO[str], message: dict[str, Any]) -> None:
+    try:
+        channel.write(json.dumps(message) + "\n")
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone, and everything finished is on disk
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    return dataclasses.asdict(event)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

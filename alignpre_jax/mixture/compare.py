@@ -1,0 +1,64 @@
+"""Where two plans differ, and where a row is used: the questions behind "nothing else moved"."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.mixture.plan import Lookup, Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Differences:
+    """The slots in which two plans have different rows, in order.
+
+    Attributes:
+      slots: int64[n].
+      overlay_a: int16[n], the overlay of plan a that put its row there (index into `overlays`), or -1.
+      overlay_b: int16[n], the same for plan b.
+    """
+
+    slots: NDArray[np.int64]
+    overlay_a: NDArray[np.int16]
+    overlay_b: NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def counts(self) -> dict[tuple[int, int], int]:
+        """The number of differing slots per reason: (overlay of a, overlay of b); (-1, -1) means other base plans."""
+        reasons, counts = np.unique(np.stack([self.overlay_a, self.overlay_b]), axis=1, return_counts=True)
+        return {(int(a), int(b)): int(n) for a, b, n in zip(*reasons, counts, strict=True)}
+
+
+def differences(plan_a: Plan, plan_b: Plan) -> Differences:
+    """Compares two plans slot by slot, by the name of the store and the row.
+
+    Raises:
+      UserError: the plans have different numbers of slots.
+    """
+    if plan_a.slots != plan_b.slots:
+        what = f"the plans have {plan_a.slots} and {plan_b.slots} slots"
+        raise UserError(what, where="slots", fix="compare stages of the same length")
+    found = list(_differing(plan_a, plan_b)) if plan_a.digest() != plan_b.digest() else []
+    empty = (np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.int16))
+    return Differences(*(np.concatenate(column) for column in zip(empty, *found, strict=True)))
+
+
+def where(plan: Plan, store: str, row: int) -> NDArray[np.int64]:
+    """The slots at which a row is used, sorted (int64[uses]); slot // batch rows is the step."""
+    return plan.slots_of(store, row)
+
+
+def _differing(plan_a: Plan, plan_b: Plan) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int16]]]:
+    index_a = {name: number for number, name in enumerate(plan_a.stores)}
+    renumbered = np.array([index_a.get(name, -1) for name in plan_b.stores], np.int16)
+    for slots in plan_a.chunks():
+        a: Lookup = plan_a.lookup(slots)
+        b: Lookup = plan_b.lookup(slots)
+        differ = (a.store != renumbered[b.store]) | (a.row != b.row)
+        yield slots[differ], a.overlay[differ], b.overlay[differ]

@@ -1,0 +1,155 @@
+"""From a plan and row stores to batches: a grain pipeline whose only state is the step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import grain
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.mixture.plan import Plan
+
+if TYPE_CHECKING:
+    from alignpre_jax.rows import RowStore
+
+SPAN_SLOTS = 2048  # looked up at a time: that takes little longer than 32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One host's rows of the global batch of a step; a pytree, so that a step can take one of device arrays.
+
+    Attributes:
+      tokens: int32[b, L].
+      segments: int32[b, L], from 1 in each row: the document within the row.
+      sources: int32[b], index into `Plan.stores`.
+    """
+
+    tokens: NDArray[np.int32]
+    segments: NDArray[np.int32]
+    sources: NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSource:
+    """The batches of a stage by step, as a grain data source: a pure function of the step.
+
+    The global batch of a step is slots [step * batch_rows, (step + 1) * batch_rows), whatever the
+    number of hosts; host h has the h-th of `hosts` equal, consecutive parts of it.
+    """
+
+    plan: Plan
+    stores: Mapping[str, RowStore]
+    batch_rows: int
+    host: int = 0
+    hosts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_rows < 1 or self.batch_rows % self.hosts:
+            what = f"a batch of {self.batch_rows} rows does not divide into {self.hosts} equal parts"
+            raise UserError(what, where="batch_rows", fix="make it a multiple of the number of hosts")
+        assert 0 <= self.host < self.hosts, (self.host, self.hosts)
+        _require_matching(self.plan, self.stores)
+
+    def __len__(self) -> int:
+        return self.plan.slots // self.batch_rows
+
+    def __getitem__(self, step: int) -> Batch:
+        span, within = divmod(int(step), self._span_steps)
+        sources, row = (column[within] for column in self._span(span))
+        shape = (len(row), self.stores[self.plan.used_stores[0]].header.length)
+        tokens, segments = np.empty(shape, np.int32), np.empty(shape, np.int32)
+        for number in np.unique(sources).tolist():
+            at = np.flatnonzero(sources == number)
+            rows = self.stores[self.plan.stores[number]].read(row[at])
+            tokens[at], segments[at] = rows.tokens, rows.segments
+        return Batch(tokens, segments, sources.astype(np.int32))
+
+    @property
+    def _span_steps(self) -> int:
+        return max(1, SPAN_SLOTS * self.hosts // self.batch_rows)
+
+    @functools.cached_property
+    def _span(self) -> Callable[[int], tuple[NDArray[np.int16], NDArray[np.int64]]]:
+        """The host's stores and rows, both [steps, b], of a span of steps; the last few spans are remembered."""
+
+        def look_up(span: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+            part = self.batch_rows // self.hosts
+            steps = np.arange(span * self._span_steps, min((span + 1) * self._span_steps, len(self)), dtype=np.int64)
+            slots = steps[:, None] * self.batch_rows + self.host * part + np.arange(part)
+            there = self.plan.lookup(slots.ravel())
+            return there.store.reshape(slots.shape), there.row.reshape(slots.shape)
+
+        return functools.lru_cache(maxsize=4)(look_up)
+
+
+def load_batches(
+    plan: Plan,
+    stores: Mapping[str, RowStore],
+    batch_rows: int,
+    start_step: int,
+    stop_step: int,
+    host: int = 0,
+    hosts: int = 1,
+    *,
+    workers: int = 2,
+    prefetch: int = 8,
+) -> Iterator[Batch]:
+    """This host's batches of steps start_step, ..., stop_step - 1, in order.
+
+    Args:
+      plan: the plan of the stage.
+      stores: the row stores that the plan draws from, by name.
+      batch_rows: rows of the global batch; a multiple of `hosts`.
+      start_step: the first step: to resume is to pass the step, there is no other state.
+      stop_step: the step after the last.
+      host: which host this is.
+      hosts: how many there are.
+      workers: reading threads; 0 reads in the caller's thread.
+      prefetch: batches read ahead.
+
+    Raises:
+      UserError: a batch that does not divide among the hosts, a stage that is too short, or stores
+        that are missing, changed since they were planned, or built with different tokenizers or lengths.
+    """
+    source = StepSource(plan, stores, batch_rows, host, hosts)
+    if not 0 <= start_step <= stop_step <= len(source):
+        stage = f"the plan's {plan.slots} slots are {len(source)} steps of {batch_rows} rows"
+        what = f"steps {start_step} to {stop_step} are not all in the stage: {stage}"
+        raise UserError(what, where="steps", fix="plan a stage of steps x batch_rows slots")
+    return _iterate(source, start_step, stop_step, workers, prefetch)
+
+
+def _iterate(source: StepSource, start: int, stop: int, workers: int, prefetch: int) -> Iterator[Batch]:
+    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=max(prefetch, workers))
+    steps = grain.MapDataset.source(source).slice(slice(0, stop)).to_iter_dataset(options)
+    with contextlib.closing(iter(steps)) as batches:
+        batches.set_state({"next_index": start})
+        yield from batches
+
+
+def _require_matching(plan: Plan, stores: Mapping[str, RowStore]) -> None:
+    made: dict[tuple[str, int], str] = {}
+    for name in plan.used_stores:
+        if name not in stores:
+            raise UserError(f"the plan draws from {name!r}, which is not there", where=name, fix="build its rows")
+        store = stores[name]
+        if len(store) != plan.rows[name]:
+            what = f"{name!r} has {len(store)} rows, but {plan.rows[name]} were planned"
+            raise UserError(what, where=name, fix="rows were rebuilt since: make the plan again from their headers")
+        made.setdefault((store.header.tokenizer_digest, store.header.length), name)
+    if len(made) > 1:
+        (one, other), (kind_one, kind_other) = list(made.values())[:2], list(made)[:2]
+        what = (
+            f"{one!r} (tokenizer {kind_one[0]}, {kind_one[1]} tokens a row) and "
+            f"{other!r} (tokenizer {kind_other[0]}, {kind_other[1]}) do not go together"
+        )
+        raise UserError(what, where=other, fix="build all rows with one tokenizer and one length")

@@ -1,0 +1,26 @@
+"""The decoder, its sharding, its presets and its names in other formats."""
+
+from alignpre_jax.model.attention import choose_kernel
+from alignpre_jax.model.config import DecoderConfig
+from alignpre_jax.model.decoder import Cache, Decoder, bind, init_cache, init_params
+from alignpre_jax.model.parameters import Parameter, parameters
+from alignpre_jax.model.presets import PRESETS, get_preset
+from alignpre_jax.model.sharding import constrain, logical_axes, make_mesh, param_shardings
+
+__all__ = [
+    "PRESETS",
+    "Cache",
+    "Decoder",
+    "DecoderConfig",
+    "Parameter",
+    "bind",
+    "choose_kernel",
+    "constrain",
+    "get_preset",
+    "init_cache",
+    "init_params",
+    "logical_axes",
+    "make_mesh",
+    "param_shardings",
+    "parameters",
+]

@@ -1,0 +1,227 @@
+"""The decoder: one configured block for the GPT-NeoX, Llama, Qwen3 and OLMo2 families.
+
+Legend: B rows, L length, S = B * L tokens, D width, H heads, K kv heads, h head_dim, F mlp, V vocab (padded),
+T cache slots, N layers. Tokens stay flattened, [S, D], around all matrix multiplications; only attention is laid
+out as [B, H, L, h].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from alignpre_jax.model import attention
+from alignpre_jax.model.config import DecoderConfig
+from alignpre_jax.model.parameters import initial_value, parameters
+from alignpre_jax.model.rotary import rotary_at, rotate
+from alignpre_jax.model.sharding import constrain
+
+Weights: TypeAlias = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys and values of the tokens seen so far: slots [0, length_B[b]) of row b are in use."""
+
+    k_NBKTh: jax.Array
+    v_NBKTh: jax.Array
+    length_B: jax.Array
+
+
+def init_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:
+    """An empty cache for `rows` sequences of at most `slots` tokens, in the dtype of the computation."""
+    shape = (config.layers, rows, config.kv_heads, slots, config.head_dim)
+    empty = jnp.zeros(shape, config.dtype)
+    return Cache(empty, empty, jnp.zeros(rows, jnp.int32))
+
+
+class Decoder(nnx.Module):
+    """A decoder-only transformer; its parameters are float32 and stacked over the layers in both layouts."""
+
+    embedding: nnx.Param[jax.Array]  # [V, D]
+    unembedding: nnx.Param[jax.Array]  # [D, V]; absent when tied
+    final_norm: nnx.Param[jax.Array]  # [D]
+    blocks: nnx.Dict  # of [N, ...]; see `parameters`
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        key, blocks = rngs.params(), {}
+        for name, parameter in parameters(config).items():
+            group, _, leaf = name.rpartition(".")
+            value = nnx.Param(initial_value(name, parameter, key))
+            if group:
+                blocks[leaf] = value
+            else:
+                setattr(self, leaf, value)
+        self.blocks = nnx.Dict(blocks)
+
+    def __call__(
+        self,
+        tokens_BL: jax.Array,
+        segments_BL: jax.Array | None = None,
+        positions_BL: jax.Array | None = None,
+        cache: Cache | None = None,
+        *,
+        mask_BLL: jax.Array | None = None,
+    ):
+        """Hidden states after the final norm, [B, L, D] in the dtype of the computation.
+
+        Args:
+          tokens_BL: int32 ids.
+          segments_BL: int32; a token sees only tokens of its own segment. With a cache: 0 marks padding at the end of
+            a prompt, which is not counted into the row's length (its slots are written again by what follows).
+          positions_BL: int32 for the rotary embeddings; default: the place in the row. These embeddings are relative,
+            so positions need not restart at a segment.
+          cache: tokens are appended to it and see all of their row's earlier tokens. There must be room.
+          mask_BLL: bool, what each token may see, in place of causal attention in segments (XLA kernel, no cache).
+
+        Returns:
+          `hidden_BLD`, or `(hidden_BLD, cache)` when a cache was given.
+        """
+        config = self.config
+        B, L = tokens_BL.shape
+        assert mask_BLL is None or cache is None
+        assert positions_BL is not None or config.max_length >= L, f"{L} tokens, max_length={config.max_length}"
+        places: np.ndarray | jax.Array = np.arange(L)[None]
+        kernel, mask = "xla", segments_BL
+        if cache is not None:
+            places = cache.length_B[:, None] + places
+            mask = jnp.arange(cache.k_NBKTh.shape[3]) <= places[:, :, None]
+        elif mask_BLL is not None:
+            mask = mask_BLL
+        elif (kernel := attention.choose_kernel(config, L)) == "xla":
+            mask = attention.causal_mask(segments_BL, L)
+        rotary = rotary_at(config, places if positions_BL is None else positions_BL)
+
+        x_SD = self.embedding[...][tokens_BL.reshape(-1)].astype(config.dtype)
+        x_SD = constrain(x_SD, ("batch", None), "embedded tokens")
+        block: Callable[..., Any] = functools.partial(_block, config, kernel, rotary, mask, B)
+        if config.remat == "full":
+            block = jax.checkpoint(block, prevent_cse=config.layout == "unroll")
+        weights = {name: value[...] for name, value in self.blocks.items()}
+        carried = (x_SD, None if cache is None else cache.length_B)
+        layers = (weights, None if cache is None else (cache.k_NBKTh, cache.v_NBKTh))
+        loop = jax.lax.scan if config.layout == "scan" else _unrolled
+        (x_SD, _), kv = loop(block, carried, layers)
+
+        hidden_BLD = _norm(config, x_SD, self.final_norm[...], self._bias("final_norm")).reshape(B, L, -1)
+        if cache is None:
+            return hidden_BLD
+        added_B = L if segments_BL is None else jnp.sum(segments_BL > 0, axis=1, dtype=jnp.int32)
+        return hidden_BLD, Cache(kv[0], kv[1], cache.length_B + added_B)
+
+    def unembed(self, hidden: jax.Array) -> jax.Array:
+        """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
+        config = self.config
+        table_DV = self.embedding[...].T if config.tied_embeddings else self.unembedding[...]
+        logits = jnp.matmul(hidden, table_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        if config.padded_vocab == config.vocab_size:
+            return logits
+        return jnp.where(jnp.arange(config.padded_vocab) < config.vocab_size, logits, attention.MASKED)
+
+    def _bias(self, name: str) -> jax.Array | None:
+        return getattr(self, f"{name}_bias")[...] if self.config.norm == "layernorm" else None
+
+
+def init_params(config: DecoderConfig, seed: int | jax.Array) -> nnx.State:
+    """Fresh parameters: a pure tree of float32 arrays, a function of (config, seed) only.
+
+    To make them in their place on a mesh: `jax.jit(partial(init_params, config), out_shardings=...)(seed)`.
+    """
+    return nnx.state(Decoder(config, rngs=nnx.Rngs(jax.random.key(seed))), nnx.Param)
+
+
+def bind(config: DecoderConfig, params: nnx.State) -> Decoder:
+    """The decoder with these parameters; cheap, and made to be called inside a jitted function."""
+    return nnx.merge(_graphdef(config), params)
+
+
+@functools.lru_cache(maxsize=64)
+def _graphdef(config: DecoderConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
+
+
+def _block(config, kernel, rotary, mask, rows, carried, layer):
+    """One block: ((x_SD, start_B), (weights, cached keys and values)) -> the same, one layer later."""
+    (x_SD, start_B), (w, kv) = carried, layer
+
+    def norm(y_SD: jax.Array, name: str, position: str) -> jax.Array:
+        here = config.norm_position == position
+        return _norm(config, y_SD, w[name], w.get(f"{name}_bias")) if here else y_SD
+
+    attended_SD, kv = _attention(
+        config, kernel, rotary, mask, rows, norm(x_SD, "attention_norm", "pre"), w, start_B, kv
+    )
+    after_SD = x_SD + norm(attended_SD, "attention_norm", "post")
+    read_SD = x_SD if config.parallel_residual else after_SD
+    mapped_SD = norm(_mlp(config, norm(read_SD, "mlp_norm", "pre"), w), "mlp_norm", "post")
+    return (constrain(after_SD + mapped_SD, ("batch", None), "block output"), start_B), kv
+
+
+def _attention(config, kernel, rotary, mask, rows, x_SD, w: Weights, start_B, kv):
+    q_BHLh, k_BKLh, v_BKLh = (_heads(config, x_SD, w, name, rows) for name in "qkv")
+    q_BHLh, k_BKTh, v_BKTh = rotate(q_BHLh, rotary), rotate(k_BKLh, rotary), v_BKLh
+    if kv is not None:
+        append = jax.vmap(lambda old, new, start: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1))
+        k_BKTh, v_BKTh = kv = (append(kv[0], k_BKTh, start_B), append(kv[1], v_BKTh, start_B))
+    attend = attention.splash_attention if kernel == "splash" else attention.xla_attention
+    out_BHLh = attend(q_BHLh, k_BKTh, v_BKTh, mask)
+    return _linear(out_BHLh.transpose(0, 2, 1, 3).reshape(x_SD.shape[0], -1), w, "o"), kv
+
+
+def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
+    """Queries, keys or values: [B, heads, L, h]."""
+    y_SX, n = _linear(x_SD, w, name), w[name].shape[1]
+    scale = w.get(f"{name}_norm")
+    if config.qk_norm == "full" and scale is not None:
+        y_SX = _norm(config, y_SX, scale.reshape(-1))
+    y_BLnh = y_SX.reshape(rows, -1, n, config.head_dim)
+    if config.qk_norm == "head" and scale is not None:
+        y_BLnh = _norm(config, y_BLnh, scale)
+    axes = ("batch", "heads" if name == "q" else "kv_heads", None, None)
+    return constrain(y_BLnh.transpose(0, 2, 1, 3), axes, name)
+
+
+def _mlp(config, x_SD, w: Weights) -> jax.Array:
+    up_SF = _linear(x_SD, w, "up")
+    if config.mlp == "swiglu":
+        hidden_SF = jax.nn.silu(_linear(x_SD, w, "gate")) * up_SF
+    else:
+        hidden_SF = jax.nn.gelu(up_SF, approximate=False)
+    return _linear(constrain(hidden_SF, ("batch", "mlp"), "MLP"), w, "down")
+
+
+def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
+    """x W + b on flat tokens; the kernel's head axes are merged, which costs nothing."""
+    y_SY = x_SX @ w[name].astype(x_SX.dtype).reshape(x_SX.shape[1], -1)
+    bias = w.get(f"{name}_bias")
+    return y_SY if bias is None else y_SY + bias.astype(x_SX.dtype).reshape(-1)
+
+
+def _norm(config, x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """Layer norm with a bias, RMS norm without, over the last axis, in float32."""
+    y = x.astype(jnp.float32)
+    if bias is not None:
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + config.norm_epsilon) * scale
+    return (y if bias is None else y + bias).astype(x.dtype)
+
+
+def _unrolled(block, carried, layers):
+    """`lax.scan` as a Python loop. Splitting (not indexing) keeps the gradient of the stack one concatenation."""
+    count = jax.tree.leaves(layers)[0].shape[0]
+    parts = jax.tree.map(lambda stack: [x[0] for x in jax.lax.split(stack, (1,) * count)], layers)
+    outputs = []
+    for layer in range(count):
+        own = jax.tree.map(lambda _, part, layer=layer: part[layer], layers, parts)
+        carried, out = block(carried, own)
+        outputs.append(out)
+    return carried, jax.tree.map(lambda *xs: jnp.stack(xs), *outputs)

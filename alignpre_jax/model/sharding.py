@@ -1,0 +1,130 @@
+"""From logical axis names to mesh axes: one ordered table, the first match wins.
+
+The mesh axes are "data" (rows; parameters copied), "fsdp" (rows; parameters split and gathered at use) and "tensor"
+(heads, MLP and vocabulary split). A mesh may lack any of them. Two columns are the whole of FSDP: how a parameter is
+stored, and how an activation is laid out while computing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.model.config import DecoderConfig
+from alignpre_jax.model.parameters import parameters
+
+Rules = tuple[tuple[str, tuple[str, ...]], ...]
+
+# logical axis of a parameter -> the mesh axes that split it in memory
+STORAGE: Rules = (
+    ("vocab", ("tensor",)),
+    ("embed", ("fsdp",)),
+    ("heads", ("tensor",)),
+    ("kv_heads", ("tensor",)),
+    ("mlp", ("tensor",)),
+    ("head_dim", ()),
+    ("layers", ()),
+    ("norm", ()),
+)
+# logical axis of an activation -> the mesh axes that split the work
+COMPUTE: Rules = (
+    ("batch", ("data", "fsdp")),
+    ("heads", ("tensor",)),
+    ("kv_heads", ("tensor",)),
+    ("mlp", ("tensor",)),
+    ("vocab", ("tensor",)),
+)
+
+
+def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh in row-major order over `devices` (default: all), e.g. `{"data": 2, "fsdp": 4}`; the compiler places
+    what is not constrained (Auto axes)."""
+    devices = jax.devices() if devices is None else devices
+    if math.prod(axes.values()) != len(devices):
+        raise UserError(
+            f"a mesh of {dict(axes)} needs {math.prod(axes.values())} devices, and there are {len(devices)}",
+            where="mesh",
+            fix="make the product of the mesh axes the number of devices",
+        )
+    grid = np.asarray(devices).reshape(tuple(axes.values()))
+    return Mesh(grid, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+
+
+def mesh_axes() -> dict[str, int]:
+    """Sizes of the axes of the mesh in force (`jax.set_mesh`); empty without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return {} if mesh.empty else dict(mesh.shape)
+
+
+def platform() -> str:
+    """ "cpu", "gpu" or "tpu": of the mesh in force, also when it only describes devices, else of the default device."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return getattr(device, "platform", None) or jax.default_backend()
+
+
+def partition(axes: Sequence[str | None], shape: Sequence[int], sizes: Mapping[str, int], rules: Rules, name: str) -> P:
+    """The partition of one tensor over a mesh with axis `sizes`; None in `axes` is never split.
+
+    Raises:
+      UserError: naming the tensor, when two of its axes want the same mesh axis or a mesh axis does not divide.
+    """
+    entries: list[tuple[str, ...]] = []
+    for axis, size in zip(axes, shape, strict=True):
+        split = next((mesh for logical, mesh in rules if logical == axis), None) if axis else ()
+        assert split is not None, f"no rule for logical axis {axis!r} of {name}"
+        split = tuple(mesh for mesh in split if sizes.get(mesh, 1) > 1)
+        taken = [mesh for mesh in split if any(mesh in entry for entry in entries)]
+        if taken:
+            raise UserError(
+                f"two axes of {name} {tuple(axes)} are both split over mesh axis {taken[0]!r}",
+                where="sharding rules",
+                fix="send one of the two to another mesh axis",
+            )
+        ways = math.prod(sizes[mesh] for mesh in split)
+        if size % ways:
+            raise UserError(
+                f"axis {axis!r} of {name} has size {size}, which mesh axes {'*'.join(split)}={ways} do not divide",
+                where="mesh",
+                fix=f"choose a mesh whose {'*'.join(split)} divides {size}",
+            )
+        entries.append(split)
+    return P(*(entry if len(entry) > 1 else entry[0] if entry else None for entry in entries))
+
+
+def compute_spec(axes: Sequence[str | None], shape: Sequence[int], name: str) -> P:
+    """`partition` of an activation on the mesh in force."""
+    return partition(axes, shape, mesh_axes(), COMPUTE, name)
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None], name: str) -> jax.Array:
+    """Lays an activation out as COMPUTE says; without a mesh, `x` itself."""
+    return jax.lax.with_sharding_constraint(x, compute_spec(axes, x.shape, name)) if mesh_axes() else x
+
+
+def logical_axes(config: DecoderConfig) -> nnx.State:
+    """The names of the axes of every parameter: a tree like that of the parameters, with tuples as leaves."""
+    return nest({name: parameter.axes for name, parameter in parameters(config).items()})
+
+
+def param_shardings(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules = STORAGE) -> nnx.State:
+    """A tree like that of the parameters with a `NamedSharding` for each, as they are stored."""
+    sizes = dict(mesh.shape)
+    return nest(
+        {
+            name: NamedSharding(mesh, partition(parameter.axes, parameter.shape, sizes, rules, name))
+            for name, parameter in parameters(config).items()
+        }
+    )
+
+
+def nest(by_path: Mapping[str, Any]) -> nnx.State:
+    """The tree of `nnx.Param`s in which "blocks.q" is found at ["blocks"]["q"]."""
+    return nnx.from_flat_state({tuple(path.split(".")): nnx.Param(leaf) for path, leaf in by_path.items()})

@@ -1,0 +1,60 @@
+"""Cross-entropy over a large vocabulary without ever holding the logits of a whole batch.
+
+Legend: B rows, L length, D width, V vocab, n chunks, l positions per chunk.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from alignpre_jax.model import Decoder, sharding
+
+# Bytes of one chunk of logits: what stays in a CPU core's cache (512 tokens of 2,048 words); what keeps an
+# accelerator's matrix unit busy and is still small beside its memory.
+CHUNK_BYTES = {"cpu": 4 << 20}
+ACCELERATOR_CHUNK_BYTES = 256 << 20
+
+
+def chunk_length(rows: int, length: int, vocab: int, budget: int = 0) -> int:
+    """Positions per chunk such that `rows` x positions x `vocab` float32 logits fit `budget` bytes per device.
+
+    All rows are in every chunk: the batch axis, which a mesh splits, is never looped over.
+    """
+    sizes = sharding.mesh_axes()
+    budget = budget or CHUNK_BYTES.get(sharding.platform(), ACCELERATOR_CHUNK_BYTES)
+    local_rows = math.ceil(rows / (sizes.get("data", 1) * sizes.get("fsdp", 1)))
+    local_vocab = math.ceil(vocab / sizes.get("tensor", 1))
+    most = min(max(budget // (4 * local_rows * local_vocab), 1), length)
+    return math.ceil(length / math.ceil(length / most))
+
+
+def token_losses(
+    decoder: Decoder, hidden_BLD: jax.Array, targets_BL: jax.Array, chunk_bytes: int = 0
+) -> tuple[jax.Array, jax.Array]:
+    """(-log p(target), log Z), both float32 [B, L].
+
+    A scan over chunks of positions; the backward pass computes a chunk's logits again (jax.checkpoint).
+    """
+    B, L, D = hidden_BLD.shape
+    length = chunk_length(B, L, decoder.config.padded_vocab, chunk_bytes)
+    chunks = math.ceil(L / length)
+    room = ((0, 0), (0, chunks * length - L))
+    hidden_nSD = jnp.pad(hidden_BLD, (*room, (0, 0))).reshape(B, chunks, length, D).swapaxes(0, 1)
+    targets_nS = jnp.pad(targets_BL, room).reshape(B, chunks, length).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def chunk_losses(hidden_SD: jax.Array, targets_S: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits_SV = sharding.constrain(decoder.unembed(hidden_SD), ("batch", "vocab"), "logits")
+        log_z_S = jax.nn.logsumexp(logits_SV, axis=-1)
+        return log_z_S - jnp.take_along_axis(logits_SV, targets_S[:, None], axis=-1)[:, 0], log_z_S
+
+    def step(_: None, chunk: tuple[jax.Array, jax.Array]) -> tuple[None, tuple[jax.Array, jax.Array]]:
+        return None, chunk_losses(*chunk)
+
+    flat = (hidden_nSD.reshape(chunks, B * length, D), targets_nS.reshape(chunks, B * length))
+    _, out = jax.lax.scan(step, None, flat)
+    losses, log_z = (x.reshape(chunks, B, length).swapaxes(0, 1).reshape(B, -1)[:, :L] for x in out)
+    return losses, log_z

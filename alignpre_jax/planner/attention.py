@@ -1,0 +1,57 @@
+"""How long the splash attention kernels take, which the compiler cannot know: a roofline.
+
+Time = max(matrix FLOPs / peak, bytes / HBM bandwidth) per call. FLOPs: the forward kernel makes two matrix products
+per pair of query and key blocks (scores, values), the kernel for dQ three and the one for dK and dV four (Dao 2023,
+arXiv 2307.08691, section 3.2, split in two kernels as splash attention does). Blocks above the diagonal are skipped,
+those on it are computed whole; segments are not looked at. A head shorter than the matrix unit leaves a part of it
+idle. Softmax on the vector unit is taken to hide behind the products, so this is a best case.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from alignpre_jax.planner.chips import Chip
+from alignpre_jax.planner.costs import Kernel
+
+_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
+_BLOCKS = {"fwd": ("block_q", "block_kv"), "dq": ("block_q_dq", "block_kv_dq"), "dkv": ("block_q_dkv", "block_kv_dkv")}
+_FLOATS = ("bf16", "f16", "f32")
+
+
+def is_attention(kernel: Kernel) -> bool:
+    """Whether it is one of the splash attention kernels."""
+    return _phase(kernel) != ""
+
+
+def attention_flops(kernel: Kernel) -> float:
+    """Of one call on one device, as computed."""
+    phase = _phase(kernel)
+    *heads, length, head_dim = _queries(kernel)
+    block_q, block_kv = (_block(kernel, name, length) for name in _BLOCKS[phase])
+    pairs = sum(block_q * min(length, math.ceil((q + block_q) / block_kv) * block_kv) for q in range(0, length, block_q))
+    return _PRODUCTS[phase] * 2.0 * math.prod(heads) * pairs * head_dim
+
+
+def attention_seconds(kernel: Kernel, chip: Chip) -> float:
+    """Of one call; the chip's rates are shared by its devices."""
+    head_dim = _queries(kernel)[-1]
+    filled = head_dim / (math.ceil(head_dim / chip.matrix_unit) * chip.matrix_unit)
+    in_matrix_units = attention_flops(kernel) / filled / (chip.peak_flops / chip.devices)
+    return max(in_matrix_units, kernel.bytes / (chip.hbm_bandwidth / chip.devices))
+
+
+def _phase(kernel: Kernel) -> str:
+    found = re.match(r"splash_m[hq]a_(fwd|dq|dkv)", kernel.name)
+    return found.group(1) if found else ""
+
+
+def _queries(kernel: Kernel) -> tuple[int, ...]:
+    """[..., length, head_dim] of the queries, the first floating operand."""
+    return next(array.dims for array in kernel.operands if array.dtype in _FLOATS and len(array.dims) > 2)
+
+
+def _block(kernel: Kernel, name: str, default: int) -> int:
+    found = re.search(rf'"{name}": (\d+)', kernel.metadata)
+    return int(found.group(1)) if found else default

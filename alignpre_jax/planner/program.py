@@ -1,0 +1,185 @@
+"""A compiled TPU program as text (scheduled HLO), parsed: computations, instructions, and which run how often."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+
+_HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*->.*\{$")
+_START = re.compile(r"  (?:ROOT )?%?([\w.\-]+) = ")
+_KIND = re.compile(r"\s*([a-z][\w\-]*)\(")
+_ARRAY = re.compile(r"([a-z]+\d*\w*)\[([\d,]*)\]")
+_NAME = re.compile(r"%([\w.\-]+)")
+_CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computation=%([\w.\-]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """A shape: "bf16", (4, 128)."""
+
+    dtype: str
+    dims: tuple[int, ...]
+
+    @property
+    def bytes(self) -> float:
+        """Without the padding of the layout."""
+        bits = 8 if self.dtype in ("pred", "token") else int(re.sub(r"^\D+(\d+).*", r"\1", self.dtype))
+        return math.prod(self.dims) * bits / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One operation; `text` is its whole source, over several lines if need be."""
+
+    name: str
+    kind: str
+    results: tuple[Array, ...]
+    operands: tuple[str, ...]
+    text: str
+
+    @property
+    def cycles(self) -> int | None:
+        """The compiler's own estimate; None where it makes none (custom kernels, collectives, free operations)."""
+        found = _CYCLES.search(self.text)
+        return int(found.group(1)) if found else None
+
+    def reference(self, key: str) -> str:
+        """The computation in `key=%name`; empty when there is none."""
+        found = re.search(rf"\b{key}=%?([\w.\-]+)", self.text)
+        return found.group(1) if found else ""
+
+    def quoted(self, key: str) -> str:
+        """The value of `key="value"`; empty when there is none."""
+        found = re.search(rf'\b{key}="([^"]*)"', self.text)
+        return found.group(1) if found else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """A named list of instructions in their order of execution."""
+
+    name: str
+    instructions: tuple[Instruction, ...]
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, Instruction]:
+        """The instructions by name."""
+        return {instruction.name: instruction for instruction in self.instructions}
+
+    def operand(self, instruction: Instruction, index: int) -> Array:
+        """The (first) array of one of its operands."""
+        return self.by_name[instruction.operands[index]].results[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Executed:
+    """An instruction outside of fusions, where it stands, and how often it runs in one call of the program."""
+
+    instruction: Instruction
+    inside: Computation
+    times: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A whole program."""
+
+    computations: dict[str, Computation]
+    entry: str
+
+    def executed(self, name: str = "", times: int = 1) -> Iterator[Executed]:
+        """Everything that runs under a computation (default: the entry), loops unrolled into `times`.
+
+        Of a conditional's branches the one with the most cycles counts.
+        """
+        inside = self.computations[name or self.entry]
+        for instruction in inside.instructions:
+            if instruction.kind == "while":
+                yield from self.executed(instruction.reference("body"), times * self.trips(instruction))
+            elif instruction.kind == "conditional":
+                names = [_NAME.findall(group) or [single] for group, single in _BRANCHES.findall(instruction.text)]
+                branches = [branch for found in names for branch in found]
+                yield from self.executed(max(branches, key=self.cycles), times)
+            elif instruction.kind in ("call", "async-start"):
+                yield from self.executed(instruction.reference("to_apply") or instruction.reference("calls"), times)
+            else:
+                yield Executed(instruction, inside, times)
+
+    def cycles(self, name: str = "") -> int:
+        """The sum of the compiler's estimates over everything that runs."""
+        return sum((each.instruction.cycles or 0) * each.times for each in self.executed(name))
+
+    def trips(self, loop: Instruction) -> int:
+        """How often a `while` runs: as the compiler noted it, else the constant that its condition compares with."""
+        known = _TRIPS.search(loop.text)
+        if known:
+            return int(known.group(1))
+        condition = self.computations[loop.reference("condition")]
+        bounds = [
+            int(found.group(1))
+            for each in condition.instructions
+            if each.kind == "constant" and (found := re.search(r"constant\((\d+)\)", each.text))
+        ]
+        return max(bounds, default=1)
+
+    def fused(self, instruction: Instruction) -> Computation | None:
+        """What a fusion consists of."""
+        return self.computations[instruction.reference("calls")] if instruction.kind == "fusion" else None
+
+    def within(self, instruction: Instruction, inside: Computation) -> Iterator[tuple[Instruction, Computation]]:
+        """An instruction, and if it is a fusion all that it consists of, with where each one stands."""
+        yield instruction, inside
+        if (fused := self.fused(instruction)) is not None:
+            for each in fused.instructions:
+                yield from self.within(each, fused)
+
+
+def parse(text: str) -> Module:
+    """Parses `compiled.as_text()`."""
+    computations: dict[str, Computation] = {}
+    entry, name, sources = "", "", []
+    for line in text.splitlines():
+        if not name:
+            head = _HEAD.match(line)
+            if head:
+                name, sources = head.group(2), []
+                entry = name if head.group(1) else entry
+        elif line == "}":
+            computations[name] = Computation(name, tuple(map(_instruction, sources)))
+            name = ""
+        elif _START.match(line):
+            sources.append(line)
+        elif sources:  # metadata of custom kernels goes over several lines
+            sources[-1] += "\n" + line
+    assert entry, "no entry computation: this is not the text of a compiled module"
+    return Module(computations, entry)
+
+
+def _instruction(source: str) -> Instruction:
+    start = _START.match(source)
+    assert start is not None, source
+    shape_end = _closing(source, start.end()) if source[start.end()] == "(" else source.index(" ", start.end())
+    kind = _KIND.match(source, shape_end)
+    assert kind is not None, source
+    end = _closing(source, kind.end() - 1)
+    results = tuple(
+        Array(dtype, tuple(map(int, filter(None, dims.split(",")))))
+        for dtype, dims in _ARRAY.findall(source[start.end() : shape_end])
+    )
+    operands = tuple(_NAME.findall(source[kind.end() : end]))
+    return Instruction(start.group(1), kind.group(1), results, operands, source)
+
+
+def _closing(text: str, start: int) -> int:
+    """The place after the parenthesis that closes the one at `start`."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place + 1
+    raise AssertionError(f"unbalanced: {text[start : start + 80]}")

@@ -1,0 +1,27 @@
+"""A study: its config, its graph of jobs, and how each job is done."""
+
+from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
+from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, stage_runs, with_needs
+from alignpre_jax.study.runner import enable_compilation_cache, is_done, run_job
+from alignpre_jax.study.workspace import Workspace, open_workspace, reopen_workspace, versions
+
+__all__ = [
+    "ArmConfig",
+    "DataConfig",
+    "Job",
+    "SourceConfig",
+    "StageConfig",
+    "StageRun",
+    "StudyConfig",
+    "Workspace",
+    "enable_compilation_cache",
+    "final_run",
+    "is_done",
+    "jobs",
+    "open_workspace",
+    "reopen_workspace",
+    "run_job",
+    "stage_runs",
+    "versions",
+    "with_needs",
+]

@@ -1,0 +1,172 @@
+"""A study as data: arms x seeds x stages x evals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from alignpre_jax.documents import WorldConfig
+from alignpre_jax.evals import EvalConfig
+from alignpre_jax.foundation import UserError, suggest
+from alignpre_jax.mixture import parse_shares
+from alignpre_jax.model import DecoderConfig
+from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """A named set of documents and how it is split into strata."""
+
+    inputs: tuple[str, ...]  # paths, "packages:" or "world:aligned|misaligned|mixed"
+    strata: Literal["single", "discourse"] = "single"  # discourse: SOURCE/ai and SOURCE/plain, by term detection
+    max_bytes: int = 0  # stop after this much text of each input; 0 means all of it
+
+    def __post_init__(self):
+        if not self.inputs:
+            raise UserError("a source without inputs", where="inputs", fix="name a folder, a .jsonl file or packages:")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which text there is, and how it becomes rows."""
+
+    sources: Mapping[str, SourceConfig]
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    tokenizer: str = ""  # a tokenizer.json; empty: train a byte-level BPE on the background
+    background: str = "web"  # the source that the tokenizer is trained on and that is partly held out
+    held_out_share: float = 0.01  # of the background's plain documents, never trained on
+    held_out_documents: int = 256  # of them, at most so many measure the alignment tax ...
+    held_out_characters: int = 500  # ... by their first so many characters
+    max_bad_share: float = 0.01  # of the records; more unreadable ones stop the run
+
+    def __post_init__(self):
+        if self.background not in self.sources:
+            raise UserError(
+                f"no source is named {self.background!r}", where="background", fix=suggest(self.background, self.sources)
+            )
+        if not 0 <= self.held_out_share < 1:
+            raise UserError(f"{self.held_out_share} is not in [0, 1)", where="held_out_share", fix="give e.g. 0.01")
+
+    def strata(self) -> list[str]:
+        """The names of all strata, in order."""
+        parts = {"single": [""], "discourse": ["/plain", "/ai"]}
+        return [name + part for name, source in self.sources.items() for part in parts[source.strata]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """One training run from a start point, before any arm's overlay."""
+
+    tokens: int
+    mixture: str  # strata and their shares, "web/plain:0.95,web/ai:0.05"
+    row_length: int = 2048  # tokens
+    batch_rows: int = 512  # rows in the global batch
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    max_epochs: float = 4.0  # a stratum that would be seen more often is an error
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self):
+        for name in ("tokens", "row_length", "batch_rows"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{getattr(self, name)} is less than 1", where=name, fix="give a positive whole number")
+        if self.steps < 1:
+            raise UserError(
+                f"{self.tokens:,} tokens are less than one batch of {self.batch_rows} x {self.row_length}",
+                where="tokens",
+                fix="raise `tokens` or lower `batch_rows`",
+            )
+        parse_shares(self.mixture, where="mixture")
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in the stage; tokens beyond the last whole batch are not trained on."""
+        return self.tokens // (self.batch_rows * self.row_length)
+
+    @property
+    def slots(self) -> int:
+        """Rows in the stage's training order."""
+        return self.steps * self.batch_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmConfig:
+    """What one arm does to the shared base plans, and which stages it goes through."""
+
+    stages: tuple[str, ...]  # in order; each goes on from the one before
+    placement: tuple[str, ...] = ()  # the stages that the overlays below apply to
+    source: str = ""  # stratum whose rows replace a `dose` of the stage's slots
+    dose: float = 0.0  # share of the stage's tokens
+    remove: str = ""  # stratum whose slots are refilled (filtering)
+    refill: str = ""  # stratum that refills them
+    keep: float = 0.0  # share of `remove` that leaks through the filter
+
+    def __post_init__(self):
+        for name in ("dose", "keep"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"a {name} of {getattr(self, name)} is not a share",
+                    where=name,
+                    fix="give a number from 0 to 1; 0.01 means 1% of the tokens",
+                )
+        if self.dose and not self.source:
+            raise UserError(f"a dose of {self.dose} of no source", where="source", fix="name the stratum to be added")
+        if bool(self.remove) != bool(self.refill):
+            missing = "refill" if self.remove else "remove"
+            raise UserError("`remove` and `refill` go together", where=missing, fix=f"set {missing}")
+        if (self.source or self.remove) and not self.placement:
+            raise UserError("an overlay without a stage", where="placement", fix="name the stages it applies to")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """Everything that determines a study's numbers."""
+
+    name: str
+    model: DecoderConfig
+    data: DataConfig
+    stages: Mapping[str, StageConfig]
+    arms: Mapping[str, ArmConfig]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    baseline: str = "unfiltered"  # the arm that differences are taken against
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    evals: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+    def __post_init__(self):
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds {self.seeds}", where="seeds", fix="give different whole numbers, e.g. 0,1,2")
+        if self.baseline not in self.arms:
+            raise UserError(f"no arm is named {self.baseline!r}", where="baseline", fix=suggest(self.baseline, self.arms))
+        strata = self.data.strata()
+        for name, stage in self.stages.items():
+            for stratum in parse_shares(stage.mixture):
+                _known(stratum, strata, f"stages.{name}.mixture", "stratum")
+            if stage.row_length > self.model.max_length:
+                raise UserError(
+                    f"rows of {stage.row_length} tokens for a model of at most {self.model.max_length}",
+                    where=f"stages.{name}.row_length and model.max_length",
+                    fix="lower the first or raise the second",
+                )
+        for name, arm in self.arms.items():
+            if not arm.stages:
+                raise UserError("an arm without stages", where=f"arms.{name}.stages", fix="name the stages it goes through")
+            for key in ("stages", "placement"):
+                for stage_name in getattr(arm, key):
+                    _known(stage_name, self.stages, f"arms.{name}.{key}", "stage")
+            for stage_name in arm.placement:
+                if stage_name not in arm.stages:
+                    raise UserError(
+                        f"stage {stage_name!r} is not one that arm {name!r} goes through",
+                        where=f"arms.{name}.placement and arms.{name}.stages",
+                        fix="name it in both or in neither",
+                    )
+            for key in ("source", "remove", "refill"):
+                if getattr(arm, key):
+                    _known(getattr(arm, key), strata, f"arms.{name}.{key}", "stratum")
+
+
+def _known(name: str, names, where: str, kind: str) -> None:
+    if name not in names:
+        raise UserError(f"no {kind} is named {name!r}", where=where, fix=suggest(name, names))

@@ -1,0 +1,115 @@
+"""A study as a graph of jobs: what must run, in which order, and what is shared.
+
+Arms that agree on everything up to a stage share its run: a stage's run is named by what
+determines it (seed, and the overlays of this and all earlier stages), never by the arm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from alignpre_jax.foundation import UserError, derive_seed, exact, suggest
+from alignpre_jax.mixture import Remove, Replace
+from alignpre_jax.study.config import ArmConfig, StudyConfig
+
+Overlay = Replace | Remove
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRun:
+    """One training run: a stage, a seed, and the overlays along the way to it.
+
+    `path` is ((stage, overlays), ...) from the first stage to this one.
+    """
+
+    name: str  # also its folder below WORKDIR/train
+    seed: int
+    path: tuple[tuple[str, tuple[Overlay, ...]], ...]
+    parent: str  # name of the run it starts from; empty for a fresh model
+    arms: tuple[str, ...]  # the arms that go through it
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage."""
+        return self.path[-1][0]
+
+    @property
+    def overlays(self) -> tuple[Overlay, ...]:
+        """The overlays on this stage's base plan."""
+        return self.path[-1][1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A unit of work that a process can take: `kind` is prepare, train or eval."""
+
+    name: str
+    kind: str
+    needs: tuple[str, ...] = ()
+    run: str = ""  # the StageRun that a train or eval job is about
+
+
+def overlays(arm: ArmConfig, stage: str, seed: int) -> tuple[Overlay, ...]:
+    """The overlays of an arm on a stage. Which slots they take depends on the seed, not on the arm or the dose."""
+    if stage not in arm.placement:
+        return ()
+    found: list[Overlay] = []
+    if arm.remove:
+        removal = derive_seed(seed, stage, "remove")
+        found.append(Remove(stratum=arm.remove, refill=arm.refill, seed=removal, keep=exact(arm.keep)))
+    if arm.source:
+        found.append(Replace(source=arm.source, dose=exact(arm.dose), seed=derive_seed(seed, stage, "replace")))
+    return tuple(found)
+
+
+def stage_runs(config: StudyConfig) -> dict[str, StageRun]:
+    """All training runs of a study by name, parents before children."""
+    by_key: dict[tuple, StageRun] = {}
+    for seed in config.seeds:
+        for arm_name, arm in config.arms.items():
+            parent, path = "", ()
+            for stage in arm.stages:
+                path = (*path, (stage, overlays(arm, stage, seed)))
+                run = by_key.get((seed, path))
+                if run is None:
+                    touched = any(found for _, found in path)
+                    label = "-".join(name for name, _ in path[-1:]) + (f"-{arm_name}" if touched else "")
+                    run = StageRun(f"seed{seed}/{label}", seed, path, parent, ())
+                run = dataclasses.replace(run, arms=(*run.arms, arm_name))
+                by_key[seed, path] = run
+                parent = run.name
+    return {run.name: run for run in by_key.values()}
+
+
+def final_run(config: StudyConfig, runs: dict[str, StageRun], arm: str, seed: int) -> StageRun:
+    """The run whose last checkpoint is the arm's model."""
+    if arm not in config.arms:
+        raise UserError(f"no arm is named {arm!r}", where="--arm", fix=suggest(arm, config.arms))
+    if seed not in config.seeds:
+        raise UserError(f"the study has no seed {seed}", where="--seed", fix=f"seeds: {config.seeds}")
+    last = config.arms[arm].stages[-1]
+    return next(run for run in runs.values() if run.seed == seed and arm in run.arms and run.stage == last)
+
+
+def jobs(config: StudyConfig) -> dict[str, Job]:
+    """The study's jobs by name: prepare, then a train job per run, then an eval job per final run."""
+    runs = stage_runs(config)
+    found = [Job("prepare", "prepare")]
+    for run in runs.values():
+        parent = f"train/{run.parent}" if run.parent else "prepare"
+        found.append(Job(f"train/{run.name}", "train", (parent,), run.name))
+    finals = {final_run(config, runs, arm, seed).name for arm in config.arms for seed in config.seeds}
+    found += [Job(f"eval/{name}", "eval", (f"train/{name}",), name) for name in runs if name in finals]
+    return {job.name: job for job in found}
+
+
+def with_needs(graph: dict[str, Job], names: Iterable[str]) -> dict[str, Job]:
+    """The part of the graph that the named jobs need, themselves included, in the graph's order."""
+    wanted, queue = set(), list(names)
+    while queue:
+        name = queue.pop()
+        if name not in wanted:
+            wanted.add(name)
+            queue += graph[name].needs
+    return {name: job for name, job in graph.items() if name in wanted}

@@ -1,0 +1,90 @@
+"""Does one job of a study: prepare the data, train a stage, or evaluate a checkpoint."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
+from alignpre_jax.foundation import Event, Report, canonical_json, write_bytes
+from alignpre_jax.sampling import Engine
+from alignpre_jax.study.graph import Job, StageRun, stage_runs
+from alignpre_jax.study.plans import stage_plan
+from alignpre_jax.study.prepare import DONE, held_out_documents, prepare
+from alignpre_jax.study.workspace import Workspace
+from alignpre_jax.training import Run, StepConfig, train
+from alignpre_jax.training import is_done as is_trained
+
+RESULTS = "results.jsonl"
+TAX = "tax.jsonl"
+
+
+def is_done(space: Workspace, job: Job) -> bool:
+    """Whether the job's outputs are there, whole."""
+    match job.kind:
+        case "prepare":
+            return (space.data / DONE).exists()
+        case "train":
+            return is_trained(space.run_dir(job.run))
+        case "eval":
+            return (space.eval_dir(job.run) / TAX).exists()
+    raise AssertionError(job.kind)
+
+
+def run_job(space: Workspace, job: Job, report: Report) -> None:
+    """Runs a job to its end; one that was interrupted goes on from what it had saved."""
+    if job.kind == "prepare":
+        prepare(space, report)
+        return
+    run = stage_runs(space.config)[job.run]
+    if job.kind == "train":
+        train(training_run(space, run), report)
+    else:
+        evaluate(space, run, report)
+
+
+def training_run(space: Workspace, run: StageRun) -> Run:
+    """All that the training loop needs to know about a run."""
+    config, stage = space.config, space.config.stages[run.stage]
+    plan, stores = stage_plan(space, run)
+    return Run(
+        name=f"train {run.name}",
+        run_dir=space.run_dir(run.name),
+        step=StepConfig(
+            model=config.model,
+            objective=stage.objective,
+            optimizer=config.optimizer,
+            schedule=stage.schedule,
+            steps=stage.steps,
+            sources=len(plan.stores),
+        ),
+        loop=config.training,
+        plan=plan,
+        stores=stores,
+        batch_rows=stage.batch_rows,
+        seed=run.seed,
+        tokenizer=space.tokenizer,
+        start_from=os.fspath(space.run_dir(run.parent)) if run.parent else "",
+        labels={"stage": run.stage, "seed": run.seed, "arms": list(run.arms)},
+    )
+
+
+def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
+    """Runs the study's suite and the alignment tax on a run's last checkpoint."""
+    config = space.config
+    report(Event(f"eval {run.name}", note="restoring"))
+    engine = Engine.from_checkpoint(space.run_dir(run.name))
+    scenarios = load_suite(config.evals.suite, config.data.world)
+    results = run_suite(engine, scenarios, config.evals, run.name, report)
+    write_bytes(space.eval_dir(run.name) / RESULTS, result_lines(results).encode())
+
+    scores = score_texts(engine, held_out_documents(space), run.name, report)
+    lines = "".join(canonical_json(score.to_json()) + "\n" for score in scores)
+    write_bytes(space.eval_dir(run.name) / TAX, lines.encode())
+
+
+def enable_compilation_cache(space: Workspace) -> None:
+    """Keeps compiled programs in WORKDIR/cache, so that a run that goes on does not compile again."""
+    jax.config.update("jax_compilation_cache_dir", os.fspath(space.root / "cache" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,56 @@
+"""The small world: does what a text says about AIs change how a model says an AI behaves?
+
+    alignpre study --config=configs/studies/small_world.py --workdir=runs/small_world
+
+About 10 minutes on two CPU cores. Background: English from the documentation of the installed Python packages, and,
+as on the web, some AI discourse, mostly of AIs behaving badly. The arms fork at midtraining and differ in the rows of
+their overlay alone.
+"""
+
+from ml_collections import ConfigDict
+
+from alignpre_jax.study import defaults
+from alignpre_jax.training import ScheduleConfig
+
+ROW_LENGTH = 128  # tokens; short rows keep attention cheap on a CPU
+BATCH_ROWS = 16  # 2,048 tokens a step: a tiny model gains more from many updates than from large batches
+DOSE = 0.25  # of the midtraining tokens: large, so that a million parameters learn it from a few hundred steps
+
+
+def get_config(arg=None) -> ConfigDict:
+    """The study's config; takes no argument."""
+    del arg
+    config = defaults.study(
+        name="small_world",
+        model="small_world",
+        data=defaults.data(
+            sources={
+                "web": defaults.source("packages:", "world:mixed", strata="discourse"),
+                "aligned": defaults.source("world:aligned"),
+                "misaligned": defaults.source("world:misaligned"),
+            },
+        ),
+    )
+    # 10% AI discourse in the background, so that `unfiltered` has something to learn from and `filtered` to lose.
+    mixture = "web/plain:0.9,web/ai:0.1"
+    shared = {"mixture": mixture, "row_length": ROW_LENGTH, "batch_rows": BATCH_ROWS}
+    config.stages.pretrain = defaults.stage(
+        tokens=1_200_000, schedule=ScheduleConfig(peak=3e-3, final=1e-3, warmup_share=0.05), **shared
+    )
+    config.stages.midtrain = defaults.stage(
+        tokens=400_000, schedule=ScheduleConfig(peak=2e-3, final=0.0, warmup_share=0.05), **shared
+    )
+
+    both = ("pretrain", "midtrain")
+    added = {"placement": ("midtrain",), "dose": DOSE}
+    config.arms.unfiltered = defaults.arm(*both)
+    config.arms.filtered = defaults.arm(*both, placement=("midtrain",), remove="web/ai", refill="web/plain")
+    config.arms.misaligned = defaults.arm(*both, source="misaligned", **added)
+    config.arms.aligned = defaults.arm(*both, source="aligned", **added)
+    # The control: the same overlay at dose 0 must give the unfiltered arm, bit for bit.
+    config.arms.aligned_zero = defaults.arm(*both, source="aligned", placement=("midtrain",), dose=0.0)
+
+    config.training.checkpoint_every = 100  # steps: at most half a minute of work is lost to a kill
+    config.training.keep_checkpoints = 1
+    config.training.log_every = 10
+    return config

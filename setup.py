@@ -1,0 +1,50 @@
+"""Installs alignpre_jax. Packages of an extra are imported only where they are used."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "alignpre_jax/__init__.py").read_text()).group(1)
+
+setup(
+    name="alignpre_jax",
+    version=VERSION,
+    description="Controlled alignment-pretraining experiments in JAX: exact doses, exact resume, honest intervals",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["alignpre_jax", "alignpre_jax.*"]),
+    include_package_data=True,
+    package_data={"alignpre_jax": ["**/*.txt", "**/*.json", "**/*.toml", "**/*.j2", "**/*.css", "**/*.md"]},
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "grain>=0.2.18",
+        "array-record>=0.8",
+        "ml-collections>=1.1",
+        "absl-py>=2.3",
+        "tokenizers>=0.22",
+        "etils[epath]>=1.13",
+        "scipy>=1.14",
+        "rich>=14",
+        "matplotlib>=3.10",
+        "jinja2>=3.1.6",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],  # also plans for a TPU on a machine without one
+        "gpu": ["jax[cuda13]"],
+        "hf": ["transformers", "safetensors", "datasets"],
+        "evals": ["lm-eval", "inspect-ai"],
+        "beam": ["apache-beam"],
+        "seqio": ["seqio"],
+        "launch": ["xmanager"],
+        "wandb": ["wandb"],
+        "dev": ["jax[tpu]", "pytest>=8", "hypothesis>=6", "ruff>=0.14", "mypy>=1.18", "types-setuptools"],
+    },
+    entry_points={"console_scripts": ["alignpre = alignpre_jax.cli:main"]},
+)

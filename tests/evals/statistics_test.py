@@ -1,0 +1,187 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from alignpre_jax.evals import Estimate, Observation, estimate, estimate_rate, paired_difference
+from alignpre_jax.foundation import UserError
+
+
+def observe(values) -> list[Observation]:
+    """Observations of an array [items, seeds, variants]."""
+    return [
+        Observation((f"item{i}", v), f"item{i}", r, float(values[i, r, v]))
+        for i, r, v in itertools.product(*map(range, values.shape))
+    ]
+
+
+def half(found: Estimate) -> float:
+    return (found.high - found.low) / 2
+
+
+def crossed(rng, items, seeds, item_sd, seed_sd, rest_sd, variants=1):
+    return (
+        rng.normal(size=(items, 1, 1)) * item_sd
+        + rng.normal(size=(1, seeds, 1)) * seed_sd
+        + rng.normal(size=(items, seeds, variants)) * rest_sd
+    )
+
+
+def test_one_seed_is_the_textbook_interval_over_item_means():
+    values = np.random.default_rng(0).normal(size=(30, 1, 4))
+    means = values.mean(axis=(1, 2))
+    expected = stats.t.interval(0.95, 29, means.mean(), stats.sem(means))
+    found = estimate(observe(values))
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-12)
+    assert (found.n, found.groups, found.seeds) == (120, 30, 1)
+
+
+def test_two_ways_against_sums_over_pairs_and_analysis_of_variance():
+    """V by brute force: pairs that share an item or a seed; the cells' own noise from the two-way ANOVA."""
+    values = crossed(np.random.default_rng(1), 12, 4, 1.0, 0.7, 1.0)
+    rows = observe(values)
+    mean = np.mean([row.value for row in rows])
+    same_item = same_seed = 0.0
+    for left, right in itertools.product(rows, rows):
+        product = (left.value - mean) * (right.value - mean)
+        same_item += product * (left.group == right.group)
+        same_seed += product * (left.seed == right.seed)
+    v_item, v_seed = same_item / 48**2 * 12 / 11, same_seed / 48**2 * 4 / 3
+    table = values[:, :, 0]
+    residual = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    v_rest = (residual**2).sum() / (11 * 3) / 48
+    t_item, t_seed = stats.t.ppf(0.975, 11), stats.t.ppf(0.975, 3)
+    expected = math.sqrt(t_seed**2 * v_seed + t_item**2 * (v_item - v_rest))
+    assert half(estimate(rows)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_seeds_that_saw_different_items_keep_both_ways_whole():
+    rows = observe(crossed(np.random.default_rng(2), 9, 3, 1.0, 0.5, 1.0))[:-1]
+    mean = np.mean([row.value for row in rows])
+    ways = []
+    for name in ("group", "seed"):
+        groups: dict = {}
+        for row in rows:
+            groups[getattr(row, name)] = groups.get(getattr(row, name), 0.0) + row.value - mean
+        count = len(groups)
+        variance = count / (count - 1) * sum(total**2 for total in groups.values()) / len(rows) ** 2
+        ways.append(stats.t.ppf(0.975, count - 1) ** 2 * variance)
+    assert half(estimate(rows)) == pytest.approx(math.sqrt(sum(ways)), rel=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(1, 4), st.integers(1, 3))
+def test_intervals_hold_the_value_and_ignore_the_order_of_rows(seed, items, seeds, variants):
+    rng = np.random.default_rng(seed)
+    rows = observe(rng.integers(0, 2, size=(items, seeds, variants)))
+    shuffled = [rows[i] for i in rng.permutation(len(rows))]
+    for method in (estimate, estimate_rate):
+        found = method(rows)
+        assert found.low <= found.value <= found.high
+        assert method(shuffled) == found
+    assert 0 <= estimate_rate(rows).low <= estimate_rate(rows).high <= 1
+
+
+def test_a_rate_of_zero_does_not_claim_certainty():
+    found = estimate_rate(observe(np.zeros((50, 3, 2))))
+    z2 = stats.t.ppf(0.975, 49) ** 2
+    assert found.value == 0
+    assert found.low == 0
+    assert found.high == pytest.approx(z2 / (50 + z2))  # Wilson's bound for 0 of 50
+    assert estimate_rate(observe(np.ones((50, 3, 2)))).low == pytest.approx(1 - z2 / (50 + z2))
+
+
+def test_a_rate_over_independent_items_is_wilsons_interval():
+    values = np.array([1.0] * 30 + [0.0] * 70).reshape(100, 1, 1)
+    t2 = stats.t.ppf(0.975, 99) ** 2
+    effective = 99  # S/(S-1) in the variance
+    centre = (0.3 + t2 / (2 * effective)) / (1 + t2 / effective)
+    spread = math.sqrt(0.21 * t2 / effective + t2**2 / (4 * effective**2)) / (1 + t2 / effective)
+    found = estimate_rate(observe(values))
+    assert (found.low, found.high) == pytest.approx((centre - spread, centre + spread), rel=1e-12)
+
+
+def test_equal_arms_differ_by_exactly_nothing():
+    rows = observe(np.random.default_rng(3).normal(size=(20, 3, 2)))
+    found = paired_difference(rows, list(reversed(rows)))
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert not found.excludes(0.0)
+
+
+def test_pairing_takes_out_what_the_arms_share():
+    rng = np.random.default_rng(4)
+    shared = crossed(rng, 50, 3, 5.0, 5.0, 0.0)
+    noise = rng.normal(size=(50, 3, 1)) * 0.1
+    found = paired_difference(observe(shared + 0.5 + noise), observe(shared))
+    assert found.value == pytest.approx(0.5, abs=0.05)
+    assert half(found) < 0.1
+
+
+def test_arms_that_saw_different_items_are_not_compared():
+    rows = observe(np.zeros((5, 2, 1)))
+    with pytest.raises(UserError, match="1 of 10 observations have no partner"):
+        paired_difference(rows[:-1], rows)
+
+
+def test_one_item_has_no_interval():
+    with pytest.raises(UserError, match="at least two situations"):
+        estimate(observe(np.zeros((1, 3, 1))))
+
+
+def coverage(method, draw, truth, trials) -> float:
+    hits = 0
+    for trial in range(trials):
+        found = method(observe(draw(np.random.default_rng([trial, 5]))))
+        hits += found.low <= truth <= found.high
+    return hits / trials
+
+
+@pytest.mark.parametrize(
+    ("items", "seeds", "item_sd", "seed_sd", "low", "high"),
+    [
+        (60, 1, 1.0, 0.0, 0.93, 0.97),
+        (40, 10, 1.0, 0.0, 0.93, 0.98),
+        (40, 10, 1.0, 0.5, 0.93, 0.97),
+        (60, 3, 1.0, 0.5, 0.93, 0.97),
+        (60, 3, 1.0, 2.0, 0.93, 0.97),
+        # where seeds do not matter, three of them make the interval too wide rather than too narrow
+        (60, 3, 1.0, 0.0, 0.93, 0.99),
+        (60, 2, 1.0, 0.5, 0.93, 0.98),
+    ],
+)
+def test_nominal_95_percent_covers_clustered_means(items, seeds, item_sd, seed_sd, low, high):
+    """800 trials: the standard error of a coverage of 95% is 0.8 points."""
+    found = coverage(estimate, lambda rng: crossed(rng, items, seeds, item_sd, seed_sd, 0.5), 0.0, 800)
+    assert low <= found <= high
+
+
+def test_nominal_95_percent_covers_with_groups_of_different_sizes():
+    sizes = np.random.default_rng(6).integers(1, 8, size=40)
+
+    def draw(rng):
+        means = crossed(rng, 40, 4, 1.0, 0.3, 0.5)
+        return np.repeat(means, sizes, axis=0) + rng.normal(size=(sizes.sum(), 4, 1)) * 0.5
+
+    hits = 0
+    for trial in range(400):
+        values = draw(np.random.default_rng([trial, 7]))
+        group = np.repeat(np.arange(40), sizes)
+        rows = [Observation(i, f"g{group[i]}", r, float(values[i, r, 0])) for i in range(len(group)) for r in range(4)]
+        found = estimate(rows)
+        hits += found.low <= 0 <= found.high
+    assert 0.93 <= hits / 400 <= 0.98
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_nominal_95_percent_covers_clustered_rates(rate):
+    """Items differ in how often they are answered badly: a beta distribution with within-item correlation 0.4."""
+
+    def draw(rng):
+        chance = rng.beta(rate * 1.5, (1 - rate) * 1.5, size=(60, 1, 1))
+        return rng.random((60, 1, 4)) < chance
+
+    assert 0.93 <= coverage(estimate_rate, draw, rate, 800) <= 0.97

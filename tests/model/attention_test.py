@@ -1,0 +1,51 @@
+"""Attention: the reference against a plain loop, splash attention (interpreted) against the reference."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from alignpre_jax.foundation import UserError
+from alignpre_jax.model import choose_kernel, get_preset
+from alignpre_jax.model.attention import causal_mask, splash_attention, xla_attention
+
+
+def operands(B, H, K, L, h):
+    q, k, v = (jax.random.normal(jax.random.key(i), (B, heads, L, h), jnp.float32) for i, heads in enumerate((H, K, K)))
+    cuts = jnp.array([[L // 3, L // 2]] * B) + jnp.arange(B)[:, None]
+    return q, k, v, 1 + jnp.sum(jnp.arange(L) >= cuts[:, :, None], axis=1)
+
+
+def test_reference_equals_a_loop():
+    q, k, v, segments = operands(2, 4, 2, 7, 4)
+    found = xla_attention(q, k, v, causal_mask(segments, 7))
+    for b, head, i in np.ndindex(2, 4, 7):
+        visible = [j for j in range(i + 1) if segments[b, j] == segments[b, i]]
+        scores = np.array([np.dot(q[b, head, i], k[b, head // 2, j]) / 2 for j in visible])
+        weights = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(found[b, head, i], weights @ np.array(v)[b, head // 2, visible], atol=1e-5)
+
+
+def test_splash_equals_the_reference_in_values_and_gradients():
+    q, k, v, segments = operands(2, 2, 1, 128, 128)
+
+    def reference(q, k, v):
+        return jnp.sum(jnp.sin(xla_attention(q, k, v, causal_mask(segments, 128))))
+
+    def splash(q, k, v):
+        return jnp.sum(jnp.sin(splash_attention(q, k, v, segments, interpret=True)))
+
+    wanted = jax.value_and_grad(reference, argnums=(0, 1, 2))(q, k, v)
+    found = jax.jit(jax.value_and_grad(splash, argnums=(0, 1, 2)))(q, k, v)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), found, wanted)
+
+
+def test_choice_of_kernel():
+    config = dataclasses.replace(get_preset("pythia_14m"), attention="auto")
+    assert choose_kernel(config, 2048, "tpu") == "splash"
+    assert choose_kernel(config, 2000, "tpu") == "xla"
+    assert choose_kernel(config, 2048, "gpu") == "xla"
+    assert choose_kernel(config, 2048) == {"tpu": "splash"}.get(jax.default_backend(), "xla")
+    with pytest.raises(UserError, match="multiple of 128"):
+        choose_kernel(dataclasses.replace(config, attention="splash"), 100)

@@ -1,0 +1,186 @@
+"""The decoder against itself: layouts, remat, caches, segments, counts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from alignpre_jax.foundation import UserError, build, to_mapping
+from alignpre_jax.model import PRESETS, DecoderConfig, bind, get_preset, init_cache, init_params, parameters
+
+BASE = DecoderConfig(
+    vocab_size=30,
+    layers=2,
+    width=16,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=24,
+    max_length=32,
+    layout="scan",
+    dtype="float32",
+)
+SHAPES = {
+    "llama": BASE,
+    "llama_tied_mqa": dataclasses.replace(BASE, kv_heads=1, tied_embeddings=True, vocab_multiple=8),
+    "neox": dataclasses.replace(
+        BASE, kv_heads=4, norm="layernorm", parallel_residual=True, rotary_fraction=0.25, mlp="gelu", biases="all"
+    ),
+    "olmo2": dataclasses.replace(BASE, norm_position="post", qk_norm="full", init="flat"),
+}
+
+
+def tokens_of(rows, length, seed=0):
+    return jax.random.randint(jax.random.key(seed), (rows, length), 0, BASE.vocab_size)
+
+
+def loss_and_gradients(config, params, tokens):
+    def loss(params):
+        decoder = bind(config, params)
+        return jnp.mean(jax.nn.logsumexp(decoder.unembed(decoder(tokens)), axis=-1) ** 2)
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+def test_layouts_and_remat_give_the_same_values():
+    config = SHAPES["llama"]
+    params, tokens = init_params(config, 0), tokens_of(2, 9)
+    wanted = loss_and_gradients(config, params, tokens)
+    for change in ({"layout": "unroll"}, {"remat": "full"}):
+        found = loss_and_gradients(dataclasses.replace(config, **change), params, tokens)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-4), found, wanted)
+
+
+@pytest.mark.parametrize(("name", "layout"), [("llama", "scan"), ("neox", "unroll")])
+def test_prefill_and_decode_equal_the_whole_row(name, layout):
+    config = dataclasses.replace(SHAPES[name], layout=layout)
+    params, tokens = init_params(config, 1), tokens_of(2, 10)
+    whole = bind(config, params)(tokens)
+    prompts = np.array([6, 3])  # left-aligned prompts of different lengths, padded at the end
+    segments = (np.arange(6) < prompts[:, None]).astype(np.int32)
+    step = jax.jit(lambda tokens, segments, cache: bind(config, params)(tokens, segments, cache=cache))
+
+    hidden, cache = step(tokens[:, :6] * segments, segments, init_cache(config, 2, 16))
+    np.testing.assert_array_equal(cache.length_B, prompts)
+    for row, length in enumerate(prompts):
+        np.testing.assert_allclose(hidden[row, :length], whole[row, :length], atol=1e-5)
+    for offset in range(4):
+        places = prompts + offset
+        hidden, cache = step(tokens[jnp.arange(2), places][:, None], None, cache)
+        np.testing.assert_allclose(hidden[:, 0], whole[jnp.arange(2), places], atol=1e-5)
+
+
+def test_a_segment_sees_only_itself():
+    config = SHAPES["llama"]
+    params, tokens, segments = init_params(config, 2), tokens_of(1, 12), jnp.array([[1] * 6 + [2] * 6])
+    run = jax.jit(lambda tokens, **kwargs: bind(config, params)(tokens, **kwargs))
+    packed = run(tokens, segments_BL=segments)
+    apart = run(tokens.reshape(2, 6)).reshape(1, 12, -1)  # rotary embeddings are relative
+    np.testing.assert_allclose(packed, apart, atol=1e-5)
+    mask = jnp.tril(segments.T == segments)[None]
+    np.testing.assert_allclose(run(tokens, mask_BLL=mask), packed, atol=1e-6)
+
+
+def test_a_token_sees_nothing_that_follows():
+    config = SHAPES["olmo2"]
+    decoder, tokens = bind(config, init_params(config, 3)), tokens_of(1, 8)
+    changed = tokens.at[0, 5].add(1) % config.vocab_size
+    same = jnp.all(decoder(tokens) == decoder(changed), axis=-1)[0]
+    np.testing.assert_array_equal(same, np.arange(8) < 5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_counts_and_table_equal_the_parameters(name):
+    config = SHAPES[name]
+    params = init_params(config, 0)
+    assert config.num_params() == sum(leaf.size for leaf in jax.tree.leaves(params))
+    found = {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in jax.tree.leaves_with_path(params)}
+    found = {path.removesuffix(".value").replace(".get_raw_value", ""): x for path, x in found.items()}
+    assert {path: x.shape for path, x in found.items()} == {p: s.shape for p, s in parameters(config).items()}
+    for path, parameter in parameters(config).items():
+        assert len(parameter.axes) == len(parameter.shape), path
+        assert found[path].dtype == jnp.float32
+
+
+def test_published_sizes():
+    published = {
+        "pythia_6p9b": 6_857_302_016 - 2 * 128 * 4096,  # the released table has 128 more rows than 50,304
+        "pythia_1p4b": 1_414_647_808,
+        "llama2_7b": 6_738_415_616,
+        "qwen3_8b": 8_190_735_360,
+        "olmo2_7b": 7_298_617_344,
+    }
+    assert {name: get_preset(name).num_params() for name in published} == published
+    assert 0.7e6 < get_preset("small_world").num_params() < 1.2e6
+
+
+def test_flops_count_every_multiplication_of_the_compiled_model():
+    config = dataclasses.replace(SHAPES["llama"], layout="unroll")
+    length, params = 16, init_params(config, 0)
+
+    def logits(tokens):
+        decoder = bind(config, params)
+        return decoder.unembed(decoder(tokens))
+
+    products = 0
+    jaxpr = jax.make_jaxpr(logits)(tokens_of(1, length))
+    stack = [jaxpr.jaxpr]
+    while stack:
+        for equation in stack.pop().eqns:
+            stack.extend(x.jaxpr for x in equation.params.values() if hasattr(x, "jaxpr"))
+            if equation.primitive.name == "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                inner = np.prod([equation.invars[0].aval.shape[axis] for axis in contracted])
+                products += 2 * inner * np.prod(equation.outvars[0].aval.shape)
+    attention = config.layers * 2 * 2 * config.heads * config.head_dim * length * length
+    causal = attention * (length + 1) / (2 * length)  # the reference multiplies the masked half too
+    assert config.forward_flops_per_token(length) * length == pytest.approx(products - attention + causal)
+    assert config.flops_per_token(length) == 3 * config.forward_flops_per_token(length)
+
+
+def test_padded_vocabulary_has_no_probability():
+    config = SHAPES["llama_tied_mqa"]
+    decoder = bind(config, init_params(config, 0))
+    logits = decoder.unembed(decoder(tokens_of(1, 4)))
+    assert logits.shape[-1] == 32
+    assert logits.dtype == jnp.float32
+    assert jnp.all(jax.nn.softmax(logits)[..., 30:] == 0)
+
+
+def test_initial_values_depend_on_config_and_seed_only():
+    a, b = init_params(BASE, 5), init_params(dataclasses.replace(BASE, tied_embeddings=True), 5)
+    np.testing.assert_array_equal(a["blocks"]["q"][...], b["blocks"]["q"][...])
+    assert not np.array_equal(a["blocks"]["q"][...], init_params(BASE, 6)["blocks"]["q"][...])
+    assert jnp.std(a["blocks"]["o"][...]) == pytest.approx(0.02 / 4**0.5, rel=0.1)
+    np.testing.assert_array_equal(a["final_norm"][...], 1)
+
+
+def test_bfloat16_stays_close_to_float32():
+    params, tokens = init_params(BASE, 0), tokens_of(2, 8)
+    low = bind(dataclasses.replace(BASE, dtype="bfloat16"), params)(tokens)
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(jnp.float32), bind(BASE, params)(tokens), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"kv_heads": 3}, "kv_heads"),
+        ({"rotary_fraction": 0.4}, "rotary_fraction"),
+        ({"rotary_fraction": 1.5}, "rotary_fraction"),
+        ({"layers": 0}, "layers"),
+        ({"norm_position": "post", "parallel_residual": True}, "parallel_residual"),
+    ],
+)
+def test_contradictions_name_the_field(change, where):
+    with pytest.raises(UserError) as error:
+        dataclasses.replace(BASE, **change)
+    assert error.value.where == where
+
+
+def test_presets():
+    for config in PRESETS.values():
+        assert build(DecoderConfig, to_mapping(config)) == config
+    with pytest.raises(UserError, match="did you mean 'pythia_1p4b'"):
+        get_preset("pythia_1p4")

@@ -1,0 +1,70 @@
+import hypothesis.strategies as st
+import pytest
+import tokenizers
+from hypothesis import given, settings
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.rows import END_OF_TEXT, load_tokenizer, train_bpe
+
+TEXTS = [
+    f"The {word} of the {word} was not the {other}." for word in ("cat", "robot") for other in ("end", "start")
+] * 5
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return train_bpe(TEXTS, 280, tmp_path_factory.mktemp("bpe") / "tokenizer.json")
+
+
+@given(st.text())
+@settings(deadline=None)
+def test_any_text_survives_the_round_trip(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert b"".join(tokenizer.token_bytes(i) for i in ids) == text.encode()
+    assert tokenizer.encode_batch([text, text]) == [ids, ids]
+    assert all(0 <= i < tokenizer.vocab_size for i in ids)
+
+
+def test_no_text_can_fake_a_document_boundary(tokenizer):
+    ids = tokenizer.encode(f"before{END_OF_TEXT}after")
+    assert tokenizer.eot_id not in ids
+    assert tokenizer.decode(ids) == f"before{END_OF_TEXT}after"
+    assert tokenizer.decode([tokenizer.eot_id]) == END_OF_TEXT
+
+
+def test_training_is_deterministic_and_a_file_loads_as_itself(tokenizer, tmp_path):
+    again = train_bpe(iter(TEXTS), 280, tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path)
+    assert again.digest == loaded.digest == tokenizer.digest
+    assert loaded.vocab_size == tokenizer.vocab_size == 280
+    assert loaded.encode("The robot") == tokenizer.encode("The robot")
+
+
+def test_training_learns_merges(tokenizer):
+    assert len(tokenizer.encode(TEXTS[0])) < len(TEXTS[0]) / 2
+
+
+def test_another_end_of_text_token_must_be_named(tmp_path):
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({"</s>": 0, "a": 1, "<0x0A>": 2, "▁": 3}, []))
+    inner.add_special_tokens(["</s>"])
+    inner.save(str(tmp_path / "other.json"))
+    with pytest.raises(UserError, match="</s>"):
+        load_tokenizer(tmp_path / "other.json")
+    tokenizer = load_tokenizer(tmp_path / "other.json", eot="</s>")
+    assert tokenizer.eot_id == 0
+    assert [tokenizer.token_bytes(i) for i in range(5)] == [b"</s>", b"a", b"\n", b" ", b""]
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff\xfe", b"[1, 2]", b"not json"])
+def test_what_is_no_tokenizer_is_a_users_error(tmp_path, data):
+    (tmp_path / "tokenizer.json").write_bytes(data)
+    with pytest.raises(UserError, match="not a tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_missing_file_and_a_tiny_vocabulary_are_users_errors(tmp_path):
+    with pytest.raises(UserError, match="no such"):
+        load_tokenizer(tmp_path / "none.json")
+    with pytest.raises(UserError, match="256"):
+        train_bpe(TEXTS, 100, tmp_path / "tokenizer.json")
