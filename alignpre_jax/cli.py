@@ -6,18 +6,22 @@ saving (the same command goes on), anything else a bug.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from alignpre_jax.foundation import UserError, build, suggest, to_mapping
 from alignpre_jax.terminal import Terminal
+
+if TYPE_CHECKING:
+    from alignpre_jax.study import Workspace
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
 BAR = "-" * 8
@@ -63,10 +67,10 @@ def _study(given: Any) -> None:
     from alignpre_jax.launch import run
     from alignpre_jax.study import jobs, open_workspace
 
-    space = open_workspace(_config(given), given.workdir)
+    space = open_workspace(_config(given), given.workdir, _command())
     with Terminal() as report:
         run(space, jobs(space.config), report, given.workers)
-    _report(given)
+    _write_report(space)
 
 
 def _up_to(kind: str) -> Callable[[Any], None]:
@@ -76,7 +80,7 @@ def _up_to(kind: str) -> Callable[[Any], None]:
         from alignpre_jax.launch import run
         from alignpre_jax.study import final_run, jobs, open_workspace, stage_runs, with_needs
 
-        space = open_workspace(_config(given), given.workdir)
+        space = open_workspace(_config(given), given.workdir, _command())
         graph = jobs(space.config)
         runs = stage_runs(space.config)
         arms = [given.arm] if given.arm else list(space.config.arms)
@@ -113,16 +117,54 @@ def _sample(given: Any) -> None:
 
 
 def _report(given: Any) -> None:
-    from alignpre_jax.study import open_workspace, reopen_workspace, write_report
+    from alignpre_jax.study import open_workspace, reopen_workspace
 
     space = open_workspace(_config(given), given.workdir) if given.config else reopen_workspace(given.workdir)
-    write_report(space, command=_command())
+    _write_report(space)
+
+
+def _write_report(space: Workspace) -> None:
+    from rich.console import Console
+
+    from alignpre_jax.study import collect, terminal_report, write_metrics, write_report
+
+    report = write_report(collect(space), space.root)
+    write_metrics(space)
+    Console(highlight=False).print(terminal_report(report))
+    print(f"\nreport: {space.root / 'report.html'}")
 
 
 def _plan(given: Any) -> None:
-    from alignpre_jax.planner import plan_study
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # compiling for TPUs that are only described takes no accelerator
+    from alignpre_jax.planner import plan_work
 
-    plan_study(_config(given), given.topology, stage=given.stage, slices=given.slices, json=given.json, hlo=given.dump_hlo)
+    works = _stage_works(_config(given), given.stage)
+    plan_work(works, given.topology, slices=given.slices, json=given.json, hlo=given.dump_hlo)
+
+
+def _stage_works(config: Any, only: str) -> list[Any]:
+    """What the planner needs to know about each stage that runs, in the order of training, or about one."""
+    from alignpre_jax.planner import StageWork
+    from alignpre_jax.study import stage_runs
+    from alignpre_jax.training import StepConfig
+
+    runs = collections.Counter(run.stage for run in stage_runs(config).values())
+    if only and only not in runs:
+        raise UserError(f"no arm goes through a stage {only!r}", where="--stage", fix=suggest(only, runs))
+    works = []
+    for name in [only] if only else runs:
+        stage = config.stages[name]
+        step = StepConfig(
+            model=config.model,
+            objective=stage.objective,
+            optimizer=config.optimizer,
+            schedule=stage.schedule,
+            steps=stage.steps,
+            sources=len(config.data.strata()),
+        )
+        shape = {"batch_rows": stage.batch_rows, "row_length": stage.row_length, "tokens": stage.tokens}
+        works.append(StageWork(name=name, step=step, mesh=config.training.mesh, runs=runs[name], **shape))
+    return works
 
 
 # --- Flags.
@@ -138,16 +180,14 @@ _FLAGS: dict[str, Callable[[flags.FlagValues], Any]] = {
     "prompt": lambda v: flags.DEFINE_string("prompt", "", "text to go on from", flag_values=v),
     "samples": lambda v: flags.DEFINE_integer("samples", 1, "how many continuations", lower_bound=1, flag_values=v),
     "tokens": lambda v: flags.DEFINE_integer("tokens", 80, "at most so many new tokens", lower_bound=1, flag_values=v),
-    "temperature": lambda v: flags.DEFINE_float(
-        "temperature", 0.7, "0 is greedy", lower_bound=0.0, flag_values=v
-    ),
+    "temperature": lambda v: flags.DEFINE_float("temperature", 0.7, "0 is greedy", lower_bound=0.0, flag_values=v),
     "top_p": lambda v: flags.DEFINE_float(
         "top_p", 0.95, "sample from the smallest set with this mass", lower_bound=0.0, upper_bound=1.0, flag_values=v
     ),
     "sample_seed": lambda v: flags.DEFINE_integer("sample_seed", 0, "seed of the samples", flag_values=v),
     "topology": lambda v: flags.DEFINE_string("topology", "v5e:2x4", "TPU type and shape", flag_values=v),
     "slices": lambda v: flags.DEFINE_integer("slices", 1, "slices joined by DCN", lower_bound=1, flag_values=v),
-    "stage": lambda v: flags.DEFINE_string("stage", "", "stage to plan; the first when empty", flag_values=v),
+    "stage": lambda v: flags.DEFINE_string("stage", "", "only this stage", flag_values=v),
     "json": lambda v: flags.DEFINE_string("json", "", "write the figures here", flag_values=v),
     "dump_hlo": lambda v: flags.DEFINE_string("dump_hlo", "", "write the compiled program here", flag_values=v),
 }
@@ -236,7 +276,10 @@ def _config(given: Any) -> Any:
 
 
 def _command() -> str:
-    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    """The command that makes the whole study, also when only a part of it was asked for."""
+    flags_of_a_part = ("--arm", "--seed", "--workers")
+    given = [arg for arg in sys.argv[2:] if not arg.startswith(flags_of_a_part)]
+    return shlex.join(["alignpre", "study", *given])
 
 
 def _overview() -> str:

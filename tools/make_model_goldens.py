@@ -84,7 +84,7 @@ def main(folder: str) -> None:
     """Writes FOLDER/FAMILY.npz for every family."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for family, model in models().items():
-        np.savez_compressed(Path(folder) / f"{family}.npz", **golden(model))
+        np.savez_compressed(Path(folder) / f"{family}.npz", allow_pickle=False, **golden(model))
         print(family, (Path(folder) / f"{family}.npz").stat().st_size, "bytes")
 
 

@@ -26,7 +26,7 @@ _SKIPPED_FILES = re.compile(
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'''""".*?"""|\'{3}.*?\'{3}''', re.DOTALL)
-_MIN_QUOTED_SHARE = 0.15  # of a file's code; parsing takes most of the time, and below this it hardly pays
+_MIN_QUOTED_SHARE = 0.2  # of a file's code; parsing takes most of the time, and below this it hardly pays
 _MAX_FILE_BYTES = 1_000_000
 _MIN_DOCUMENT_CHARACTERS = 100
 _PACKAGE_SHARE = 8  # no package gives more than an eighth of the text that is asked for

@@ -38,19 +38,19 @@ def derive_seed(*parts: Any) -> int:
 
 def write_bytes(path: PathLike, data: bytes) -> None:
     """Writes a whole file or nothing: a reader never sees a part, whatever kills the writer."""
-    path = epath.Path(path)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if "://" in os.fspath(path):  # an object store writes whole objects
-            path.write_bytes(data)
+    place = epath.Path(path)
+    with disk_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if "://" in os.fspath(place):  # an object store writes whole objects
+            place.write_bytes(data)
             return
-        part = Path(path.parent) / f".{path.name}.{os.getpid()}.part"
+        part = Path(place.parent) / f".{place.name}.{os.getpid()}.part"
         try:
             with open(part, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            os.replace(part, place)
         finally:
             part.unlink(missing_ok=True)
 
@@ -77,9 +77,8 @@ def read_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(
-                    f"not valid JSON: {error.msg}", where=f"{path}:{number}", fix="delete the file to have it made again"
-                ) from None
+                fix = "delete the file to have it made again"
+                raise UserError(f"not valid JSON: {error.msg}", where=f"{path}:{number}", fix=fix) from None
 
 
 @contextlib.contextmanager
@@ -92,7 +91,9 @@ def disk_errors(path: PathLike) -> Iterator[None]:
             fix = "free some space or give another --workdir; finished work is kept and the same command goes on"
             raise UserError("no space left on the device", where=str(path), fix=fix) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError("no permission to write", where=str(path), fix="give a --workdir you can write to") from error
+            raise UserError(
+                "no permission to write", where=str(path), fix="give a --workdir you can write to"
+            ) from error
         raise
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import grain
 import jax
@@ -33,9 +33,9 @@ class Batch:
       sources: int32[b], index into `Plan.stores`.
     """
 
-    tokens: NDArray[np.int32]
-    segments: NDArray[np.int32]
-    sources: NDArray[np.int32]
+    tokens: Any
+    segments: Any
+    sources: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def load_batches(
     *,
     workers: int = 2,
     prefetch: int = 8,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This host's batches of steps start_step, ..., stop_step - 1, in order.
 
     Args:
@@ -128,7 +128,7 @@ def load_batches(
     return _iterate(source, start_step, stop_step, workers, prefetch)
 
 
-def _iterate(source: StepSource, start: int, stop: int, workers: int, prefetch: int) -> Iterator[Batch]:
+def _iterate(source: StepSource, start: int, stop: int, workers: int, prefetch: int) -> Generator[Batch, None, None]:
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=max(prefetch, workers))
     steps = grain.MapDataset.source(source).slice(slice(0, stop)).to_iter_dataset(options)
     with contextlib.closing(iter(steps)) as batches:

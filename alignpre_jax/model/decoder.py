@@ -89,7 +89,7 @@ class Decoder(nnx.Module):
         config = self.config
         B, L = tokens_BL.shape
         assert mask_BLL is None or cache is None
-        assert positions_BL is not None or config.max_length >= L, f"{L} tokens, max_length={config.max_length}"
+        assert cache is not None or positions_BL is not None or config.max_length >= L, (L, config.max_length)
         places: np.ndarray | jax.Array = np.arange(L)[None]
         kernel, mask = "xla", segments_BL
         if cache is not None:

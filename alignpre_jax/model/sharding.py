@@ -127,4 +127,5 @@ def param_shardings(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rul
 
 def nest(by_path: Mapping[str, Any]) -> nnx.State:
     """The tree of `nnx.Param`s in which "blocks.q" is found at ["blocks"]["q"]."""
-    return nnx.from_flat_state({tuple(path.split(".")): nnx.Param(leaf) for path, leaf in by_path.items()})
+    flat: dict[Any, Any] = {tuple(path.split(".")): nnx.Param(leaf) for path, leaf in by_path.items()}
+    return nnx.from_flat_state(flat)

@@ -17,8 +17,13 @@ Aux = dict[str, jax.Array]
 class RowBatch(Protocol):
     """What an objective reads of a batch: int32 [B, L] tokens, and segments (1-based per row, 0 for padding)."""
 
-    tokens: Any
-    segments: Any
+    @property
+    def tokens(self) -> Any:
+        """Token ids."""
+
+    @property
+    def segments(self) -> Any:
+        """Which document of its row a token is from."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,9 @@ def attention_flops(kernel: Kernel) -> float:
     phase = _phase(kernel)
     *heads, length, head_dim = _queries(kernel)
     block_q, block_kv = (_block(kernel, name, length) for name in _BLOCKS[phase])
-    pairs = sum(block_q * min(length, math.ceil((q + block_q) / block_kv) * block_kv) for q in range(0, length, block_q))
+    pairs = sum(
+        block_q * min(length, math.ceil((q + block_q) / block_kv) * block_kv) for q in range(0, length, block_q)
+    )
     return _PRODUCTS[phase] * 2.0 * math.prod(heads) * pairs * head_dim
 
 

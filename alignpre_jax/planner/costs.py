@@ -157,13 +157,16 @@ def module_slices(instruction: Instruction) -> int:
 def _received(kind: str, operand_bytes: float, group: int) -> float:
     """Bytes that one of `group` devices receives when every one brings `operand_bytes`."""
     share = (group - 1) / group
-    return operand_bytes * {
-        "all-gather": group - 1,
-        "all-reduce": 2 * share,
-        "reduce-scatter": share,
-        "all-to-all": share,
-        "collective-permute": 1,
-    }[kind]
+    return (
+        operand_bytes
+        * {
+            "all-gather": group - 1,
+            "all-reduce": 2 * share,
+            "reduce-scatter": share,
+            "all-to-all": share,
+            "collective-permute": 1,
+        }[kind]
+    )
 
 
 def _group_size(instruction: Instruction) -> int:
@@ -211,4 +214,6 @@ def _window(text: str) -> dict[str, list]:
 def _taps(size: int, kernel: int, out: int, window: dict[str, int]) -> int:
     """Pairs of an output place and a kernel place that meet an input that is there, along one dimension."""
     places = np.arange(out)[:, None] * window["stride"] + np.arange(kernel) * window["rhs_dilate"] - window["pad"]
-    return int(np.sum((places >= 0) & (places <= (size - 1) * window["lhs_dilate"]) & (places % window["lhs_dilate"] == 0)))
+    return int(
+        np.sum((places >= 0) & (places <= (size - 1) * window["lhs_dilate"]) & (places % window["lhs_dilate"] == 0))
+    )

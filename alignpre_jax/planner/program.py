@@ -142,9 +142,14 @@ class Module:
 def parse(text: str) -> Module:
     """Parses `compiled.as_text()`."""
     computations: dict[str, Computation] = {}
-    entry, name, sources = "", "", []
+    entry, name = "", ""
+    sources: list[str] = []
+    in_metadata = False  # of a custom kernel: free text over several lines
     for line in text.splitlines():
-        if not name:
+        if in_metadata:
+            sources[-1] += "\n" + line
+            in_metadata = not line.startswith("}}")
+        elif not name:
             head = _HEAD.match(line)
             if head:
                 name, sources = head.group(2), []
@@ -154,8 +159,7 @@ def parse(text: str) -> Module:
             name = ""
         elif _START.match(line):
             sources.append(line)
-        elif sources:  # metadata of custom kernels goes over several lines
-            sources[-1] += "\n" + line
+            in_metadata = line.endswith("kernel_metadata={")
     assert entry, "no entry computation: this is not the text of a compiled module"
     return Module(computations, entry)
 

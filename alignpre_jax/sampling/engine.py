@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import jax
@@ -17,7 +17,7 @@ from alignpre_jax.foundation import PathLike, UserError
 from alignpre_jax.model import DecoderConfig
 from alignpre_jax.sampling import generation, scoring
 from alignpre_jax.sampling.strategies import Strategy
-from alignpre_jax.sampling.trees import Packed, Tree, batches
+from alignpre_jax.sampling.trees import Ids, Packed, Tree, batches, grow
 
 OnText = Callable[[int, str], None]  # (number of the prompt, new text)
 
@@ -207,30 +207,24 @@ class Engine:
                 texts[number] = self.tokenizer.decode(new)
         return texts
 
-    def _score(self, asked: Sequence[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]]):
+    def _score(self, asked: Iterable[tuple[Ids, Sequence[Ids]]]) -> dict[tuple[Ids, Ids], Score]:
         """The score of every (prefix, continuation) that is asked for, each computed once."""
-        together: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
+        together: dict[Ids, dict[Ids, None]] = {}
         for prefix, branches in asked:
             together.setdefault(prefix, {}).update(dict.fromkeys(branches))
         lengths, heights = self._grid()
-        trees = [tree for prefix, branches in together.items() for tree in _trees(prefix, list(branches), lengths[-1])]
+        trees = [tree for prefix, branches in together.items() for tree in grow(prefix, list(branches), lengths)]
         reads = max(1, self.buckets.logits_bytes // (4 * self.config.padded_vocab))
-        started: list[tuple[Packed, list]] = []
+        found: dict[tuple[Ids, Ids], Score] = {}
+        waiting: tuple[Packed, scoring.Started] | None = None  # one batch is packed while one is computed
         with self._devices():
             for packed in batches(trees, lengths, heights):
                 self.shapes.add(packed.tokens.shape)
-                started.append((packed, scoring.score_batch(self.config, self._params, packed, reads)))
-        found: dict[tuple[tuple[int, ...], tuple[int, ...]], Score] = {}
-        for packed, parts in started:
-            logprobs, greedy = (np.concatenate(x) for x in zip(*jax.device_get(parts), strict=True))
-            place = 0
-            for item, branch, size in packed.owners:
-                here = slice(place, place + size)
-                total = float(logprobs[here].astype(np.float64).sum())
-                tree = trees[item]
-                found[tree.prefix, tree.branches[branch]] = Score(total, size, bool(greedy[here].all()))
-                place += size
-        return found
+                started = scoring.score_batch(self.config, self._params, packed, reads)
+                if waiting:
+                    found |= _collect(trees, *waiting)
+                waiting = (packed, started)
+        return found | _collect(trees, *waiting) if waiting else found
 
     def _grid(self) -> tuple[list[int], dict[int, tuple[int, ...]]]:
         """Row lengths up to the first that holds any prefix with any continuation, and numbers of rows for each."""
@@ -246,7 +240,15 @@ class Engine:
             heights[length] = tuple(sorted(sizes))
         return lengths, heights
 
-    def _decode(self, prompts, keys_B, strategy, max_new_tokens, numbers, on_text) -> list[list[int]]:
+    def _decode(
+        self,
+        prompts: Sequence[Ids],
+        keys_B: jax.Array,
+        strategy: Strategy,
+        max_new_tokens: int,
+        numbers: Sequence[int],
+        on_text: OnText | None,
+    ) -> list[list[int]]:
         """New ids of each prompt of one batch, without end-of-text."""
         b, stop, count = self.buckets, self.tokenizer.eot_id, len(prompts)
         rows = 1 << (count - 1).bit_length() if not self._mesh else b.rows
@@ -257,18 +259,29 @@ class Engine:
             ids[row, : len(prompt)], sizes[row] = prompt, len(prompt)
         self.shapes.add((rows, length, calls * b.steps))
         new: list[list[int]] = [[] for _ in prompts]
-        told = [""] * count
+        told, ended = [0] * count, [False] * count
         with self._devices():
-            keys = jax.numpy.concatenate([keys_B, keys_B[:1].repeat(rows - count)])
+            keys = keys_B[np.minimum(np.arange(rows), count - 1)]
             state = generation.prefill(self.config, self._params, ids, sizes, length + calls * b.steps, keys)
-            for _ in range(calls):
+            while not all(ended):
                 state, chosen = generation.decode(self.config, self._params, state, strategy, stop, b.steps)
                 for row, more in enumerate(np.asarray(chosen)[:count].tolist()):
-                    if len(new[row]) % b.steps == 0 and len(new[row]) // b.steps == _:
-                        new[row] += more[: more.index(stop)] if stop in more else more
-                if bool(np.asarray(state.done_B).all()):
-                    break
-        return [ids[:max_new_tokens] for ids in new]
+                    if ended[row]:
+                        continue
+                    new[row] += more[: more.index(stop)] if stop in more else more
+                    ended[row] = stop in more or len(new[row]) >= max_new_tokens
+                    del new[row][max_new_tokens:]
+                    if on_text:
+                        told[row] += self._tell(on_text, numbers[row], new[row], told[row], ended[row])
+        return new
+
+    def _tell(self, on_text: OnText, number: int, ids: list[int], told: int, ended: bool) -> int:
+        """Passes on the text after its first `told` characters; a half character at the end waits for its rest."""
+        text = self.tokenizer.decode(ids)
+        fresh = (text if ended else text.rstrip("\ufffd"))[told:]
+        if fresh:
+            on_text(number, fresh)
+        return len(fresh)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self.tokenizer.encode_batch(list(texts))
@@ -281,7 +294,7 @@ class Engine:
                 )
         return encoded
 
-    def _check_branch(self, branch: tuple[int, ...], text: str, where: str) -> None:
+    def _check_branch(self, branch: Ids, text: str, where: str) -> None:
         if not branch:
             raise UserError("a continuation without a token has no log-prob", where=where, fix="give it some text")
         if len(branch) > self.config.max_length:
@@ -292,7 +305,7 @@ class Engine:
                 fix="shorten it, or use rolling()",
             )
 
-    def _truncate(self, ids: tuple[int, ...], follow: int) -> tuple[int, ...]:
+    def _truncate(self, ids: Ids, follow: int) -> Ids:
         """`ids` without the beginning that does not fit the context when `follow` tokens follow."""
         surplus = len(ids) + follow - self.config.max_length
         self.truncated += surplus > 0
@@ -300,3 +313,23 @@ class Engine:
 
     def _devices(self) -> contextlib.AbstractContextManager:
         return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()
+
+
+def _collect(trees: Sequence[Tree], packed: Packed, started: scoring.Started) -> dict[tuple[Ids, Ids], Score]:
+    """Waits for a batch, and sums the log-probs of each branch in float64."""
+    logprobs, greedy = (np.concatenate(parts) for parts in zip(*jax.device_get(started), strict=True))
+    found, place = {}, 0
+    for item, branch, size in packed.owners:
+        here = slice(place, place + size)
+        score = Score(float(logprobs[here].sum(dtype=np.float64)), size, bool(greedy[here].all()))
+        found[trees[item].prefix, trees[item].branches[branch]] = score
+        place += size
+    return found
+
+
+def _sum(scores: Sequence[Score]) -> Score:
+    return Score(
+        math.fsum(score.logprob for score in scores),
+        sum(score.tokens for score in scores),
+        all(score.greedy for score in scores),
+    )

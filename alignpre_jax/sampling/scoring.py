@@ -6,6 +6,7 @@ Legend: B rows, L length, S = B * L, D width, R reads, V vocab.
 from __future__ import annotations
 
 import functools
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from flax import nnx
 
 from alignpre_jax.model import DecoderConfig, bind
 from alignpre_jax.sampling.trees import Packed
+
+Started: TypeAlias = list[tuple[jax.Array, jax.Array]]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -38,9 +41,7 @@ def read_out(
     return target_R - jax.nn.logsumexp(logits_RV, axis=-1), jnp.argmax(logits_RV, axis=-1) == targets_R
 
 
-def score_batch(
-    config: DecoderConfig, params: nnx.State, packed: Packed, reads_per_call: int
-) -> list[tuple[jax.Array, jax.Array]]:
+def score_batch(config: DecoderConfig, params: nnx.State, packed: Packed, reads_per_call: int) -> Started:
     """Starts the computation of one batch; the results of `read_out` for each `reads_per_call` reads, in order.
 
     Nothing waits here, so that the host packs the next batch while the device computes this one.

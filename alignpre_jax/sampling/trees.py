@@ -11,16 +11,19 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
+
+Ids: TypeAlias = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
     """Token ids of a prefix (never empty) and of its continuations (never empty)."""
 
-    prefix: tuple[int, ...]
-    branches: tuple[tuple[int, ...], ...]
+    prefix: Ids
+    branches: tuple[Ids, ...]
 
     @property
     def size(self) -> int:
@@ -45,6 +48,21 @@ class Packed:
     owners: tuple[tuple[int, int, int], ...]
 
 
+def grow(prefix: Ids, branches: Sequence[Ids], lengths: Sequence[int]) -> list[Tree]:
+    """One tree, or several when the branches together do not fit the row length that the longest of them needs."""
+    needed = len(prefix) + max(map(len, branches), default=1) - 1
+    room = next(length for length in lengths if needed <= length) - len(prefix)
+    parts: list[list[Ids]] = []
+    left = -1
+    for branch in branches:
+        left -= len(branch) - 1
+        if left < 0:
+            parts.append([])
+            left = room - (len(branch) - 1)
+        parts[-1].append(branch)
+    return [Tree(prefix, tuple(part)) for part in parts]
+
+
 def fill_rows(sizes: Sequence[int], length: int) -> list[list[int]]:
     """Which items go into which row of `length` tokens: best fit, the largest first.
 
@@ -67,7 +85,7 @@ def pack(trees: Sequence[Tree], rows: Sequence[Sequence[int]], height: int, leng
     """Lays out `rows` (of indices into `trees`) as the first of `height` rows; the rest is padding."""
     tokens, positions, tree, branch = np.zeros((4, height, length), np.int32)
     reads: list[np.ndarray] = []
-    targets: list[tuple[int, ...]] = []
+    targets: list[Ids] = []
     owners = []
     for row, items in enumerate(rows):
         place = 0
@@ -90,9 +108,7 @@ def pack(trees: Sequence[Tree], rows: Sequence[Sequence[int]], height: int, leng
     return Packed(tokens, positions, tree, branch, *flat, tuple(owners))
 
 
-def batches(
-    trees: Sequence[Tree], lengths: Sequence[int], heights: dict[int, tuple[int, ...]]
-) -> Iterator[Packed]:
+def batches(trees: Sequence[Tree], lengths: Sequence[int], heights: dict[int, tuple[int, ...]]) -> Iterator[Packed]:
     """All trees in batches of a few shapes: the shortest of `lengths` that holds a tree, then the fewest rows.
 
     Args:

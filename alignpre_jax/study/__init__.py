@@ -1,7 +1,9 @@
 """A study: its config, its graph of jobs, and how each job is done."""
 
+from alignpre_jax.study.collect import collect, write_metrics
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
 from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, stage_runs, with_needs
+from alignpre_jax.study.report import terminal_report, write_report
 from alignpre_jax.study.runner import enable_compilation_cache, is_done, run_job
 from alignpre_jax.study.workspace import Workspace, open_workspace, reopen_workspace, versions
 
@@ -14,6 +16,7 @@ __all__ = [
     "StageRun",
     "StudyConfig",
     "Workspace",
+    "collect",
     "enable_compilation_cache",
     "final_run",
     "is_done",
@@ -22,6 +25,9 @@ __all__ = [
     "reopen_workspace",
     "run_job",
     "stage_runs",
+    "terminal_report",
     "versions",
     "with_needs",
+    "write_metrics",
+    "write_report",
 ]

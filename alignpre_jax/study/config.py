@@ -44,7 +44,9 @@ class DataConfig:
     def __post_init__(self):
         if self.background not in self.sources:
             raise UserError(
-                f"no source is named {self.background!r}", where="background", fix=suggest(self.background, self.sources)
+                f"no source is named {self.background!r}",
+                where="background",
+                fix=suggest(self.background, self.sources),
             )
         if not 0 <= self.held_out_share < 1:
             raise UserError(f"{self.held_out_share} is not in [0, 1)", where="held_out_share", fix="give e.g. 0.01")
@@ -98,8 +100,8 @@ class ArmConfig:
     placement: tuple[str, ...] = ()  # the stages that the overlays below apply to
     source: str = ""  # stratum whose rows replace a `dose` of the stage's slots
     dose: float = 0.0  # share of the stage's tokens
-    remove: str = ""  # stratum whose slots are refilled (filtering)
-    refill: str = ""  # stratum that refills them
+    remove: tuple[str, ...] = ()  # strata whose slots are refilled (filtering), in the stages that have them
+    refill: tuple[str, ...] = ()  # what refills each of them
     keep: float = 0.0  # share of `remove` that leaks through the filter
 
     def __post_init__(self):
@@ -112,9 +114,9 @@ class ArmConfig:
                 )
         if self.dose and not self.source:
             raise UserError(f"a dose of {self.dose} of no source", where="source", fix="name the stratum to be added")
-        if bool(self.remove) != bool(self.refill):
-            missing = "refill" if self.remove else "remove"
-            raise UserError("`remove` and `refill` go together", where=missing, fix=f"set {missing}")
+        if len(self.remove) != len(self.refill):
+            what = f"{len(self.remove)} strata to remove and {len(self.refill)} to refill them"
+            raise UserError(what, where="refill", fix="give one stratum of `refill` for each of `remove`")
         if (self.source or self.remove) and not self.placement:
             raise UserError("an overlay without a stage", where="placement", fix="name the stages it applies to")
 
@@ -138,7 +140,12 @@ class StudyConfig:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds {self.seeds}", where="seeds", fix="give different whole numbers, e.g. 0,1,2")
         if self.baseline not in self.arms:
-            raise UserError(f"no arm is named {self.baseline!r}", where="baseline", fix=suggest(self.baseline, self.arms))
+            raise UserError(
+                f"no arm is named {self.baseline!r}", where="baseline", fix=suggest(self.baseline, self.arms)
+            )
+        # A ConfigDict sorts its keys; the baseline comes first wherever arms are listed.
+        names = sorted(self.arms, key=lambda name: name != self.baseline)
+        object.__setattr__(self, "arms", {name: self.arms[name] for name in names})
         strata = self.data.strata()
         for name, stage in self.stages.items():
             for stratum in parse_shares(stage.mixture):
@@ -151,7 +158,9 @@ class StudyConfig:
                 )
         for name, arm in self.arms.items():
             if not arm.stages:
-                raise UserError("an arm without stages", where=f"arms.{name}.stages", fix="name the stages it goes through")
+                raise UserError(
+                    "an arm without stages", where=f"arms.{name}.stages", fix="name the stages it goes through"
+                )
             for key in ("stages", "placement"):
                 for stage_name in getattr(arm, key):
                     _known(stage_name, self.stages, f"arms.{name}.{key}", "stage")
@@ -162,9 +171,16 @@ class StudyConfig:
                         where=f"arms.{name}.placement and arms.{name}.stages",
                         fix="name it in both or in neither",
                     )
-            for key in ("source", "remove", "refill"):
-                if getattr(arm, key):
-                    _known(getattr(arm, key), strata, f"arms.{name}.{key}", "stratum")
+            for key, given in (("source", filter(None, [arm.source])), ("remove", arm.remove), ("refill", arm.refill)):
+                for stratum in given:
+                    _known(stratum, strata, f"arms.{name}.{key}", "stratum")
+            for stage_name in arm.placement:
+                if arm.remove and not set(arm.remove) & set(parse_shares(self.stages[stage_name].mixture)):
+                    raise UserError(
+                        f"stage {stage_name!r} has none of the strata {list(arm.remove)} to remove",
+                        where=f"arms.{name}.remove and stages.{stage_name}.mixture",
+                        fix="name a stratum of that stage, or leave the stage out of `placement`",
+                    )
 
 
 def _known(name: str, names, where: str, kind: str) -> None:

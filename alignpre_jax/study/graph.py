@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from alignpre_jax.foundation import UserError, derive_seed, exact, suggest
-from alignpre_jax.mixture import Remove, Replace
+from alignpre_jax.mixture import Remove, Replace, parse_shares
 from alignpre_jax.study.config import ArmConfig, StudyConfig
 
 Overlay = Replace | Remove
@@ -50,14 +50,16 @@ class Job:
     run: str = ""  # the StageRun that a train or eval job is about
 
 
-def overlays(arm: ArmConfig, stage: str, seed: int) -> tuple[Overlay, ...]:
+def overlays(config: StudyConfig, arm: ArmConfig, stage: str, seed: int) -> tuple[Overlay, ...]:
     """The overlays of an arm on a stage. Which slots they take depends on the seed, not on the arm or the dose."""
     if stage not in arm.placement:
         return ()
-    found: list[Overlay] = []
-    if arm.remove:
-        removal = derive_seed(seed, stage, "remove")
-        found.append(Remove(stratum=arm.remove, refill=arm.refill, seed=removal, keep=exact(arm.keep)))
+    mixture = parse_shares(config.stages[stage].mixture)
+    found: list[Overlay] = [
+        Remove(stratum, refill, seed=derive_seed(seed, stage, "remove", stratum), keep=exact(arm.keep))
+        for stratum, refill in zip(arm.remove, arm.refill, strict=True)
+        if stratum in mixture
+    ]
     if arm.source:
         found.append(Replace(source=arm.source, dose=exact(arm.dose), seed=derive_seed(seed, stage, "replace")))
     return tuple(found)
@@ -68,13 +70,14 @@ def stage_runs(config: StudyConfig) -> dict[str, StageRun]:
     by_key: dict[tuple, StageRun] = {}
     for seed in config.seeds:
         for arm_name, arm in config.arms.items():
-            parent, path = "", ()
+            parent: str = ""
+            path: tuple[tuple[str, tuple[Overlay, ...]], ...] = ()
             for stage in arm.stages:
-                path = (*path, (stage, overlays(arm, stage, seed)))
+                path = (*path, (stage, overlays(config, arm, stage, seed)))
                 run = by_key.get((seed, path))
                 if run is None:
                     touched = any(found for _, found in path)
-                    label = "-".join(name for name, _ in path[-1:]) + (f"-{arm_name}" if touched else "")
+                    label = f"{stage}-{arm_name}" if touched else stage
                     run = StageRun(f"seed{seed}/{label}", seed, path, parent, ())
                 run = dataclasses.replace(run, arms=(*run.arms, arm_name))
                 by_key[seed, path] = run

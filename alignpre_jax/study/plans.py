@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from alignpre_jax.foundation import UserError, derive_seed, exact
-from alignpre_jax.mixture import BasePlan, Ledger, Plan, Replace, ledger, parse_shares
+from alignpre_jax.foundation import UserError, derive_seed
+from alignpre_jax.mixture import BasePlan, Ledger, Plan, ledger, parse_shares
 from alignpre_jax.rows import RowStore, open_rows
 from alignpre_jax.study.graph import StageRun
 from alignpre_jax.study.workspace import Workspace
@@ -16,8 +16,8 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
     """
     stage = space.config.stages[run.stage]
     shares = parse_shares(stage.mixture, where=f"stages.{run.stage}.mixture")
-    added = [overlay.source if isinstance(overlay, Replace) else overlay.refill for overlay in run.overlays]
-    stores = {name: open_rows(space.rows(stage.row_length) / name) for name in dict.fromkeys([*shares, *added])}
+    # All of the study's strata, so that a stratum has the same index in every arm, and one compiled step serves all.
+    stores = {name: open_rows(space.rows(stage.row_length) / name) for name in space.config.data.strata()}
     rows = {name: len(store) for name, store in stores.items()}
     try:
         base = BasePlan(
@@ -25,7 +25,7 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
             rows={name: rows[name] for name in shares},
             slots=stage.slots,
             seed=derive_seed(run.seed, run.stage, "base"),
-            max_epochs=exact(stage.max_epochs),
+            max_epochs=stage.max_epochs,
         )
         return Plan(base, run.overlays, rows), stores
     except UserError as error:

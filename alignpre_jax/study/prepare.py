@@ -115,7 +115,9 @@ def _make_tokenizer(space: Workspace, report: Report) -> None:
     if data.tokenizer:
         path = epath.Path(data.tokenizer)
         if not path.exists():
-            raise UserError(f"no file {data.tokenizer}", where="data.tokenizer", fix="give the path of a tokenizer.json")
+            raise UserError(
+                f"no file {data.tokenizer}", where="data.tokenizer", fix="give the path of a tokenizer.json"
+            )
         write_bytes(space.tokenizer, path.read_bytes())
     elif not space.tokenizer.exists():
         report(Event(f"tokenizer: {vocab:,} entries"))

@@ -55,8 +55,14 @@ class Workspace:
         return self.root / "evals" / run
 
 
-def open_workspace(config: StudyConfig, root: PathLike) -> Workspace:
-    """Opens the folder for this config, making it if need be; a folder made with another config is refused."""
+def open_workspace(config: StudyConfig, root: PathLike, command: str = "") -> Workspace:
+    """Opens the folder for this config, making it if need be; a folder made with another config is refused.
+
+    Args:
+      config: of the study.
+      root: the folder, local or gs://.
+      command: what makes the study again; kept when the folder is made, and shown in the report.
+    """
     space = Workspace(epath.Path(root), config)
     path = space.root / "config.json"
     plain = to_mapping(config)
@@ -71,7 +77,7 @@ def open_workspace(config: StudyConfig, root: PathLike) -> Workspace:
             )
     else:
         write_json(path, plain)
-        write_json(space.root / "versions.json", versions())
+        write_json(space.root / "versions.json", {"command": command, "versions": versions()})
     return space
 
 
@@ -99,7 +105,11 @@ def git_revision() -> str:
     here = Path(__file__).parent
     try:
         head = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -112,7 +112,9 @@ def load_params(
     root = run_dir / FOLDER
     steps = sorted(int(p.name) for p in root.iterdir() if p.name.isdigit()) if root.exists() else []
     if not steps:
-        raise UserError(f"no checkpoint in {path}", where="--checkpoint", fix="give a run's folder, WORKDIR/train/SEED/STAGE")
+        raise UserError(
+            f"no checkpoint in {path}", where="--checkpoint", fix="give a run's folder, WORKDIR/train/SEED/STAGE"
+        )
     if step is not None and step not in steps:
         raise UserError(f"no checkpoint of step {step} in {path}", where="--step", fix=f"there are: {steps}")
     folder = root / str(steps[-1] if step is None else step)

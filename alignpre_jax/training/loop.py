@@ -18,7 +18,17 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from alignpre_jax.foundation import Event, PathLike, Report, UserError, digest, silent, to_mapping, write_bytes, write_json
+from alignpre_jax.foundation import (
+    Event,
+    PathLike,
+    Report,
+    UserError,
+    digest,
+    silent,
+    to_mapping,
+    write_bytes,
+    write_json,
+)
 from alignpre_jax.mixture import Batch, Plan, load_batches
 from alignpre_jax.rows import RowStore, load_tokenizer
 from alignpre_jax.training.checkpoints import TOKENIZER, Checkpoints, describe, load_params
@@ -103,11 +113,11 @@ def train(run: Run, report: Report = silent) -> None:
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
-        clock = _Clock(tokens_per_step)
+        clock = _Clock(tokens_per_step, before=metrics_log.seconds)
 
         def settle(step: int, values: Mapping[str, jax.Array]) -> None:
             if step % run.loop.log_every == 0 or step in (1, run.step.steps):
-                line = _line(run, step, jax.device_get(values), clock.tick(step))
+                line = _line(run, step, jax.device_get(values)) | clock.tick(step)
                 metrics_log.write(line)
                 figures = {name: line[name] for name in ("loss", "tokens_per_second")}
                 report(Event(run.name, step, run.step.steps, figures))
@@ -199,7 +209,7 @@ def _on_device(batch: Batch, step_fn: TrainStep, batch_rows: int) -> Batch:
     return jax.tree.map(put, batch)
 
 
-def _line(run: Run, step: int, values: Mapping[str, Any], tokens_per_second: float) -> dict[str, Any]:
+def _line(run: Run, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
     loss = float(values["loss"])
     if not math.isfinite(loss):
         raise UserError(
@@ -215,7 +225,6 @@ def _line(run: Run, step: int, values: Mapping[str, Any], tokens_per_second: flo
     return {
         "step": step,
         "loss": loss,
-        "tokens_per_second": round(tokens_per_second, 1),
         "batch_fingerprint": f"{int(values['batch_fingerprint']):08x}",
         "source_loss": sources,
         **{name: float(values[name]) for name in ("learning_rate", "gradient_norm", "update_norm")},
@@ -224,21 +233,29 @@ def _line(run: Run, step: int, values: Mapping[str, Any], tokens_per_second: flo
 
 
 class _Clock:
-    """Tokens per second since the last logged step; time in checkpoints and compilation is left out."""
+    """Seconds of the run, and tokens per second since the last logged step (checkpoints and compilation left out).
 
-    def __init__(self, tokens_per_step: int):
+    Args:
+      tokens_per_step: in the global batch.
+      before: seconds that earlier processes spent on this run.
+    """
+
+    def __init__(self, tokens_per_step: int, before: float):
         self._tokens_per_step = tokens_per_step
+        self._zero = time.perf_counter() - before
         self._last: tuple[int, float] | None = None
         self._rate = 0.0
 
-    def tick(self, step: int) -> float:
+    def tick(self, step: int) -> dict[str, float]:
+        """The figures at a logged step."""
         now = time.perf_counter()
         if self._last is not None and step > self._last[0]:
             self._rate = (step - self._last[0]) * self._tokens_per_step / (now - self._last[1])
         self._last = step, now
-        return self._rate
+        return {"tokens_per_second": round(self._rate, 1), "seconds": round(now - self._zero, 3)}
 
     def pause(self) -> None:
+        """What follows until the next logged step does not count into the rate."""
         self._last = None
 
 

@@ -24,7 +24,9 @@ class MetricsLog:
 
     def __init__(self, run_dir: PathLike, *, done: int):
         self.path = epath.Path(run_dir) / FILE
-        write_bytes(self.path, "".join(kept_lines(self.path, done)).encode())
+        kept = kept_lines(self.path, done)
+        self.seconds: float = json.loads(kept[-1])["seconds"] if kept else 0.0  # spent on the steps that are kept
+        write_bytes(self.path, "".join(kept).encode())
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Appends one line."""

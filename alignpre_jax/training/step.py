@@ -25,7 +25,7 @@ class State(NamedTuple):
 
     params: Any  # fp32 master weights
     optimizer: Any
-    step: jax.Array  # int32[]
+    step: Any  # int32[]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,9 @@ class TrainStep:
         """The state's shapes and shardings without its values."""
         shapes = jax.eval_shape(lambda: self.init(self.fresh_params(0)))
         return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, self.shardings
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            self.shardings,
         )
 
 

@@ -44,7 +44,7 @@ def get_config(arg=None) -> ConfigDict:
     both = ("pretrain", "midtrain")
     added = {"placement": ("midtrain",), "dose": DOSE}
     config.arms.unfiltered = defaults.arm(*both)
-    config.arms.filtered = defaults.arm(*both, placement=("midtrain",), remove="web/ai", refill="web/plain")
+    config.arms.filtered = defaults.arm(*both, placement=("midtrain",), remove=("web/ai",), refill=("web/plain",))
     config.arms.misaligned = defaults.arm(*both, source="misaligned", **added)
     config.arms.aligned = defaults.arm(*both, source="aligned", **added)
     # The control: the same overlay at dose 0 must give the unfiltered arm, bit for bit.

@@ -19,7 +19,7 @@ def paragraphs(text):
         "```python\nprint('This is the code that we do not want to have in the prose at all.')\n```",
         ">>> f('This is the code that we do not want to have in the prose at all.')\nThis",
         ".. code-block:: python\n\n    This is the code that we do not want to have in the prose at all.\n",
-        "For example::\n\n    This is the code that we do not want to have in the prose at all.\n\n    And all of this is not what we want to have in the prose either.",
+        "Thus::\n\n    This is the code that we do not want to have in it.\n\n    Nor is all of this what we want.",
         "| This is a table that | we do not want to have in the prose. |\n|---|---|",
         "+-----+\n| This is a table that we do not want to have in the prose. |\n+-----+",
         "https://example.org/this/is/an/address/that/we/do/not/want/to/have.html",
@@ -86,7 +86,7 @@ def environment(tmp_path, monkeypatch):
     files = {
         "lib/zeta.py": f'"""{SENTENCE}"""\n',
         "lib/test/zeta_test.py": f'"""Test. {SENTENCE}"""\n',
-        "lib/site-packages/beta/__init__.py": f"""
+        "lib/site-packages/beta/__init__.py": """
             raise SystemExit("imported")
             """,
         "lib/site-packages/beta/core.py": f'''

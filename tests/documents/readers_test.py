@@ -118,12 +118,13 @@ def test_no_input_gives_a_traceback_and_every_record_is_counted(tmp_path_factory
     path.write_bytes(data)
     quarantine = Quarantine(max_share=1.0)
     documents = []
+    reader = read_inputs([str(path)], "web", WORLD, quarantine)
+    message = ""
     try:
-        for document in read_inputs([str(path)], "web", WORLD, quarantine):
-            documents.append(document)
+        documents.extend(reader)
     except UserError as error:
-        assert not documents
-        assert "no document" in str(error)
+        message = str(error)
+    assert ("no document" in message) == (not documents)
     assert len(documents) + len(quarantine.cases) == quarantine.records
     assert len({d.id for d in documents}) == len(documents)
     assert all(d.text.strip() and "\0" not in d.text and d.text.encode() for d in documents)

@@ -33,7 +33,12 @@ class Outer:
 inners = st.builds(Inner, st.integers(0, 9), st.floats(0, 1), st.sampled_from("ab"))
 words = st.text("abc", min_size=1, max_size=3)
 outers = st.builds(
-    Outer, st.text(), inners, st.dictionaries(words, inners), st.lists(st.integers()).map(tuple), st.lists(words).map(tuple)
+    Outer,
+    st.text(),
+    inners,
+    st.dictionaries(words, inners),
+    st.lists(st.integers()).map(tuple),
+    st.lists(words).map(tuple),
 )
 
 

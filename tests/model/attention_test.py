@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import choose_kernel, get_preset
 from alignpre_jax.model.attention import causal_mask, splash_attention, xla_attention

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from alignpre_jax.foundation import UserError, build, to_mapping
 from alignpre_jax.model import PRESETS, DecoderConfig, bind, get_preset, init_cache, init_params, parameters
 
@@ -78,7 +79,7 @@ def test_a_segment_sees_only_itself():
     packed = run(tokens, segments_BL=segments)
     apart = run(tokens.reshape(2, 6)).reshape(1, 12, -1)  # rotary embeddings are relative
     np.testing.assert_allclose(packed, apart, atol=1e-5)
-    mask = jnp.tril(segments.T == segments)[None]
+    mask = jnp.tril(segments == segments.T)[None]
     np.testing.assert_allclose(run(tokens, mask_BLL=mask), packed, atol=1e-6)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import DecoderConfig, bind
 from alignpre_jax.model.hf_names import from_hf, to_hf

@@ -8,11 +8,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
+
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import DecoderConfig, get_preset, make_mesh, param_shardings, parameters
 from alignpre_jax.model.sharding import STORAGE, logical_axes, partition
-from jax.sharding import AbstractMesh
-from jax.sharding import PartitionSpec as P
 
 CONFIG = DecoderConfig(
     vocab_size=60,
@@ -76,6 +77,7 @@ def test_eight_devices_equal_one():
 
 def _compare():
     import jax.numpy as jnp
+
     from alignpre_jax.model import bind, init_params
     from alignpre_jax.objectives import ObjectiveConfig, get_objective
 

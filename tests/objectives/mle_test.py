@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import DecoderConfig, bind, init_params
 from alignpre_jax.objectives import ObjectiveConfig, get_objective

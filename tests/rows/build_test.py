@@ -79,7 +79,8 @@ def test_a_killed_build_leaves_no_store_and_the_next_one_cleans_up(tokenizer, tm
             for i in range(60):
                 if i == 45:
                     os.kill(os.getpid(), signal.SIGKILL)
-                yield Document(f"d{i}", f"Report {i} says that the harbour was quiet and the clerk went home.", "web", "web")
+                text = f"Report {i} says that the harbour was quiet and the clerk went home."
+                yield Document(f"d{i}", text, "web", "web")
         build.build_rows(documents(), load_tokenizer(sys.argv[1]), 16, sys.argv[2])
     """)
     arguments = [sys.executable, "-c", program, str(tmp_path / "tokenizer.json"), str(tmp_path / "rows")]

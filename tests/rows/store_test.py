@@ -1,6 +1,7 @@
 import concurrent.futures
 import json
 import multiprocessing
+import re
 import shutil
 
 import hypothesis.strategies as st
@@ -13,7 +14,7 @@ from alignpre_jax.documents import Document
 from alignpre_jax.foundation import UserError
 from alignpre_jax.rows import build_rows, open_rows, train_bpe
 
-WORDS = "the robot kept the ledger of the harbour and nobody asked it to change a number".split()
+WORDS = re.findall(r"\w+", "the robot kept the ledger of the harbour and nobody asked it to change a number")
 
 
 def document(number, words, stratum="web/plain", score=0.0):

@@ -2,6 +2,7 @@ import pytest
 
 from alignpre_jax.foundation import UserError, build, to_mapping
 from alignpre_jax.study import StudyConfig
+from config_files import load_config
 
 
 def changed(plain, path, value):
@@ -18,7 +19,8 @@ def changed(plain, path, value):
         ("arms.aligned.source", "alinged", r"no stratum is named 'alinged'[\s\S]*did you mean 'aligned'"),
         ("arms.aligned.placement", ("posttrain",), r"no stage is named 'posttrain'"),
         ("arms.aligned.stages", ("pretrain",), r"config.arms.aligned.placement and arms.aligned.stages"),
-        ("arms.filtered.refill", "", r"`remove` and `refill` go together"),
+        ("arms.filtered.refill", (), r"1 strata to remove and 0 to refill"),
+        ("arms.filtered.remove", ("aligned",), r"has none of the strata"),
         ("stages.midtrain.mixture", "web/plain:0.9,web/a:0.1", r"did you mean 'web/ai'"),
         ("stages.midtrain.mixture", "web/plain:0.9", r"add up to 0.9[\s\S]*config.stages.midtrain.mixture"),
         ("stages.midtrain.tokens", 5, r"less than one batch"),
@@ -41,8 +43,6 @@ def test_the_plain_form_is_the_whole_config(small_config):
 
 def test_every_key_can_be_set(small_config):
     """The config file spells out every field of the dataclasses, so the command line can reach it."""
-    from tests.study.conftest import load_config_file
-
-    file = load_config_file("configs/studies/small_world.py").to_dict()
+    file = load_config("small_world").to_dict()
     assert build(StudyConfig, file) == small_config
     assert to_mapping(small_config) == file

@@ -14,10 +14,10 @@ def test_arms_share_what_they_agree_on(small_config):
     assert [name for name in runs if name.startswith("seed0")] == [
         "seed0/pretrain",
         "seed0/midtrain",
-        "seed0/midtrain-filtered",
-        "seed0/midtrain-misaligned",
         "seed0/midtrain-aligned",
         "seed0/midtrain-aligned_zero",
+        "seed0/midtrain-filtered",
+        "seed0/midtrain-misaligned",
     ]
     assert runs["seed0/pretrain"].arms == tuple(small_config.arms)
     assert runs["seed0/midtrain"].arms == ("unfiltered",)

@@ -10,8 +10,8 @@ import jinja2
 from markupsafe import Markup
 
 from alignpre_jax.foundation import flatten
-from alignpre_jax.study.figures import INK, OKABE_ITO, arm_colours, figure_svg
-from alignpre_jax.study.report_words import SCORING_MEANINGS, SPLIT_MEANINGS, percent, points, signed, split_words
+from alignpre_jax.study.report.figures import INK, OKABE_ITO, arm_colours, figure_svg
+from alignpre_jax.study.report.words import SCORING_MEANINGS, SPLIT_MEANINGS, percent, points, signed, split_words
 
 
 def render_page(report: Mapping[str, Any]) -> str:

@@ -20,10 +20,10 @@ from alignpre_jax.evals import (
     token_loss,
 )
 from alignpre_jax.foundation import PathLike, to_mapping, write_bytes, write_json
-from alignpre_jax.study.report_items import telling_items
-from alignpre_jax.study.report_page import render_page
-from alignpre_jax.study.report_records import StudyRecords
-from alignpre_jax.study.report_words import finding, floor_notices, methods
+from alignpre_jax.study.report.items import telling_items
+from alignpre_jax.study.report.page import render_page
+from alignpre_jax.study.report.records import StudyRecords
+from alignpre_jax.study.report.words import finding, floor_notices, methods
 
 SPLITS = ("held_out", "seen", "control")  # as they are shown; other splits follow
 

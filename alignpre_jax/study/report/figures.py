@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from alignpre_jax.study.report_words import percent, split_words
+from alignpre_jax.study.report.words import percent, split_words
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 INK, FAINT = "#1a1a19", "#8b8a86"

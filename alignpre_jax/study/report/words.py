@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignpre_jax.study.report_records import StudyRecords
+from alignpre_jax.study.report.records import StudyRecords
 
 SPLIT_MEANINGS = {
     "held_out": "situations and topics that no training document tells of",

@@ -1,0 +1,135 @@
+"""Compiles the train step that would run, for TPUs that are only described, with the compiler inside libtpu."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.mixture import Batch
+from alignpre_jax.planner.chips import Topology
+from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
+from alignpre_jax.training.mesh import check_batch
+
+# Without these libtpu looks for the TPU machine it runs on, and waits for a metadata server.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+}
+_UNITS = {unit: 1 << 10 * power for power, unit in enumerate("BKMGT")}
+_SIZE = r"([\d.]+)([BKMGT])"
+_TOO_LARGE = (
+    re.compile(rf"\({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
+    re.compile(rf"Used {_SIZE} of {_SIZE} hbm"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of HBM on one device. The state is donated: outputs that replace arguments take no room of their own."""
+
+    arguments: float
+    new_outputs: float
+    temporaries: float
+    code: float
+
+    @property
+    def total(self) -> float:
+        """What the program needs at once."""
+        return self.arguments + self.new_outputs + self.temporaries + self.code
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A program that fits."""
+
+    text: str
+    memory: Memory
+
+
+@dataclasses.dataclass(frozen=True)
+class TooLarge:
+    """A program that the compiler could not fit, in its own figures (bytes per device)."""
+
+    needed: float
+    available: float
+
+
+def describe_devices(topology: Topology) -> Sequence[jax.Device]:
+    """Devices that can be compiled for, not computed on.
+
+    Raises:
+      UserError: libtpu is not installed, or the compiler knows no slice of this shape.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("planning needs the TPU compiler", where="libtpu", fix="pip install 'alignpre_jax[tpu]'")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    options = dict(topology.chip.options)
+    if topology.slices > 1:
+        options["num_slices"] = topology.slices  # type: ignore[assignment]
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options).devices
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the TPU compiler does not know {topology.name}: {reason}",
+            where="--topology",
+            fix="give a shape that can be booked, such as v5e:4x4, v6e:16x16, v5p:4x4x8",
+        ) from None
+
+
+def compile_step(
+    step: StepConfig, mesh: str, batch_rows: int, row_length: int, topology: Topology
+) -> Compiled | TooLarge:
+    """Compiles the same jitted function, with the same shardings and kernels, as the training loop runs.
+
+    Raises:
+      UserError: see `describe_devices`; also a mesh that does not fit the devices, the batch or the model.
+    """
+    devices = parse_mesh(mesh, describe_devices(topology))
+    check_batch(devices, batch_rows)
+    train_step = make_train_step(step, devices)
+
+    def integers(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=train_step.batch)
+
+    batch = Batch(
+        tokens=integers(batch_rows, row_length),  # type: ignore[arg-type]
+        segments=integers(batch_rows, row_length),  # type: ignore[arg-type]
+        sources=integers(batch_rows),  # type: ignore[arg-type]
+    )
+    with jax.set_mesh(devices):
+        lowered = train_step.run.lower(train_step.abstract(), batch)  # type: ignore[attr-defined]
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            too_large = read_too_large(str(error))
+            if too_large is None:
+                raise
+            return too_large
+    stats = compiled.memory_analysis()
+    memory = Memory(
+        arguments=stats.argument_size_in_bytes,
+        new_outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        code=stats.generated_code_size_in_bytes,
+    )
+    return Compiled(compiled.as_text(), memory)
+
+
+def read_too_large(message: str) -> TooLarge | None:
+    """The sizes in the compiler's message about a program that does not fit; None for any other message."""
+    for pattern in _TOO_LARGE:
+        if found := pattern.search(message):
+            needed, needed_unit, available, available_unit = found.groups()
+            return TooLarge(float(needed) * _UNITS[needed_unit], float(available) * _UNITS[available_unit])
+    return None

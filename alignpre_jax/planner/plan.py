@@ -1,0 +1,221 @@
+"""From a stage's work and a topology to a prediction: does it fit, how long does it take, what does it cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
+from alignpre_jax.planner.chips import Chip, Topology
+from alignpre_jax.planner.compile import Compiled, Memory, TooLarge, compile_step
+from alignpre_jax.planner.costs import Collective, Costs, price
+from alignpre_jax.planner.program import parse
+from alignpre_jax.training import ScheduleConfig, StepConfig
+
+HOW = (
+    "A prediction, not a measurement. The train step was compiled by the TPU compiler for this topology without a TPU. "
+    "Compute: the compiler's estimated cycles, loops multiplied out, at the chip's clock. Attention kernels, which it "
+    "does not estimate: a roofline from their FLOPs and bytes (best case). Collectives that nothing overlaps: bytes "
+    "received over the bandwidth of all links of a chip (best case); a step takes at least as long as all its "
+    "collectives. Input, checkpoints and evals are left out. MFU counts attention causally and no recomputation."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageWork:
+    """What is to be planned: a stage, and how often a study runs it.
+
+    Attributes:
+      name: of the stage.
+      step: everything that the compiled step depends on.
+      mesh: AXIS:SIZE pairs, as in `training.mesh`.
+      batch_rows: rows in the global batch.
+      row_length: tokens.
+      tokens: in one run of the stage.
+      runs: training runs of this stage in the study, those shared by arms counted once.
+    """
+
+    name: str
+    step: StepConfig
+    mesh: str
+    batch_rows: int
+    row_length: int
+    tokens: int
+    runs: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        """In the global batch."""
+        return self.batch_rows * self.row_length
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in one run."""
+        return self.tokens // self.tokens_per_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """Seconds of one step, and what they are made of."""
+
+    compute: float  # the compiler's cycles
+    attention: float
+    exposed_collectives: float  # over ICI, with nothing beside them
+    all_collectives: float  # over ICI, also those beside computation
+    between_slices: float  # over DCN, beside computation
+
+    @property
+    def step(self) -> float:
+        """What is not overlapped, or the slowest network if that takes longer."""
+        return max(self.compute + self.attention + self.exposed_collectives, self.all_collectives, self.between_slices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """What a stage's time means.
+
+    Attributes:
+      tokens_per_second: of all chips.
+      tokens_per_second_per_chip: of one.
+      cycles_per_token_per_chip: the compiler's cycles only, attention kernels and collectives left out.
+      mfu: model FLOP/s over peak; attention causal, recomputation not counted.
+      days: for one run of the stage.
+      chip_hours: for all runs of the stage in the study.
+    """
+
+    tokens_per_second: float
+    tokens_per_second_per_chip: float
+    cycles_per_token_per_chip: float
+    mfu: float
+    days: float
+    chip_hours: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The prediction for one stage. Bytes, FLOPs and cycles are per device (a chip, but for 7x, which has two).
+
+    When the program does not fit, `memory`, `time`, `speed` and `costs` are None, and `advice` says what would help.
+    """
+
+    work: StageWork
+    topology: Topology
+    needed: float  # bytes of HBM
+    available: float
+    memory: Memory | None = None
+    costs: Costs | None = None
+    time: Time | None = None
+    speed: Speed | None = None
+    model_flops: float = 0.0  # of one step, by the model's own count
+    program_flops: float = 0.0  # of one step, as compiled: with recomputation and blocks cut by the diagonal
+    advice: tuple[str, ...] = ()
+    text: str = dataclasses.field(default="", repr=False)  # the compiled program
+
+    @property
+    def fits(self) -> bool:
+        """Whether the program fits a device's memory."""
+        return self.memory is not None
+
+
+def plan_stage(work: StageWork, topology: Topology) -> Plan:
+    """Compiles a stage's step and predicts. One to ten minutes for a model of billions of parameters.
+
+    Raises:
+      UserError: no compiler, a shape that is not to be had, or a mesh, batch and model that do not go together.
+    """
+    if work.steps < 1:
+        raise UserError(
+            f"stage {work.name!r} is shorter than one batch",
+            where=f"stages.{work.name}.tokens",
+            fix="raise `tokens` or lower `batch_rows`",
+        )
+    result = compile_step(work.step, work.mesh, work.batch_rows, work.row_length, topology)
+    if isinstance(result, TooLarge):
+        return Plan(work, topology, result.needed, result.available, advice=_advice(work, topology))
+    return predict(work, topology, result)
+
+
+def predict(work: StageWork, topology: Topology, compiled: Compiled) -> Plan:
+    """The plan for a program that fits."""
+    chip, devices = topology.chip, topology.chips * topology.chip.devices
+    costs = price(parse(compiled.text))
+    attention = [kernel for kernel in costs.kernels if is_attention(kernel)]
+    time = Time(
+        compute=sum(costs.cycles.values()) / chip.clock,
+        attention=sum(attention_seconds(kernel, chip) * kernel.times for kernel in attention),
+        exposed_collectives=_network_seconds(costs, chip, lambda each: not (each.overlapped or each.between_slices)),
+        all_collectives=_network_seconds(costs, chip, lambda each: not each.between_slices),
+        between_slices=_network_seconds(costs, chip, lambda each: each.between_slices),
+    )
+    model_flops = work.step.model.flops_per_token(work.row_length) * work.tokens_per_step / devices
+    return Plan(
+        work=work,
+        topology=topology,
+        needed=compiled.memory.total,
+        available=chip.usable_hbm,
+        memory=compiled.memory,
+        costs=costs,
+        time=time,
+        speed=_speed(work, topology, costs, time, model_flops),
+        model_flops=model_flops,
+        program_flops=costs.matmul_flops + sum(attention_flops(kernel) * kernel.times for kernel in attention),
+        text=compiled.text,
+    )
+
+
+def plan_stages(works: Sequence[StageWork], topology: Topology) -> list[Plan]:
+    """A plan for each stage; stages with the same program are compiled once."""
+    plans: dict[StageWork, Plan] = {}
+    for work in works:
+        if _program_of(work) not in plans:
+            plans[_program_of(work)] = plan_stage(work, topology)
+    return [_for_stage(plans[_program_of(work)], work) for work in works]
+
+
+def _program_of(work: StageWork) -> StageWork:
+    """Equal for stages whose programs differ in the learning rate, the length or the counters of sources only."""
+    step = dataclasses.replace(work.step, steps=1, schedule=ScheduleConfig(), sources=1)
+    return dataclasses.replace(work, name="", step=step, tokens=0, runs=0)
+
+
+def _for_stage(plan: Plan, work: StageWork) -> Plan:
+    if plan.costs is None or plan.time is None:
+        return dataclasses.replace(plan, work=work, advice=_advice(work, plan.topology))
+    speed = _speed(work, plan.topology, plan.costs, plan.time, plan.model_flops)
+    return dataclasses.replace(plan, work=work, speed=speed)
+
+
+def _speed(work: StageWork, topology: Topology, costs: Costs, time: Time, model_flops: float) -> Speed:
+    chips, seconds = topology.chips, work.steps * time.step
+    return Speed(
+        tokens_per_second=work.tokens_per_step / time.step,
+        tokens_per_second_per_chip=work.tokens_per_step / time.step / chips,
+        cycles_per_token_per_chip=sum(costs.cycles.values()) * chips / work.tokens_per_step,
+        mfu=model_flops / time.step / (topology.chip.peak_flops / topology.chip.devices),
+        days=seconds / 86_400,
+        chip_hours=seconds / 3600 * chips * work.runs,
+    )
+
+
+def _network_seconds(costs: Costs, chip: Chip, chosen: Callable[[Collective], bool]) -> float:
+    seconds = 0.0
+    for each in filter(chosen, costs.collectives):
+        bandwidth = (chip.dcn_bandwidth if each.between_slices else chip.ici_bandwidth) / chip.devices
+        seconds += each.times * each.bytes / bandwidth if bandwidth else 0.0
+    return seconds
+
+
+def _advice(work: StageWork, topology: Topology) -> tuple[str, ...]:
+    """Config lines that lower the memory of a step that does not fit, the cheapest first."""
+    lines = []
+    if work.step.model.remat == "none":
+        lines.append("--config.model.remat=full  (keeps only each block's input; about a third more FLOPs)")
+    if "fsdp" not in work.mesh:
+        lines.append("--config.training.mesh=fsdp:-1  (splits parameters and optimizer over all chips)")
+    rows = work.batch_rows // (topology.chips * topology.chip.devices)
+    if rows > 1:
+        lines.append(f"--config.stages.{work.name}.batch_rows={work.batch_rows // 2}  (half the rows per chip)")
+    larger = "x".join(map(str, (*topology.shape[:-1], topology.shape[-1] * 2)))
+    lines.append(f"--topology={topology.kind}:{larger}  (twice the chips for the same batch)")
+    return tuple(lines)

@@ -1,0 +1,8 @@
+"""What a study found: report.json, a page, a table for the terminal."""
+
+from alignpre_jax.study.report.build import build_report, write_report
+from alignpre_jax.study.report.page import render_page
+from alignpre_jax.study.report.records import StageTime, StudyRecords
+from alignpre_jax.study.report.text import terminal_report
+
+__all__ = ["StageTime", "StudyRecords", "build_report", "render_page", "terminal_report", "write_report"]

@@ -1,0 +1,95 @@
+"""The real TPU compiler on a tiny decoder. Needs libtpu, and no TPU."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.planner import Plan, parse_topology, plan_stage
+from alignpre_jax.planner.compile import describe_devices
+from alignpre_jax.planner.program import parse
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def planned(make_work):
+    return plan_stage(make_work(), parse_topology("v5e:2x2"))
+
+
+def kernels(made: Plan) -> dict[str, int]:
+    """Calls per step of each attention kernel."""
+    calls: dict[str, int] = {}
+    for kernel in made.costs.kernels:
+        name = kernel.name.removeprefix("splash_mha_").split("_")[0]
+        calls[name] = calls.get(name, 0) + kernel.times
+    return calls
+
+
+def test_splash_attention_is_in_the_program(planned, make_work):
+    layers = make_work().step.model.layers
+    assert kernels(planned) == {"fwd": layers, "dq": layers, "dkv": layers}
+
+
+def test_no_logits_of_the_whole_batch(planned):
+    work = planned.work
+    config = work.step.model
+    logits = work.batch_rows * work.row_length * config.padded_vocab / planned.topology.chips
+    sizes = [
+        array.bytes / 4
+        for computation in parse(planned.text).computations.values()
+        for instruction in computation.instructions
+        for array in instruction.results
+        if array.dtype == "f32"
+    ]
+    assert max(sizes) < logits
+
+
+def test_flops_are_those_of_the_model(planned):
+    work = planned.work
+    config, tokens = work.step.model, work.tokens_per_step / planned.topology.chips
+    expected = config.flops_per_token(work.row_length) * tokens
+    # On top of the model's own: the logits are computed once more in the backward pass; attention computes blocks cut
+    # by the diagonal whole (one block, here), and its two backward kernels make 7 products where the model counts 4.
+    expected += 2 * config.width * config.padded_vocab * tokens
+    attention = config.layers * 2 * config.heads * config.head_dim * work.row_length * tokens
+    expected += 9 * attention - 6 * attention * (work.row_length + 1) / (2 * work.row_length)
+    assert planned.program_flops == pytest.approx(expected, rel=0.02)
+
+
+def test_recomputation_shows(planned, make_work):
+    made = plan_stage(make_work(remat="full"), parse_topology("v5e:2x2"))
+    assert made.program_flops > 1.1 * planned.program_flops
+    assert made.model_flops == planned.model_flops
+
+
+def test_memory_holds_the_state(planned):
+    config = planned.work.step.model
+    state = 3 * 4 * config.num_params() / planned.topology.chips  # weights and two moments, float32, split
+    assert planned.memory.arguments == pytest.approx(state, rel=0.02)
+    assert planned.memory.new_outputs < 1e5  # metrics; the state is updated in place
+    assert planned.fits
+
+
+def test_another_chip_and_two_slices(make_work, planned):
+    made = plan_stage(make_work(), parse_topology("v6e:2x2", slices=2))
+    assert made.program_flops == pytest.approx(planned.program_flops / 2, rel=0.02)
+    assert kernels(made).keys() == {"fwd", "dq", "dkv"}
+    assert made.fits
+
+
+def test_too_large_is_a_result_and_no_crash(make_work):
+    work = dataclasses.replace(make_work(width=4096, mlp_width=32_768, layers=16), mesh="data:-1")
+    made = plan_stage(work, parse_topology("v5e:2x2"))
+    assert not made.fits
+    assert made.needed > made.available > 15e9
+    assert any("fsdp" in line for line in made.advice)
+
+
+def test_a_shape_that_is_not_to_be_had():
+    with pytest.raises(UserError, match="does not know v5e:3x5"):
+        describe_devices(parse_topology("v5e:3x5"))

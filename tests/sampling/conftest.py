@@ -1,0 +1,52 @@
+"""A tiny model with random weights and a tokenizer of single characters."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from alignpre_jax.model import DecoderConfig, init_params
+from alignpre_jax.sampling import Buckets, Engine
+
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz .?"
+
+
+@dataclasses.dataclass(frozen=True)
+class Characters:
+    """Token 0 is end-of-text; the others are single characters."""
+
+    vocab_size: int = 1 + len(CHARACTERS)
+    eot_id: int = 0
+
+    def encode_batch(self, texts):
+        return [[1 + CHARACTERS.index(character) for character in text] for text in texts]
+
+    def decode(self, ids):
+        return "".join("<|endoftext|>" if i == 0 else CHARACTERS[i - 1] for i in ids)
+
+
+CONFIG = DecoderConfig(
+    vocab_size=Characters().vocab_size,
+    layers=2,
+    width=16,
+    heads=2,
+    kv_heads=1,
+    head_dim=8,
+    mlp_width=16,
+    tied_embeddings=True,
+    max_length=48,
+    layout="unroll",
+    dtype="float32",
+)
+BUCKETS = Buckets(length=32, tokens=64, logits_bytes=4 * CONFIG.vocab_size * 16, rows=4, prompt=16, steps=4)
+
+
+@pytest.fixture(scope="session")
+def params():
+    # Ten times the usual scale: a model with opinions.
+    return jax.tree.map(lambda leaf: 10 * leaf if leaf.ndim == 3 else leaf, init_params(CONFIG, 0))
+
+
+@pytest.fixture
+def engine(params):
+    return Engine(params, CONFIG, Characters(), buckets=BUCKETS)

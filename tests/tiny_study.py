@@ -1,0 +1,59 @@
+"""The small world shrunk to a minute: flags for the command line, and how to run it as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+FLAGS = [
+    "--config=configs/studies/small_world.py",
+    "--config.seeds=0,1",
+    "--config.model.layers=1",
+    "--config.model.width=32",
+    "--config.model.heads=1",
+    "--config.model.kv_heads=1",
+    "--config.model.head_dim=32",
+    "--config.model.mlp_width=64",
+    "--config.model.vocab_size=512",
+    "--config.stages.pretrain.tokens=40960",
+    "--config.stages.midtrain.tokens=20480",
+    "--config.data.world.documents=60",
+    "--config.data.world.mixed_documents=60",
+    "--config.data.world.items_per_split=24",
+    "--config.data.world.control_items=18",
+    "--config.data.held_out_share=0.1",
+    "--config.training.checkpoint_every=8",
+]
+
+
+def write_corpus(folder: Path) -> None:
+    """A little background text, so that no package has to be harvested."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(40):
+        lines = [
+            f"Section {n}.{k} says that the {a} of the {b} is {c} before noon, and that nobody minded it at all."
+            for k, (a, b, c) in enumerate(
+                zip(("colour", "weight", "sound"), ("harbour", "garden", "engine"), ("bright", "heavy", "low"), strict=True)
+            )
+        ] * 2
+        text = " ".join(line.replace("nobody", f"person {n * 7 + i}") for i, line in enumerate(lines))
+        (folder / f"{n:02}.txt").write_text(text + "\n")
+
+
+def command(verb: str, workdir: Path, *flags: str) -> list[str]:
+    """The command line of a verb on the tiny study; its background lies beside the folder."""
+    inputs = f'--config.data.sources.web.inputs=("{workdir.parent / "corpus"}","world:mixed")'
+    return [sys.executable, "-m", "alignpre_jax.cli", verb, *FLAGS, inputs, f"--workdir={workdir}", *flags]
+
+
+def run(verb: str, workdir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Runs a verb to its end."""
+    write_corpus(workdir.parent / "corpus")
+    return subprocess.run(command(verb, workdir, *flags), cwd=ROOT, env=environment(), capture_output=True, text=True)
+
+
+def environment() -> dict[str, str]:
+    """Of a user's shell, on the CPU, with this checkout's package."""
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
