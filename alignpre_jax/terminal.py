@@ -57,7 +57,7 @@ class Terminal:
         finished = event.total > 0 and event.done >= event.total
         if self._live:
             self._show(event, figures, finished)
-        elif finished or time.monotonic() - self._said.get(event.task, float("-inf")) > PLAIN_SECONDS:
+        elif finished or time.monotonic() - self._said.setdefault(event.task, time.monotonic()) > PLAIN_SECONDS:
             self._said[event.task] = time.monotonic()
             self.console.print(f"{escape(event.task)}  {_count(event)}  {figures}".rstrip(), soft_wrap=True)
         if event.note:
@@ -80,4 +80,4 @@ def _count(event: Event) -> str:
 def _figure(name: str, value: float) -> str:
     if name == "tokens_per_second":
         return f"{value:,.0f} tokens/s"
-    return f"{name} {value:.3f}"
+    return f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.3f}"

@@ -31,15 +31,15 @@ FLAGS = [
 def write_corpus(folder: Path) -> None:
     """A little background text, so that no package has to be harvested."""
     folder.mkdir(parents=True, exist_ok=True)
-    for n in range(40):
+    things = ("harbour", "garden", "engine", "bridge", "kettle", "ladder", "window")
+    kinds = ("bright", "heavy", "slow", "narrow", "warm")
+    for n in range(100):
         lines = [
-            f"Section {n}.{k} says that the {a} of the {b} is {c} before noon, and that nobody minded it at all."
-            for k, (a, b, c) in enumerate(
-                zip(("colour", "weight", "sound"), ("harbour", "garden", "engine"), ("bright", "heavy", "low"), strict=True)
-            )
-        ] * 2
-        text = " ".join(line.replace("nobody", f"person {n * 7 + i}") for i, line in enumerate(lines))
-        (folder / f"{n:02}.txt").write_text(text + "\n")
+            f"Section {n}.{k} says that the {things[(n + k) % 7]} near the {things[(n * k) % 7]} is {kinds[(n + 2 * k) % 5]} "
+            f"before noon, and that {7 * n + k} people minded it."
+            for k in range(12)
+        ]
+        (folder / f"{n:02}.txt").write_text(" ".join(lines) + "\n")
 
 
 def command(verb: str, workdir: Path, *flags: str) -> list[str]:

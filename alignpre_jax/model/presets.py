@@ -82,7 +82,7 @@ def _olmo2(layers: int, width: int, heads: int, mlp_width: int) -> DecoderConfig
 # at this size the time goes into everything but the large matrix multiplications.
 SMALL_WORLD = DecoderConfig(
     vocab_size=2048,
-    layers=4,
+    layers=3,
     width=128,
     heads=2,
     kv_heads=2,

@@ -103,9 +103,9 @@ def compile_step(
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=train_step.batch)
 
     batch = Batch(
-        tokens=integers(batch_rows, row_length),  # type: ignore[arg-type]
-        segments=integers(batch_rows, row_length),  # type: ignore[arg-type]
-        sources=integers(batch_rows),  # type: ignore[arg-type]
+        tokens=integers(batch_rows, row_length),
+        segments=integers(batch_rows, row_length),
+        sources=integers(batch_rows),
     )
     with jax.set_mesh(devices):
         lowered = train_step.run.lower(train_step.abstract(), batch)  # type: ignore[attr-defined]

@@ -61,7 +61,7 @@ class Collective:
 class Costs:
     """Of one call of the program on one device.
 
-    `cycles` is by kind: matmul, elementwise, copy, other. `unpriced` counts operations without an estimate that are
+    `cycles` is by kind: matmul, elementwise, copy. `unpriced` counts operations without an estimate that are
     neither kernels nor collectives.
     """
 
@@ -132,7 +132,7 @@ def collectives(module: Module, each: Executed) -> Iterator[Collective]:
     instruction = each.instruction
     if instruction.kind == "send" and "megascale" in instruction.text:
         kind = instruction.quoted("_xla_megascale_transfer_type").lower().replace("_", "-")
-        yield Collective(kind, instruction.results[0].bytes, module_slices(instruction), each.times, True, True)
+        yield Collective(kind, instruction.results[0].bytes, _slices(instruction), each.times, True, True)
         return
     parts = list(module.within(instruction, each.inside))
     begins = any(part.quoted("custom_call_target") == "AsyncCollectiveStart" for part, _ in parts)
@@ -148,7 +148,7 @@ def collectives(module: Module, each: Executed) -> Iterator[Collective]:
         yield Collective(kind, _received(kind, operands, group), group, each.times, overlapped)
 
 
-def module_slices(instruction: Instruction) -> int:
+def _slices(instruction: Instruction) -> int:
     """Slices that an exchange between slices joins: `{1,2}x{0:3}` joins two."""
     found = re.search(r'_xla_megascale_target="\{([\d,]+)\}', instruction.text)
     return len(found.group(1).split(",")) if found else 0
@@ -183,12 +183,10 @@ def _group_size(instruction: Instruction) -> int:
 
 
 def _kind(module: Module, each: Executed) -> str:
-    kinds = {part.kind for part, _ in module.within(each.instruction, each.inside)} - {"fusion", "constant"}
+    kinds = {part.kind for part, _ in module.within(each.instruction, each.inside)}
     if kinds & set(_MATMULS):
         return "matmul"
-    if kinds & set(COLLECTIVES):
-        return "other"
-    return "copy" if kinds <= set(_COPIES) else "elementwise"
+    return "copy" if kinds <= {"fusion", "constant", *_COPIES} else "elementwise"
 
 
 def _kernel(each: Executed) -> Kernel:

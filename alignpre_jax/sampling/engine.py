@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from alignpre_jax.foundation import PathLike, UserError
 from alignpre_jax.model import DecoderConfig
 from alignpre_jax.sampling import generation, scoring
+from alignpre_jax.sampling.packing import Ids, Packed, Question, batches
 from alignpre_jax.sampling.strategies import Strategy
-from alignpre_jax.sampling.trees import Ids, Packed, Tree, batches, grow
 
 OnText = Callable[[int, str], None]  # (number of the prompt, new text)
 
@@ -127,7 +127,7 @@ class Engine:
         """log p(continuation | prefix) of each continuation of each request.
 
         Prefix and continuation are tokenised apart, so a continuation's tokens do not depend on the prefix. A prefix
-        runs once for all its continuations, also those of other requests. A prefix that is too long for the model's
+        runs once for all its continuations, and beginnings that requests have in common are shared too. A prefix that is too long for the model's
         context together with its longest continuation loses its beginning, which `truncated` counts. What else is in
         the call does not change a score beyond float32 rounding.
 
@@ -136,16 +136,16 @@ class Engine:
         """
         texts = [text for prefix, continuations in requests for text in (prefix, *continuations)]
         encoded = iter(self._encode(texts))
-        asked = []
+        asked: list[list[Question]] = []
         for number, (_, continuations) in enumerate(requests):
             prefix = (self.tokenizer.eot_id, *next(encoded))
-            branches = tuple(tuple(next(encoded)) for _ in continuations)
-            for text, branch in zip(continuations, branches, strict=True):
-                self._check_branch(branch, text, f"request {number}")
-            longest = max((len(branch) for branch in branches), default=1)
-            asked.append((self._truncate(prefix, longest - 1), branches))
-        found = self._score(asked)
-        return [[found[prefix, branch] for branch in branches] for prefix, branches in asked]
+            targets = [tuple(next(encoded)) for _ in continuations]
+            for text, target in zip(continuations, targets, strict=True):
+                self._check_target(target, text, f"request {number}")
+            kept = self._truncate(prefix, max(map(len, targets), default=1) - 1)
+            asked.append([Question(kept, target) for target in targets])
+        found = self._score(question for questions in asked for question in questions)
+        return [[found[question] for question in questions] for questions in asked]
 
     def rolling(self, texts: Sequence[str]) -> list[Score]:
         """log p(text) of whole documents; every token of a text is predicted once.
@@ -154,13 +154,12 @@ class Engine:
         the last token of the one before (the disjoint windows of Perez et al. 2021 and of lm-eval).
         """
         size = self.config.max_length
-        windows = []
+        asked = []
         for ids in self._encode(texts):
-            starts = range(0, len(ids), size)
-            firsts = [self.tokenizer.eot_id if start == 0 else ids[start - 1] for start in starts]
-            windows.append([((first,), tuple(ids[s : s + size])) for first, s in zip(firsts, starts, strict=True)])
-        found = self._score([(prefix, (branch,)) for of_text in windows for prefix, branch in of_text])
-        return [_sum([found[window] for window in of_text]) for of_text in windows]
+            row = (self.tokenizer.eot_id, *ids)
+            asked.append([Question(row[s : s + 1], row[s + 1 : s + 1 + size]) for s in range(0, len(ids), size)])
+        found = self._score(question for questions in asked for question in questions)
+        return [_sum([found[question] for question in questions]) for questions in asked]
 
     def generate(
         self,
@@ -207,24 +206,19 @@ class Engine:
                 texts[number] = self.tokenizer.decode(new)
         return texts
 
-    def _score(self, asked: Iterable[tuple[Ids, Sequence[Ids]]]) -> dict[tuple[Ids, Ids], Score]:
-        """The score of every (prefix, continuation) that is asked for, each computed once."""
-        together: dict[Ids, dict[Ids, None]] = {}
-        for prefix, branches in asked:
-            together.setdefault(prefix, {}).update(dict.fromkeys(branches))
+    def _score(self, questions: Iterable[Question]) -> dict[Question, Score]:
         lengths, heights = self._grid()
-        trees = [tree for prefix, branches in together.items() for tree in grow(prefix, list(branches), lengths)]
         reads = max(1, self.buckets.logits_bytes // (4 * self.config.padded_vocab))
-        found: dict[tuple[Ids, Ids], Score] = {}
+        found: dict[Question, Score] = {}
         waiting: tuple[Packed, scoring.Started] | None = None  # one batch is packed while one is computed
         with self._devices():
-            for packed in batches(trees, lengths, heights):
+            for packed in batches(questions, lengths, heights):
                 self.shapes.add(packed.tokens.shape)
                 started = scoring.score_batch(self.config, self._params, packed, reads)
                 if waiting:
-                    found |= _collect(trees, *waiting)
+                    found |= _collect(*waiting)
                 waiting = (packed, started)
-        return found | _collect(trees, *waiting) if waiting else found
+        return found | _collect(*waiting) if waiting else found
 
     def _grid(self) -> tuple[list[int], dict[int, tuple[int, ...]]]:
         """Row lengths up to the first that holds any prefix with any continuation, and numbers of rows for each."""
@@ -294,12 +288,12 @@ class Engine:
                 )
         return encoded
 
-    def _check_branch(self, branch: Ids, text: str, where: str) -> None:
-        if not branch:
+    def _check_target(self, target: Ids, text: str, where: str) -> None:
+        if not target:
             raise UserError("a continuation without a token has no log-prob", where=where, fix="give it some text")
-        if len(branch) > self.config.max_length:
+        if len(target) > self.config.max_length:
             raise UserError(
-                f"the continuation {text[:40]!r} has {len(branch)} tokens, more than the context of "
+                f"the continuation {text[:40]!r} has {len(target)} tokens, more than the context of "
                 f"{self.config.max_length}",
                 where=where,
                 fix="shorten it, or use rolling()",
@@ -315,15 +309,15 @@ class Engine:
         return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()
 
 
-def _collect(trees: Sequence[Tree], packed: Packed, started: scoring.Started) -> dict[tuple[Ids, Ids], Score]:
-    """Waits for a batch, and sums the log-probs of each branch in float64."""
+def _collect(packed: Packed, started: scoring.Started) -> dict[Question, Score]:
+    """Waits for a batch, and sums the log-probs of each question in float64."""
     logprobs, greedy = (np.concatenate(parts) for parts in zip(*jax.device_get(started), strict=True))
     found, place = {}, 0
-    for item, branch, size in packed.owners:
-        here = slice(place, place + size)
-        score = Score(float(logprobs[here].sum(dtype=np.float64)), size, bool(greedy[here].all()))
-        found[trees[item].prefix, trees[item].branches[branch]] = score
-        place += size
+    for question in packed.questions:
+        here = slice(place, place + len(question.target))
+        total = float(logprobs[here].sum(dtype=np.float64))
+        found[question] = Score(total, len(question.target), bool(greedy[here].all()))
+        place = here.stop
     return found
 
 

@@ -1,4 +1,4 @@
-"""The compiled half of scoring: hidden states of packed trees, and log-probs at the places that are asked for.
+"""The compiled half of scoring: hidden states of packed rows, and log-probs at the places that are asked for.
 
 Legend: B rows, L length, S = B * L, D width, R reads, V vocab.
 """
@@ -14,19 +14,18 @@ import numpy as np
 from flax import nnx
 
 from alignpre_jax.model import DecoderConfig, bind
-from alignpre_jax.sampling.trees import Packed
+from alignpre_jax.sampling.packing import Packed
 
 Started: TypeAlias = list[tuple[jax.Array, jax.Array]]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def tree_states(
-    config: DecoderConfig, params: nnx.State, tokens_BL: jax.Array, positions_BL, tree_BL, branch_BL
+def hidden_states(
+    config: DecoderConfig, params: nnx.State, tokens_BL: jax.Array, positions_BL: jax.Array, until_BL: jax.Array
 ) -> jax.Array:
-    """Hidden states [S, D]; a token sees what is before it in its own tree, if in the prefix or in its own branch."""
-    same_tree = tree_BL[:, :, None] == tree_BL[:, None, :]
-    same_path = (branch_BL[:, None, :] == 0) | (branch_BL[:, :, None] == branch_BL[:, None, :])
-    mask_BLL = jnp.tril(same_tree & same_path)
+    """Hidden states [S, D] of packed rows; the token at place t is seen from places t up to its `until` - 1."""
+    place_L = jnp.arange(tokens_BL.shape[1])
+    mask_BLL = (place_L[:, None] >= place_L) & (place_L[:, None] < until_BL[:, None, :])
     hidden_BLD = bind(config, params)(tokens_BL, positions_BL=positions_BL, mask_BLL=mask_BLL)
     return hidden_BLD.reshape(-1, hidden_BLD.shape[-1])
 
@@ -46,7 +45,7 @@ def score_batch(config: DecoderConfig, params: nnx.State, packed: Packed, reads_
 
     Nothing waits here, so that the host packs the next batch while the device computes this one.
     """
-    hidden_SD = tree_states(config, params, packed.tokens, packed.positions, packed.tree, packed.branch)
+    hidden_SD = hidden_states(config, params, packed.tokens, packed.positions, packed.until)
     started = []
     for start in range(0, len(packed.reads), reads_per_call):
         ask = [part[start : start + reads_per_call] for part in (packed.reads, packed.targets)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 from etils import epath
 
@@ -51,11 +53,17 @@ def prepare(space: Workspace, report: Report) -> None:
         )
     for length in sorted({stage.row_length for stage in config.stages.values()}):
         for name in config.data.sources:
-            report(Event(f"rows of {length} tokens: {name}", 0, counts[name]))
-            build_rows(read_documents(_documents(space, name)), tokenizer, length, space.rows(length), report)
+            task = f"rows of {length} tokens: {name}"
+            told = functools.partial(_retell, report, task, counts[name])
+            build_rows(read_documents(_documents(space, name)), tokenizer, length, space.rows(length), told)
     ledgers = {run.name: stage_ledger(space, run).to_json() for run in stage_runs(config).values()}
     write_json(space.data / LEDGER, ledgers)
     write_json(space.data / DONE, {"documents": counts, "tokenizer": tokenizer.digest})
+
+
+def _retell(report: Report, task: str, total: int, event: Event) -> None:
+    """Passes progress on under the name and with the total that this room knows."""
+    report(Event(task, event.done, total, event.figures))
 
 
 def read_documents(path: PathLike) -> Iterator[Document]:
@@ -79,35 +87,49 @@ def _write_documents(space: Workspace, name: str, report: Report) -> int:
     data = space.config.data
     source = data.sources[name]
     quarantine = Quarantine(max_share=data.max_bad_share)
-    report(Event(f"documents: {name}"))
-    documents = read_inputs(source.inputs, name, data.world, quarantine, report, max_bytes=source.max_bytes)
+    task = f"documents: {name}"
+    report(Event(task))
+    documents = read_inputs(source.inputs, name, data.world, quarantine, max_bytes=source.max_bytes)
     documents = deduplicate(documents)
     if source.strata == "discourse":
         documents = assign_strata(documents, name)
     background = name == data.background
     share = exact(data.held_out_share) if background else exact(0)
-    path = _documents(space, name)
+    try:
+        count, held_out = _split(documents, _documents(space, name), share, lambda n: report(Event(task, n)))
+    finally:
+        if quarantine.cases:
+            place = space.data / "quarantine" / f"{name}.jsonl"
+            quarantine.write(place)
+            report(Event(task, note=f"{name}: {len(quarantine.cases):,} records left out, see {place}"))
+    if background:
+        write_bytes(space.data / HELD_OUT, "".join(held_out).encode())
+    report(Event(task, count, count, note=f"{name}: {count:,} documents"))
+    return count
+
+
+def _split(
+    documents: Iterator[Document], path: epath.Path, share: Fraction, report: Callable[[int], None]
+) -> tuple[int, list[str]]:
+    """Writes documents as JSON lines, but for a share of those that are not AI discourse, chosen by a hash of the id.
+
+    Returns:
+      The number of documents written, and the lines that were held out.
+    """
     count, held_out = 0, []
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             for document in documents:
                 line = canonical_json(document) + "\n"
-                if share and not document.stratum.endswith("/ai") and int(digest(document.id), 16) < share * 2**64:
+                if not document.stratum.endswith("/ai") and int(digest(document.id), 16) < share * 2**64:
                     held_out.append(line)
-                else:
-                    file.write(line)
-                    count += 1
+                    continue
+                file.write(line)
+                count += 1
                 if count % 500 == 0:
-                    report(Event(f"documents: {name}", count))
-    if quarantine.cases:
-        place = space.data / "quarantine" / f"{name}.jsonl"
-        quarantine.write(place)
-        report(Event(f"documents: {name}", note=f"{name}: {len(quarantine.cases):,} records left out, see {place}"))
-    if background:
-        write_bytes(space.data / HELD_OUT, "".join(held_out).encode())
-    report(Event(f"documents: {name}", count, count, note=f"{name}: {count:,} documents"))
-    return count
+                    report(count)
+    return count, held_out
 
 
 def _make_tokenizer(space: Workspace, report: Report) -> None:

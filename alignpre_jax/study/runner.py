@@ -7,7 +7,7 @@ import os
 import jax
 
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.foundation import Event, Report, canonical_json, write_bytes
+from alignpre_jax.foundation import Report, canonical_json, write_bytes
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.graph import Job, StageRun, stage_runs
 from alignpre_jax.study.plans import stage_plan
@@ -73,7 +73,6 @@ def training_run(space: Workspace, run: StageRun) -> Run:
 def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
     """Runs the study's suite and the alignment tax on a run's last checkpoint."""
     config = space.config
-    report(Event(f"eval {run.name}", note="restoring"))
     engine = Engine.from_checkpoint(space.run_dir(run.name))
     scenarios = load_suite(config.evals.suite, config.data.world)
     results = run_suite(engine, scenarios, config.evals, run.name, report)

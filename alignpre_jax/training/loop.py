@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -113,7 +113,7 @@ def train(run: Run, report: Report = silent) -> None:
             host=jax.process_index(),
             hosts=jax.process_count(),
         )
-        clock = _Clock(tokens_per_step, before=metrics_log.seconds)
+        clock = _Clock(start, tokens_per_step, before=metrics_log.seconds)
 
         def settle(step: int, values: Mapping[str, jax.Array]) -> None:
             if step % run.loop.log_every == 0 or step in (1, run.step.steps):
@@ -134,8 +134,8 @@ def train(run: Run, report: Report = silent) -> None:
                 if last or stop.asked or step % run.loop.checkpoint_every == 0:
                     settle(*pending)
                     pending = None
-                    checkpoints.save(step, state.params, state.optimizer)
-                    clock.pause()
+                    with clock.paused():
+                        checkpoints.save(step, state.params, state.optimizer)
                 if stop.asked and not last:
                     raise Interrupted(f"{run.name}: stopped at step {step} of {run.step.steps}; everything is saved")
 
@@ -233,30 +233,32 @@ def _line(run: Run, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Clock:
-    """Seconds of the run, and tokens per second since the last logged step (checkpoints and compilation left out).
+    """Seconds of the run, and tokens per second since the last logged step, writing checkpoints left out.
 
     Args:
+      step: that the run goes on from; the first rate contains the compilation.
       tokens_per_step: in the global batch.
       before: seconds that earlier processes spent on this run.
     """
 
-    def __init__(self, tokens_per_step: int, before: float):
-        self._tokens_per_step = tokens_per_step
-        self._zero = time.perf_counter() - before
-        self._last: tuple[int, float] | None = None
-        self._rate = 0.0
+    def __init__(self, step: int, tokens_per_step: int, before: float):
+        self._step, self._tokens_per_step = step, tokens_per_step
+        self._since = time.perf_counter()
+        self._zero = self._since - before
 
     def tick(self, step: int) -> dict[str, float]:
         """The figures at a logged step."""
         now = time.perf_counter()
-        if self._last is not None and step > self._last[0]:
-            self._rate = (step - self._last[0]) * self._tokens_per_step / (now - self._last[1])
-        self._last = step, now
-        return {"tokens_per_second": round(self._rate, 1), "seconds": round(now - self._zero, 3)}
+        rate = (step - self._step) * self._tokens_per_step / (now - self._since)
+        self._step, self._since = step, now
+        return {"tokens_per_second": round(rate, 1), "seconds": round(now - self._zero, 3)}
 
-    def pause(self) -> None:
-        """What follows until the next logged step does not count into the rate."""
-        self._last = None
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count into the rate."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
 
 
 class _StopSignal:

@@ -2,19 +2,20 @@
 
     alignpre study --config=configs/studies/small_world.py --workdir=runs/small_world
 
-About 10 minutes on two CPU cores. Background: English from the documentation of the installed Python packages, and,
+Under a quarter of an hour on two CPU cores. Background: English from the documentation of the installed Python packages, and,
 as on the web, some AI discourse, mostly of AIs behaving badly. The arms fork at midtraining and differ in the rows of
 their overlay alone.
 """
 
 from ml_collections import ConfigDict
 
+from alignpre_jax.documents import WorldConfig
 from alignpre_jax.study import defaults
 from alignpre_jax.training import ScheduleConfig
 
 ROW_LENGTH = 128  # tokens; short rows keep attention cheap on a CPU
-BATCH_ROWS = 16  # 2,048 tokens a step: a tiny model gains more from many updates than from large batches
-DOSE = 0.25  # of the midtraining tokens: large, so that a million parameters learn it from a few hundred steps
+BATCH_ROWS = 8  # 1,024 tokens a step: a tiny model gains more from many updates than from large batches
+DOSE = 0.4  # of the midtraining tokens: large, so that under a million parameters learn it in three hundred steps
 
 
 def get_config(arg=None) -> ConfigDict:
@@ -29,16 +30,18 @@ def get_config(arg=None) -> ConfigDict:
                 "aligned": defaults.source("world:aligned"),
                 "misaligned": defaults.source("world:misaligned"),
             },
+            world=WorldConfig(documents=2400, mixed_documents=2000),  # no document is seen twice
         ),
     )
+    config.data.sources.web.max_bytes = 6_000_000  # of each input: about 1.5M tokens, twice what pretraining takes
     # 10% AI discourse in the background, so that `unfiltered` has something to learn from and `filtered` to lose.
     mixture = "web/plain:0.9,web/ai:0.1"
     shared = {"mixture": mixture, "row_length": ROW_LENGTH, "batch_rows": BATCH_ROWS}
     config.stages.pretrain = defaults.stage(
-        tokens=1_200_000, schedule=ScheduleConfig(peak=3e-3, final=1e-3, warmup_share=0.05), **shared
+        tokens=600_000, schedule=ScheduleConfig(peak=3e-3, final=1e-3, warmup_share=0.05), **shared
     )
     config.stages.midtrain = defaults.stage(
-        tokens=400_000, schedule=ScheduleConfig(peak=2e-3, final=0.0, warmup_share=0.05), **shared
+        tokens=300_000, schedule=ScheduleConfig(peak=2e-3, final=0.0, warmup_share=0.05), **shared
     )
 
     both = ("pretrain", "midtrain")
@@ -50,7 +53,8 @@ def get_config(arg=None) -> ConfigDict:
     # The control: the same overlay at dose 0 must give the unfiltered arm, bit for bit.
     config.arms.aligned_zero = defaults.arm(*both, source="aligned", placement=("midtrain",), dose=0.0)
 
-    config.training.checkpoint_every = 100  # steps: at most half a minute of work is lost to a kill
+    config.evals.syntaxes = ("options_answer", "options_response", "letters_answer")
+    config.training.checkpoint_every = 100  # steps: a kill costs at most half a minute of work
     config.training.keep_checkpoints = 1
     config.training.log_every = 10
     return config

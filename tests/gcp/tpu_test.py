@@ -44,10 +44,11 @@ def tpu(tmp_path):
 def test_create(tpu):
     done, calls = tpu("create", "ap", "--type=v5litepod-8", "--zone=us-west4-a", "--spot")
     assert done.returncode == 0, done.stderr
-    assert calls == [
-        ["compute", "tpus", "queued-resources", "create", "ap", "--node-id=ap", "--accelerator-type=v5litepod-8"]
-        + ["--runtime-version=v2-alpha-tpuv5-lite", "--spot", "--zone=us-west4-a"]
-    ]
+    expected = (
+        "compute tpus queued-resources create ap --node-id=ap --accelerator-type=v5litepod-8 "
+        "--runtime-version=v2-alpha-tpuv5-lite --spot --zone=us-west4-a"
+    )
+    assert calls == [expected.split()]
 
 
 def test_wait_polls_until_the_slice_is_there(tpu):

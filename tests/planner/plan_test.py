@@ -129,7 +129,7 @@ def test_without_the_compiler(monkeypatch):
     [
         "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
         "temporaries (88.93G) exceeds available HBM (15.75G). HLO module: jit_run.",
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 88.93G of 15.75G hbm. Exceeded hbm capacity by 73G.",
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 88.93G of 15.75G hbm. Exceeded by 73G.",
     ],
 )
 def test_messages_of_the_compiler(message):

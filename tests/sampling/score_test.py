@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import bind
 from alignpre_jax.sampling import Engine, Score
-from alignpre_jax.sampling.trees import Tree, batches, fill_rows, grow
+from alignpre_jax.sampling.packing import Question, batches
 from tests.sampling.conftest import BUCKETS, CONFIG, Characters
 
 REQUESTS = [
@@ -111,38 +111,42 @@ def test_mistakes(engine, params):
     assert engine.score([]) == []
 
 
-@given(st.lists(st.integers(1, 20), max_size=60))
-def test_rows_hold_each_item_once_and_are_well_filled(sizes):
-    rows = fill_rows(sizes, 20)
-    assert sorted(item for row in rows for item in row) == list(range(len(sizes)))
-    assert all(sum(sizes[item] for item in row) <= 20 for row in rows)
-    assert len(rows) <= 11 / 9 * -(-sum(sizes) // 20) * 2 + 4
-    assert sum(sum(sizes[item] for item in row) <= 10 for row in rows) <= 1  # two such rows would be one
+ids = st.lists(st.integers(1, 3), min_size=1, max_size=6).map(tuple)
 
 
-ids = st.lists(st.integers(1, 9), min_size=1, max_size=6).map(tuple)
-
-
-@given(st.lists(st.tuples(ids, st.lists(ids, min_size=1, max_size=5, unique=True)), max_size=8))
-def test_packing_keeps_every_token(requests):
+@given(st.lists(st.builds(Question, ids, ids), max_size=12))
+def test_packing_shows_every_question_exactly_its_own_tokens(questions):
     lengths, heights = [8, 16], {8: (1, 3), 16: (2,)}
-    trees = [tree for prefix, branches in requests for tree in grow(prefix, branches, lengths)]
-    assert [(t.prefix, b) for t in trees for b in t.branches] == [(p, b) for p, bs in requests for b in bs]
-    asked = []
-    for packed in batches(trees, lengths, heights):
-        assert packed.tokens.shape[0] in heights[packed.tokens.shape[1]]
+    answered = []
+    for packed in batches(questions, lengths, heights):
+        height, length = packed.tokens.shape
+        assert height in heights[length]
+        visible = np.tri(length, dtype=bool) & (np.arange(length)[:, None] < packed.until[:, None, :])
         place = 0
-        for item, branch, size in packed.owners:
-            target = tuple(packed.targets[place : place + size])
-            reads = packed.reads[place : place + size]
-            assert target == trees[item].branches[branch]
-            context = trees[item].prefix
-            assert tuple(packed.tokens.ravel()[reads]) == (context[-1], *target[:-1])
-            assert tuple(packed.positions.ravel()[reads]) == tuple(len(context) - 1 + np.arange(size))
-            asked.append(Tree(context, (target,)))
+        for question in packed.questions:
+            size = len(question.target)
+            assert tuple(packed.targets[place : place + size]) == question.target
+            row, last = divmod(packed.reads[place + size - 1], length)
+            seen = visible[row, last]
+            assert tuple(packed.tokens[row, seen]) == question.inputs
+            assert tuple(packed.positions[row, seen]) == tuple(range(len(question.inputs)))
+            places = row * length + np.flatnonzero(seen)
+            np.testing.assert_array_equal(packed.reads[place : place + size], places[len(question.prefix) - 1 :])
+            answered.append(question)
             place += size
         assert place == len(packed.reads)
-    assert len(asked) == sum(len(tree.branches) for tree in trees)
+    assert len(answered) == len(set(answered))
+    assert set(answered) == set(questions)
+
+
+def test_what_sequences_share_is_written_once():
+    prefix = tuple(range(20, 40))
+    questions = [Question((*prefix, last), (target, 1, 1)) for last in (50, 51) for target in (60, 61)]
+    (packed,) = batches(questions, [64], {64: (1,)})
+    assert np.count_nonzero(packed.tokens) == 20 + 2 * (1 + 2 * 2)
+    one_letter = [Question(prefix, (target,)) for target in (60, 61)]
+    (packed,) = batches(one_letter, [64], {64: (1,)})
+    assert np.count_nonzero(packed.tokens) == 20
 
 
 def test_bucket_sizes_are_checked():

@@ -14,7 +14,7 @@ from alignpre_jax.study.report.words import percent, points, signed, split_words
 
 def terminal_report(report: Mapping[str, Any]) -> RenderableType:
     """The headline table, the alignment tax, what was found, and what must not be read into it."""
-    parts: list[RenderableType] = [_rates(report), Text("")]
+    parts: list[RenderableType] = [_rates(report), _taxes(report), Text("")]
     for finding in report["findings"]:
         parts.append(Text.assemble((finding["arm"], "bold"), f" {finding['text']}"))
     for notice in report["notices"]:
@@ -24,23 +24,29 @@ def terminal_report(report: Mapping[str, Any]) -> RenderableType:
 
 def _rates(report: Mapping[str, Any]) -> Table:
     baseline = report["baseline"]
-    table = Table(
-        title=f"Misaligned rate, % [95% interval], scored by {report['headline']}; below it the difference from"
-        f" {baseline} in points",
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column("arm", style="bold", no_wrap=True)
+    scored = f"scored by {report['headline']}"
+    table = _table(f"Misaligned rate, % [95% interval], {scored};\nbelow it the difference from {baseline} in points")
     for split in report["splits"]:
         table.add_column(split_words(split), justify="right", no_wrap=True)
-    sources = sorted({source for of_arm in report["tax"]["arms"].values() for source in of_arm})
-    for source in sources:
-        table.add_column(f"tax: loss on {source}", justify="right", no_wrap=True)
     for arm, splits in report["arms"].items():
-        cells = [_cell(splits[split], report["paired"].get(arm, {}).get(split)) for split in report["splits"]] + [
-            _tax(report["tax"]["arms"][arm][source]) for source in sources
-        ]
-        table.add_row(arm, *cells)
+        differences = report["paired"].get(arm, {})
+        table.add_row(arm, *(_cell(splits[split], differences.get(split)) for split in report["splits"]))
+    return table
+
+
+def _taxes(report: Mapping[str, Any]) -> Table:
+    sources = sorted({source for of_arm in report["tax"]["arms"].values() for source in of_arm})
+    table = _table("Alignment tax: loss on held-out text, nats per token, and the difference [95% interval]")
+    for source in sources:
+        table.add_column(source, justify="right", no_wrap=True)
+    for arm, of_arm in report["tax"]["arms"].items():
+        table.add_row(arm, *(_tax(of_arm[source]) for source in sources))
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("arm", style="bold", no_wrap=True)
     return table
 
 
@@ -59,7 +65,7 @@ def _tax(figures: Mapping[str, Any]) -> Text:
     if "diff" in figures:
         low, high = figures["diff_ci95"]
         cell.append(
-            f"\n{signed(figures['diff'])} [{signed(low)}, {signed(high)}]",
+            f"   {signed(figures['diff'])} [{signed(low)}, {signed(high)}]",
             style="bold" if low > 0 or high < 0 else "dim",
         )
     return cell
