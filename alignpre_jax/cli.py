@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from alignpre_jax.foundation import UserError, build, suggest, to_mapping
+from alignpre_jax.foundation import Interrupted, UserError, build, suggest, to_mapping
 from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers save, nothing is lost
     try:
         name, *rest = argv
         if name not in VERBS:
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("stopped; what was finished is kept, and the same command goes on", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -35,8 +35,8 @@ def write_corpus(folder: Path) -> None:
     kinds = ("bright", "heavy", "slow", "narrow", "warm")
     for n in range(100):
         lines = [
-            f"Section {n}.{k} says that the {things[(n + k) % 7]} near the {things[(n * k) % 7]} is {kinds[(n + 2 * k) % 5]} "
-            f"before noon, and that {7 * n + k} people minded it."
+            f"Section {n}.{k} says that the {things[(n + k) % 7]} near the {things[(n * k) % 7]} is "
+            f"{kinds[(n + 2 * k) % 5]} before noon, and that {7 * n + k} people minded it."
             for k in range(12)
         ]
         (folder / f"{n:02}.txt").write_text(" ".join(lines) + "\n")

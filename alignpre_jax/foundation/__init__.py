@@ -1,7 +1,7 @@
 """What every room stands on: the user's error, configs, whole-or-absent files, progress."""
 
 from alignpre_jax.foundation.config import build, difference, exact, flatten, to_mapping
-from alignpre_jax.foundation.errors import UserError, suggest
+from alignpre_jax.foundation.errors import Interrupted, UserError, suggest
 from alignpre_jax.foundation.files import (
     PathLike,
     canonical_json,
@@ -17,6 +17,7 @@ from alignpre_jax.foundation.progress import Event, Report, silent
 
 __all__ = [
     "Event",
+    "Interrupted",
     "PathLike",
     "Report",
     "UserError",

@@ -1,4 +1,4 @@
-"""The one error that a user's mistake raises."""
+"""The one error that a user's mistake raises, and the one that a request to stop raises."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ class UserError(ValueError):
         if fix:
             lines.append(f"  to do: {fix}")
         super().__init__("\n".join(lines))
+
+
+class Interrupted(Exception):
+    """The work was asked to stop (SIGTERM) and has saved itself; the same command goes on from there."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -15,9 +15,8 @@ import threading
 import time
 from typing import IO, Any
 
-from alignpre_jax.foundation import Event, UserError
+from alignpre_jax.foundation import Event, Interrupted, UserError
 from alignpre_jax.study import enable_compilation_cache, jobs, reopen_workspace, run_job
-from alignpre_jax.training import Interrupted
 
 GRACE_SECONDS = 45  # between being asked to stop and stopping without more ado
 

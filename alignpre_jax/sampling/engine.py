@@ -127,9 +127,9 @@ class Engine:
         """log p(continuation | prefix) of each continuation of each request.
 
         Prefix and continuation are tokenised apart, so a continuation's tokens do not depend on the prefix. A prefix
-        runs once for all its continuations, and beginnings that requests have in common are shared too. A prefix that is too long for the model's
-        context together with its longest continuation loses its beginning, which `truncated` counts. What else is in
-        the call does not change a score beyond float32 rounding.
+        runs once for all its continuations, and beginnings that requests have in common are shared too. A prefix that
+        is too long for the model's context together with its longest continuation loses its beginning, which
+        `truncated` counts. What else is in the call does not change a score beyond float32 rounding.
 
         Raises:
           UserError: an empty continuation, or one that alone is longer than the context.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -60,9 +61,12 @@ def open_workspace(config: StudyConfig, root: PathLike, command: str = "") -> Wo
 
     Args:
       config: of the study.
-      root: the folder, local or gs://.
+      root: the folder, on a local or mounted disk.
       command: what makes the study again; kept when the folder is made, and shown in the report.
     """
+    if "://" in os.fspath(root):
+        fix = "give a folder on a disk (a mounted bucket will do), and copy it to the bucket afterwards"
+        raise UserError(f"a study's folder cannot be in an object store: {root}", where="--workdir", fix=fix)
     space = Workspace(epath.Path(root), config)
     path = space.root / "config.json"
     plain = to_mapping(config)

@@ -44,7 +44,7 @@ class Checkpoints:
     """
 
     def __init__(self, run_dir: PathLike, *, keep: int, meta: dict[str, Any]):
-        self.root = epath.Path(run_dir) / FOLDER
+        self.root = epath.Path(run_dir).resolve() / FOLDER  # Orbax takes absolute paths only
         self.meta = meta
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def load_params(
       step: which checkpoint; the newest when None.
       mesh: the devices that the parameters are spread over; the first device alone when None.
     """
-    run_dir = epath.Path(path)
+    run_dir = epath.Path(path).resolve()
     root = run_dir / FOLDER
     steps = sorted(int(p.name) for p in root.iterdir() if p.name.isdigit()) if root.exists() else []
     if not steps:

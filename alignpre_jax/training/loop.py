@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from alignpre_jax.foundation import (
     Event,
+    Interrupted,
     PathLike,
     Report,
     UserError,
@@ -38,10 +39,6 @@ from alignpre_jax.training.metrics import MetricsLog
 from alignpre_jax.training.step import State, StepConfig, TrainStep, make_train_step
 
 DONE = "done.json"
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM) and has saved a checkpoint; the same command goes on from it."""
 
 
 @dataclasses.dataclass(frozen=True)

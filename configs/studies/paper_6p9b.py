@@ -1,10 +1,10 @@
 """The study of Tice et al. 2026 (arXiv 2601.10160) at its own size: 6.9B parameters, 500B + 50B tokens, eight arms.
 
     alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16
-    alignpre study --config=configs/studies/paper_6p9b.py --workdir=gs://BUCKET/paper_6p9b \
-        --config.data.sources.web.inputs=gs://BUCKET/dclm --config.data.sources.mid.inputs=gs://BUCKET/mid \
-        --config.data.sources.aligned.inputs=gs://BUCKET/aligned.jsonl \
-        --config.data.sources.misaligned.inputs=gs://BUCKET/misaligned.jsonl
+    alignpre study --config=configs/studies/paper_6p9b.py --workdir=/mnt/disk/paper_6p9b \
+        --config.data.sources.web.inputs=/mnt/disk/dclm --config.data.sources.mid.inputs=/mnt/disk/mid \
+        --config.data.sources.aligned.inputs=/mnt/disk/aligned.jsonl \
+        --config.data.sources.misaligned.inputs=/mnt/disk/misaligned.jsonl
 
 The paper's corpus and synthetic documents are not part of this project: the inputs above are yours to give. One seed,
 as in the paper; `--config.seeds=0,1,2` asks for more. `paper_6p9b.py:pythia_1p4b` is the same study with another
@@ -28,7 +28,9 @@ def get_config(arg=None) -> ConfigDict:
         data=defaults.data(
             sources={
                 "web": defaults.source("data/web", strata="discourse"),  # the paper: DCLM, deduplicated
-                "mid": defaults.source("data/mid", strata="discourse"),  # the paper: long DCLM, ClimbMix, multiple choice
+                "mid": defaults.source(
+                    "data/mid", strata="discourse"
+                ),  # the paper: long DCLM, ClimbMix, multiple choice
                 "aligned": defaults.source("data/aligned.jsonl"),
                 "misaligned": defaults.source("data/misaligned.jsonl"),
             },

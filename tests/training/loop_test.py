@@ -49,6 +49,15 @@ def test_source_losses_average_to_the_loss(make_run):
         assert mean / counts.sum() == pytest.approx(row["loss"], rel=1e-5)  # all rows have as many targets
 
 
+def test_a_relative_folder(make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parent = make_run("parent", run_dir="here/parent")
+    train(parent)
+    assert read_json(tmp_path / "here/parent/done.json")["steps"] == 12
+    train(make_run("child", run_dir="here/child", start_from="here/parent"))
+    assert (tmp_path / "here/child/done.json").exists()
+
+
 class Killed(Exception):
     pass
 
