@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from alignpre_jax.foundation import Interrupted, UserError, build, suggest, to_mapping
+from alignpre_jax.foundation import Interrupted, UserError, build, suggest
 from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -254,6 +254,11 @@ def _parse(name: str, argv: list[str]) -> Any:
     try:
         rest = values(["alignpre", *argv])[1:]
     except (flags.Error, AttributeError, KeyError, OSError) as error:
+        cause = error.__cause__ or error.__context__
+        while cause is not None:
+            if isinstance(cause, UserError):  # the config file's own
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).replace("\n", " ")
         raise UserError(text, where=f"alignpre {name} {shlex.join(argv)}", fix=f"see alignpre {name} --help") from None
     if rest:
@@ -268,12 +273,12 @@ def _config(given: Any) -> Any:
 
     try:
         values = given.config
+        plain = None if values is None else values.to_dict()
     except OSError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(lines[-1], where="--config", fix="give the path of a file with a get_config()") from None
-    if values is None:
+    if plain is None:
         raise UserError("no config is given", where="--config", fix="add e.g. --config=configs/studies/small_world.py")
-    plain = values.to_dict() if hasattr(values, "to_dict") else to_mapping(values)
     return build(StudyConfig, plain)
 
 

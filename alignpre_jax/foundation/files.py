@@ -83,14 +83,18 @@ def read_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def disk_errors(path: PathLike) -> Iterator[None]:
-    """Turns a full disk or a folder without write permission into a `UserError` that names the path."""
+    """Turns a full disk or a folder without write permission into a `UserError` that names the path.
+
+    TensorStore, which writes checkpoints, reports a full disk as a ValueError with the system's words in it.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
             fix = "free some space or give another --workdir; finished work is kept and the same command goes on"
             raise UserError("no space left on the device", where=str(path), fix=fix) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(
                 "no permission to write", where=str(path), fix="give a --workdir you can write to"
             ) from error

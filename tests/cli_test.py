@@ -1,0 +1,57 @@
+import shlex
+
+import pytest
+
+from alignpre_jax import cli
+
+SMALL = "--config=configs/studies/small_world.py"
+
+
+def test_help_names_every_verb(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}" in shown for name in cli.VERBS)
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_the_help_of_a_verb_has_an_example_that_parses(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    assert cli.VERBS[name].example in capsys.readouterr().out
+    verb, *flags = shlex.split(cli.VERBS[name].example)[1:]
+    given = cli._parse(verb, flags)
+    if "config" in cli.VERBS[name].flags and given.config is not None:
+        assert cli._config(given).arms
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["stduy"], "did you mean 'study'"),
+        (["study", SMALL], "--workdir"),
+        (["study", "--workdir=x"], "no config is given"),
+        (["study", "--workdir=x", "--config=no/such.py"], "No such file or directory: 'no/such.py'"),
+        (["study", "--workdir=x", "--config=configs/studies/pythia.py:3b"], "no size '3b'"),
+        (["study", "--workdir=x", SMALL, "--config.sedes=1"], 'Did you mean "seeds"'),
+        (["study", "--workdir=x", SMALL, "--config.arms.alinged.dose=0"], 'Did you mean "aligned"'),
+        (["study", "--workdir=x", SMALL, "--config.arms.aligned.dose=1.5"], "config.arms.aligned.dose"),
+        (["study", "--workdir=x", SMALL, "--config.arms.aligned.dose=much"], "config.arms.aligned.dose"),
+        (["study", "--workdir=gs://bucket/x", SMALL], "--workdir"),
+        (["study", "--wrokdir=x", SMALL], "workdir"),
+        (["study", "x", "--workdir=x", SMALL], "'x' is not a flag"),
+        (["sample"], "which checkpoint?"),
+        (["sample", "--checkpoint=no/such"], "no checkpoint in no/such"),
+        (["report", "--workdir=no/such"], "no/such is not a study's folder"),
+    ],
+)
+def test_mistakes_are_said_in_one_message(argv, says, capsys, tmp_path, monkeypatch):
+    assert cli.main(argv) == 2
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert shown.startswith("error: ")
+
+
+def test_lists_and_mixtures_can_be_set():
+    flags = [SMALL, "--workdir=x", "--config.seeds=4,5", "--config.stages.midtrain.mixture=web/plain:0.5,web/ai:0.5"]
+    config = cli._config(cli._parse("study", flags))
+    assert config.seeds == (4, 5)
+    assert config.stages["midtrain"].mixture == "web/plain:0.5,web/ai:0.5"
