@@ -18,8 +18,9 @@ from alignpre_jax.planner.chips import Topology
 from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
 from alignpre_jax.training.mesh import check_batch
 
-# Without these libtpu looks for the TPU machine it runs on, and waits for a metadata server.
+# Without these libtpu looks for the TPU machine it runs on, waits for a metadata server, and lets no second process in.
 _ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
@@ -81,7 +82,7 @@ def describe_devices(topology: Topology) -> Sequence[jax.Device]:
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"the TPU compiler does not know {topology.name}: {reason}",
+            f"the TPU compiler cannot describe {topology.name}: {reason}",
             where="--topology",
             fix="give a shape that can be booked, such as v5e:4x4, v6e:16x16, v5p:4x4x8",
         ) from None

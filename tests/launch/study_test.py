@@ -109,7 +109,7 @@ def test_samples_differ_between_arms(undisturbed):
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_numbers(undisturbed, tmp_path):
-    whole, done = undisturbed
+    whole, _ = undisturbed
     workdir = tmp_path / "study"
     tiny_study.write_corpus(tmp_path / "corpus")
     draw = random.Random(0)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import importlib.util
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -85,5 +88,20 @@ def test_too_large_is_a_result_and_no_crash(make_work):
 
 
 def test_a_shape_that_is_not_to_be_had():
-    with pytest.raises(UserError, match="does not know v5e:3x5"):
+    with pytest.raises(UserError, match="cannot describe v5e:3x5: INVALID_ARGUMENT"):
         describe_devices(parse_topology("v5e:3x5"))
+
+
+def test_two_processes_may_plan_at_once():
+    code = """
+from alignpre_jax.planner import parse_topology
+from alignpre_jax.planner.compile import describe_devices
+print(len(describe_devices(parse_topology("v5e:2x2"))), flush=True)
+input()
+"""
+    command, env = [sys.executable, "-c", code], os.environ | {"JAX_PLATFORMS": "cpu"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
+    with subprocess.Popen(command, **pipes) as first, subprocess.Popen(command, **pipes) as second:
+        assert [process.stdout.readline() for process in (first, second)] == ["4\n", "4\n"]
+        for process in (first, second):
+            process.communicate("\n", timeout=60)

@@ -1,8 +1,8 @@
 import pytest
+from config_files import load_config
 
 from alignpre_jax.foundation import UserError, build, to_mapping
 from alignpre_jax.study import StudyConfig
-from config_files import load_config
 
 
 def changed(plain, path, value):
