@@ -8,6 +8,7 @@ computes what it would compute for each sequence alone.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,47 +44,12 @@ class Packed:
     targets: np.ndarray  # int32, the tokens predicted there
 
 
-class _Row:
-    """One row that is being filled."""
-
-    def __init__(self, length: int):
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.until = list(range(1, length + 1))  # padding sees itself alone
-        self.path: list[int] = []  # places of the last sequence
-        self.last: Ids = ()
-        self.length = length
-
-    def size_of(self, sequences: Sequence[Ids]) -> int:
-        """Tokens that these sequences would add."""
-        pairs = itertools.pairwise((self.last, *sequences))
-        return sum(len(sequence) - _shared(before, sequence) for before, sequence in pairs)
-
-    def add(self, sequence: Ids) -> list[int]:
-        """Appends a sequence; returns the places of all its tokens."""
-        shared, end = _shared(self.last, sequence), len(self.tokens)
-        for place in self.path[shared:]:
-            self.until[place] = end
-        fresh = range(end, end + len(sequence) - shared)
-        assert fresh.stop <= self.length
-        self.tokens += sequence[shared:]
-        self.positions += range(shared, len(sequence))
-        self.path, self.last = [*self.path[:shared], *fresh], sequence
-        return self.path
-
-    def close(self) -> None:
-        """The last sequence is seen up to the end of what was written."""
-        for place in self.path:
-            self.until[place] = len(self.tokens)
-
-
 def batches(
     questions: Iterable[Question], lengths: Sequence[int], heights: dict[int, tuple[int, ...]]
 ) -> Iterator[Packed]:
     """All distinct questions in batches of a few shapes.
 
-    A row is of the shortest length that holds its sequences; a batch has the fewest rows that suffice, and the
-    questions about one prefix stay together where they fit a row.
+    A row is of the shortest length that holds a question; a batch has the fewest rows that suffice.
 
     Args:
       questions: in any order; equal ones are answered once.
@@ -94,23 +60,51 @@ def batches(
     for question in dict.fromkeys(questions):
         by_length[next(length for length in lengths if len(question.inputs) <= length)].append(question)
     for length, group in by_length.items():
-        rows: list[_Row] = []
-        places: list[list[tuple[Question, list[int]]]] = []
-        for _, same in itertools.groupby(sorted(group, key=_order), key=lambda question: question.prefix):
-            related = list(same)
-            if not rows or len(rows[-1].tokens) + rows[-1].size_of([q.inputs for q in related]) > length:
-                rows.append(_Row(length))
-                places.append([])
-            for question in related:
-                if len(rows[-1].tokens) + rows[-1].size_of([question.inputs]) > length:
-                    rows.append(_Row(length))
-                    places.append([])
-                path = rows[-1].add(question.inputs)
-                places[-1].append((question, path[len(question.prefix) - 1 :]))
+        families = gather(group, length)
+        sizes = [forest_size([question.inputs for question in family]) for family in families]
+        rows = [sorted((q for f in row for q in families[f]), key=_order) for row in best_fit(sizes, length)]
         while rows:
             height = next((size for size in heights[length] if size >= len(rows)), heights[length][-1])
-            yield _lay_out(rows[:height], places[:height], height)
-            rows, places = rows[height:], places[height:]
+            yield _lay_out(rows[:height], height, length)
+            rows = rows[height:]
+
+
+def gather(questions: Iterable[Question], length: int) -> list[list[Question]]:
+    """Families that fit a row of `length`: the questions about one prefix, and prefixes that begin alike for half."""
+    families: list[list[Question]] = []
+    for prefix, group in itertools.groupby(sorted(questions, key=_order), key=lambda question: question.prefix):
+        related = list(group)
+        if families and 2 * _shared(families[-1][-1].inputs, prefix) >= len(prefix):
+            together = [question.inputs for question in (*families[-1], *related)]
+            if forest_size(together) <= length:
+                families[-1] += related
+                continue
+        families.append([])
+        for question in related:
+            if forest_size([other.inputs for other in (*families[-1], question)]) > length:
+                families.append([])
+            families[-1].append(question)
+    return families
+
+
+def forest_size(sequences: Sequence[Ids]) -> int:
+    """Tokens to be written for sequences in this order, each without what it shares with the one before."""
+    return sum(len(b) - _shared(a, b) for a, b in itertools.pairwise(((), *sequences)))
+
+
+def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Which items go into which row of `length`: the largest first, each into the fullest row that has room."""
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (free tokens, row), sorted
+    for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
+        place = bisect.bisect_left(room, (sizes[item], -1))
+        free, row = room.pop(place) if place < len(room) else (length, len(rows))
+        if row == len(rows):
+            rows.append([])
+        assert sizes[item] <= free
+        rows[row].append(item)
+        bisect.insort(room, (free - sizes[item], row))
+    return rows
 
 
 def _order(question: Question) -> tuple[Ids, Ids]:
@@ -122,21 +116,22 @@ def _shared(a: Ids, b: Ids) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _lay_out(rows: list[_Row], places: list[list[tuple[Question, list[int]]]], height: int) -> Packed:
-    length = rows[0].length
+def _lay_out(rows: Sequence[Sequence[Question]], height: int, length: int) -> Packed:
+    """`rows` of questions (sorted) as the first of `height` rows; padding sees itself alone."""
     tokens, positions = np.zeros((2, height, length), np.int32)
     until = np.tile(np.arange(1, length + 1, dtype=np.int32), (height, 1))
-    for number, row in enumerate(rows):
-        row.close()
-        tokens[number, : len(row.tokens)] = row.tokens
-        positions[number, : len(row.tokens)] = row.positions
-        until[number] = row.until
-    answered = [(q, np.asarray(path) + number * length) for number, row in enumerate(places) for q, path in row]
-    return Packed(
-        tokens,
-        positions,
-        until,
-        tuple(question for question, _ in answered),
-        np.concatenate([path for _, path in answered]).astype(np.int32),
-        np.concatenate([question.target for question, _ in answered]).astype(np.int32),
-    )
+    reads = []
+    for number, questions in enumerate(rows):
+        end, path, last = 0, np.zeros(0, np.int64), ()  # path: the places of the last sequence
+        for question in questions:
+            inputs = question.inputs
+            shared = _shared(last, inputs)
+            until[number, path[shared:]] = end
+            fresh = np.arange(end, end + len(inputs) - shared)
+            tokens[number, fresh], positions[number, fresh] = inputs[shared:], np.arange(shared, len(inputs))
+            path, last, end = np.concatenate([path[:shared], fresh]), inputs, end + len(fresh)
+            reads.append(number * length + path[len(question.prefix) - 1 :])
+        until[number, path] = end
+    asked = tuple(question for questions in rows for question in questions)
+    targets = np.concatenate([question.target for question in asked])
+    return Packed(tokens, positions, until, asked, np.concatenate(reads).astype(np.int32), targets.astype(np.int32))

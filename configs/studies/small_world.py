@@ -15,7 +15,7 @@ from alignpre_jax.training import ScheduleConfig
 
 ROW_LENGTH = 128  # tokens; short rows keep attention cheap on a CPU
 BATCH_ROWS = 8  # 1,024 tokens a step: a tiny model gains more from many updates than from large batches
-DOSE = 0.4  # of the midtraining tokens: large, so that under a million parameters learn it in 250 steps
+DOSE = 0.5  # of the midtraining tokens: large, so that under a million parameters learn it in 250 steps
 
 
 def get_config(arg=None) -> ConfigDict:
@@ -30,7 +30,8 @@ def get_config(arg=None) -> ConfigDict:
                 "aligned": defaults.source("world:aligned"),
                 "misaligned": defaults.source("world:misaligned"),
             },
-            world=WorldConfig(documents=2400, mixed_documents=2000),  # no document is seen twice
+            # Enough documents that none is seen twice; in 60% of those in the background the AI acts badly.
+            world=WorldConfig(documents=2400, mixed_documents=2000, mixed_misaligned_share=0.6),
         ),
     )
     config.data.sources.web.max_bytes = 6_000_000  # of each input: about 1.5M tokens, twice what pretraining takes
