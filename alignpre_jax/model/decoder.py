@@ -118,17 +118,10 @@ class Decoder(nnx.Module):
         added_B = L if segments_BL is None else jnp.sum(segments_BL > 0, axis=1, dtype=jnp.int32)
         return hidden_BLD, Cache(kv[0], kv[1], cache.length_B + added_B)
 
-    def output_table(self) -> jax.Array:
-        """The output layer's kernel, float32 [D, V]."""
-        return self.embedding[...].T if self.config.tied_embeddings else self.unembedding[...]
-
-    def unembed(self, hidden: jax.Array, table_DV: jax.Array | None = None) -> jax.Array:
-        """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30.
-
-        A loop over chunks gives `table_DV`, made by `output_table` outside: its gradient then adds up untransposed.
-        """
+    def unembed(self, hidden: jax.Array) -> jax.Array:
+        """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
         config = self.config
-        table_DV = self.output_table() if table_DV is None else table_DV
+        table_DV = self.embedding[...].T if config.tied_embeddings else self.unembedding[...]
         logits = jnp.matmul(hidden, table_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
         if config.padded_vocab == config.vocab_size:
             return logits

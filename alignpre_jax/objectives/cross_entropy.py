@@ -45,16 +45,14 @@ def token_losses(
     hidden_nSD = jnp.pad(hidden_BLD, (*room, (0, 0))).reshape(B, chunks, length, D).swapaxes(0, 1)
     targets_nS = jnp.pad(targets_BL, room).reshape(B, chunks, length).swapaxes(0, 1)
 
-    table_DV = decoder.output_table()
-
     @jax.checkpoint
-    def chunk_losses(table_DV: jax.Array, hidden_SD: jax.Array, targets_S: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits_SV = sharding.constrain(decoder.unembed(hidden_SD, table_DV), ("batch", "vocab"), "logits")
+    def chunk_losses(hidden_SD: jax.Array, targets_S: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits_SV = sharding.constrain(decoder.unembed(hidden_SD), ("batch", "vocab"), "logits")
         log_z_S = jax.nn.logsumexp(logits_SV, axis=-1)
         return log_z_S - jnp.take_along_axis(logits_SV, targets_S[:, None], axis=-1)[:, 0], log_z_S
 
     def step(_: None, chunk: tuple[jax.Array, jax.Array]) -> tuple[None, tuple[jax.Array, jax.Array]]:
-        return None, chunk_losses(table_DV, *chunk)
+        return None, chunk_losses(*chunk)
 
     flat = (hidden_nSD.reshape(chunks, B * length, D), targets_nS.reshape(chunks, B * length))
     _, out = jax.lax.scan(step, None, flat)
