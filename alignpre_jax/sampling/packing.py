@@ -122,7 +122,8 @@ def _lay_out(rows: Sequence[Sequence[Question]], height: int, length: int) -> Pa
     until = np.tile(np.arange(1, length + 1, dtype=np.int32), (height, 1))
     reads = []
     for number, questions in enumerate(rows):
-        end, path, last = 0, np.zeros(0, np.int64), ()  # path: the places of the last sequence
+        end, path = 0, np.zeros(0, np.int64)  # path: the places of the last sequence
+        last: Ids = ()
         for question in questions:
             inputs = question.inputs
             shared = _shared(last, inputs)
