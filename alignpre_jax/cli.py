@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from alignpre_jax.foundation import Interrupted, UserError, build, suggest
+from alignpre_jax.foundation import Interrupted, UserError, accelerator_present, build, suggest
 from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
+    if not accelerator_present():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or an installed libtpu looks for its TPU, at length
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers save, nothing is lost
     try:
         name, *rest = argv
@@ -141,7 +143,8 @@ def _plan(given: Any) -> None:
     from alignpre_jax.planner import plan_work
 
     works = _stage_works(_config(given), given.stage)
-    plan_work(works, given.topology, slices=given.slices, json=given.json, hlo=given.dump_hlo)
+    with Terminal() as report:
+        plan_work(works, given.topology, slices=given.slices, json=given.json, hlo=given.dump_hlo, report=report)
 
 
 def _stage_works(config: Any, only: str) -> list[Any]:

@@ -13,6 +13,7 @@ from alignpre_jax.foundation.files import (
     write_bytes,
     write_json,
 )
+from alignpre_jax.foundation.machine import accelerator_present, cores
 from alignpre_jax.foundation.progress import Event, Report, silent
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "PathLike",
     "Report",
     "UserError",
+    "accelerator_present",
     "build",
     "canonical_json",
+    "cores",
     "derive_seed",
     "difference",
     "digest",

@@ -22,22 +22,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from alignpre_jax.foundation import Event, Report, UserError, disk_errors
+from alignpre_jax.foundation import Event, Report, UserError, accelerator_present, cores, disk_errors
 from alignpre_jax.study import Job, Workspace, is_done, run_job
 
 STOP_SECONDS = 60  # for a worker to save a checkpoint and leave
-
-
-def accelerator_present() -> bool:
-    """Whether there is a GPU or TPU device file; asking JAX would take hold of the device."""
-    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
-        return False
-    return any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0"))
-
-
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int = 0) -> None:

@@ -37,8 +37,8 @@ class DecoderConfig:
       max_length: longest row, in tokens.
       vocab_multiple: the tables have `vocab_size` rounded up to a multiple of this; 1 pads nothing, 128 suits a TPU.
       init: "gpt2": N(0, 0.02), output layers of residual branches 0.02 / sqrt(2 layers) (Radford et al. 2019, 2.3);
-        "neox": sqrt(2 / 5D), output layers 2 / (layers sqrt(D)) (Black et al. 2022, arXiv 2204.06745, 2.1);
-        "flat": N(0, 0.02) everywhere (OLMo et al. 2024, arXiv 2501.00656, 3.2).
+        "neox": sqrt(2 / 5D), output layers 2 / (layers sqrt(D)) (Black et al. 2022, arXiv 2204.06745);
+        "flat": N(0, 0.02) everywhere (OLMo et al. 2024, arXiv 2501.00656).
       layout: "scan" compiles one block and loops over the layers, "unroll" repeats it (quicker for tiny models).
       remat: "full" keeps only the block's inputs for the backward pass, "none" keeps all it needs.
       attention: "xla", "splash" (TPU), or "auto" (`attention.choose_kernel` says which one that is).

@@ -27,7 +27,7 @@ def _pythia(layers: int, width: int, heads: int) -> DecoderConfig:
 
 
 def _llama2(layers: int, width: int, heads: int, mlp_width: int) -> DecoderConfig:
-    """Touvron et al. 2023 (arXiv 2307.09288), table 1."""
+    """Touvron et al. 2023 (arXiv 2307.09288); the released config."""
     return DecoderConfig(
         vocab_size=32_000,
         layers=layers,
@@ -60,7 +60,7 @@ def _qwen3(layers: int, width: int, heads: int, mlp_width: int, tied: bool) -> D
 
 
 def _olmo2(layers: int, width: int, heads: int, mlp_width: int) -> DecoderConfig:
-    """OLMo et al. 2024 (arXiv 2501.00656), table 2; the released configs."""
+    """OLMo et al. 2024 (arXiv 2501.00656); the released configs."""
     return DecoderConfig(
         vocab_size=100_352,
         layers=layers,

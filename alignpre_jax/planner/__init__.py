@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from alignpre_jax.foundation import PathLike, write_bytes, write_json
+from alignpre_jax.foundation import PathLike, Report, silent, write_bytes, write_json
 from alignpre_jax.planner.chips import CHIPS, Chip, Topology, parse_topology
 from alignpre_jax.planner.plan import Plan, StageWork, plan_stage, plan_stages
 from alignpre_jax.planner.render import show, to_json
@@ -15,7 +15,13 @@ __all__ = ["CHIPS", "Chip", "Plan", "StageWork", "Topology", "parse_topology", "
 
 
 def plan_work(
-    works: Sequence[StageWork], topology: str, *, slices: int = 1, json: PathLike = "", hlo: PathLike = ""
+    works: Sequence[StageWork],
+    topology: str,
+    *,
+    slices: int = 1,
+    json: PathLike = "",
+    hlo: PathLike = "",
+    report: Report = silent,
 ) -> list[Plan]:
     """Plans stages, prints the table, and writes the figures (JSON) and the compiled programs where asked.
 
@@ -25,11 +31,12 @@ def plan_work(
       slices: how many slices.
       json: a file for the figures.
       hlo: a file for the compiled text; where stages differ in it, one each with the stage's name before the suffix.
+      report: hears which stage is being compiled.
 
     Raises:
       UserError: see `plan_stage`.
     """
-    plans = plan_stages(works, parse_topology(topology, slices))
+    plans = plan_stages(works, parse_topology(topology, slices), report)
     show(plans)
     if json:
         write_json(json, to_json(plans))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from alignpre_jax.foundation import UserError
+from alignpre_jax.foundation import Event, Report, UserError, silent
 from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
 from alignpre_jax.planner.chips import Chip, Topology
 from alignpre_jax.planner.compile import Compiled, Memory, TooLarge, compile_step
@@ -164,11 +164,12 @@ def predict(work: StageWork, topology: Topology, compiled: Compiled) -> Plan:
     )
 
 
-def plan_stages(works: Sequence[StageWork], topology: Topology) -> list[Plan]:
+def plan_stages(works: Sequence[StageWork], topology: Topology, report: Report = silent) -> list[Plan]:
     """A plan for each stage; stages with the same program are compiled once."""
     plans: dict[StageWork, Plan] = {}
-    for work in works:
+    for done, work in enumerate(works):
         if _program_of(work) not in plans:
+            report(Event("plan", done, len(works), note=f"compiling {work.name} for {topology.chips:,} chips"))
             plans[_program_of(work)] = plan_stage(work, topology)
     return [_for_stage(plans[_program_of(work)], work) for work in works]
 

@@ -151,7 +151,7 @@ class Engine:
         """log p(text) of whole documents; every token of a text is predicted once.
 
         A text longer than the context is cut into windows: the first begins with end-of-text, each of the others with
-        the last token of the one before (the disjoint windows of Perez et al. 2021 and of lm-eval).
+        the last token of the one before (the disjoint windows of lm-eval).
         """
         size = self.config.max_length
         asked = []

@@ -2,10 +2,12 @@
 
 import dataclasses
 
-import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from alignpre_jax.model import DecoderConfig, init_params
+from alignpre_jax.model import DecoderConfig, parameters
+from alignpre_jax.model.sharding import nest
 from alignpre_jax.sampling import Buckets, Engine
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz .?"
@@ -43,8 +45,11 @@ BUCKETS = Buckets(length=32, tokens=64, logits_bytes=4 * CONFIG.vocab_size * 16,
 
 @pytest.fixture(scope="session")
 def params():
-    # Ten times the usual scale: a model with opinions.
-    return jax.tree.map(lambda leaf: 10 * leaf if leaf.ndim == 3 else leaf, init_params(CONFIG, 0))
+    # Ten times the usual scale: a model with opinions. Drawn on the host, which compiles nothing.
+    random = np.random.default_rng(0)
+    table = parameters(CONFIG).items()
+    drawn = {name: p.mean + 10 * p.std * random.standard_normal(p.shape) for name, p in table}
+    return nest({name: jnp.asarray(value, jnp.float32) for name, value in drawn.items()})
 
 
 @pytest.fixture
