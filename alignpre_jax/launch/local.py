@@ -39,16 +39,15 @@ def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int 
     """
     with lock(space, report) as lock_file:
         todo = {name: job for name, job in jobs.items() if not is_done(space, job)}
+        if not todo:
+            report(Event(space.config.name, note="nothing left to do: all of it is done"))
         # Preparing is one job that everything waits for; it needs no process of its own.
         for name in [name for name, job in todo.items() if job.kind == "prepare"]:
             run_job(space, todo.pop(name), report)
         if not todo:
-            report(Event(space.config.name, note="nothing left to do: all of it is done"))
             return
         if workers == 0:
-            workers = (
-                0 if accelerator_present() else min(cores(), sum(job.kind == "train" for job in todo.values()) or 1)
-            )
+            workers = 0 if accelerator_present() else min(cores(), len(todo))
         if workers == 0:
             for job in todo.values():
                 run_job(space, job, report)
