@@ -3,6 +3,7 @@ import shlex
 import pytest
 
 from alignpre_jax import cli
+from alignpre_jax.cli.verb import parse, study_config
 
 SMALL = "--config=configs/studies/small_world.py"
 
@@ -18,9 +19,9 @@ def test_the_help_of_a_verb_has_an_example_that_parses(name, capsys):
     assert cli.main([name, "--help"]) == 0
     assert cli.VERBS[name].example in capsys.readouterr().out
     verb, *flags = shlex.split(cli.VERBS[name].example)[1:]
-    given = cli._parse(verb, flags)
-    if "config" in cli.VERBS[name].flags and given.config is not None:
-        assert cli._config(given).arms
+    given, _ = parse(verb, cli.VERBS[verb], flags)
+    if cli.VERBS[name].takes_config and given.config is not None:
+        assert study_config(given).arms
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,6 @@ def test_mistakes_are_said_in_one_message(argv, says, capsys, tmp_path, monkeypa
 
 def test_lists_and_mixtures_can_be_set():
     flags = [SMALL, "--workdir=x", "--config.seeds=4,5", "--config.stages.midtrain.mixture=web/plain:0.5,web/ai:0.5"]
-    config = cli._config(cli._parse("study", flags))
+    config = study_config(parse("study", cli.VERBS["study"], flags)[0])
     assert config.seeds == (4, 5)
     assert config.stages["midtrain"].mixture == "web/plain:0.5,web/ai:0.5"

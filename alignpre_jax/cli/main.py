@@ -1,0 +1,58 @@
+"""`alignpre VERB`: finds the verb, and turns what happens in it into an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from alignpre_jax.cli import data, models, study, tpu
+from alignpre_jax.cli.verb import Verb, help_text, parse
+from alignpre_jax.foundation import Interrupted, UserError, accelerator_present, suggest
+
+MISTAKE = 2
+INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
+VERBS: dict[str, Verb] = study.VERBS | data.VERBS | models.VERBS | tpu.VERBS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if not accelerator_present():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or an installed libtpu looks for its TPU, at length
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers save, nothing is lost
+    try:
+        name, *rest = argv
+        if name not in VERBS:
+            raise UserError(f"no verb {name!r}", where="alignpre VERB", fix=suggest(name, VERBS))
+        if {"-h", "--help"} & set(rest):
+            print(help_text(name, VERBS[name]))
+            return 0
+        given, arguments = parse(name, VERBS[name], rest)
+        VERBS[name].run(given, *arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except (KeyboardInterrupt, Interrupted):
+        print("stopped; what was finished is kept, and the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {verb.does}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "alignpre VERB [--config=FILE] [--config.key=value ...] [--flag=value ...]",
+            "",
+            *lines,
+            "",
+            "alignpre VERB --help shows the flags of a verb and an example.",
+            "Exit status: 0 done, 2 a mistake in what was asked, 75 interrupted (the same command goes on).",
+        ]
+    )

@@ -1,0 +1,105 @@
+"""Verbs that run a study, or a part of it: study, prepare, train, eval, report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from alignpre_jax.cli.verb import ARM, SEED, SMALL, WORKDIR, WORKERS, Verb, study_config, workdir
+from alignpre_jax.terminal import Terminal
+
+if TYPE_CHECKING:
+    from alignpre_jax.study import Workspace
+
+
+def _study(given: Any) -> None:
+    from alignpre_jax.launch import run
+    from alignpre_jax.study import jobs, open_workspace
+
+    space = open_workspace(study_config(given), workdir(given), study_command())
+    with Terminal() as report:
+        run(space, jobs(space.config), report, given.workers)
+    _write_report(space)
+
+
+def _up_to(kind: str) -> Callable[[Any], None]:
+    """Runs the jobs of one kind (of one arm and seed, if given) and all they need."""
+
+    def run_verb(given: Any) -> None:
+        from alignpre_jax.launch import run
+        from alignpre_jax.study import final_run, jobs, open_workspace, stage_runs, with_needs
+
+        space = open_workspace(study_config(given), workdir(given), study_command())
+        graph = jobs(space.config)
+        runs = stage_runs(space.config)
+        arms = [given.arm] if given.arm else list(space.config.arms)
+        seeds = [given.seed] if given.seed is not None else list(space.config.seeds)
+        finals = [final_run(space.config, runs, arm, seed).name for arm in arms for seed in seeds]
+        names = ["prepare"] if kind == "prepare" else [f"{kind}/{name}" for name in finals]
+        with Terminal() as report:
+            run(space, with_needs(graph, names), report, given.workers)
+        print(f"{kind}: done; {space.root}")
+
+    return run_verb
+
+
+def _report(given: Any) -> None:
+    from alignpre_jax.study import open_workspace, reopen_workspace
+
+    folder = workdir(given)
+    space = open_workspace(study_config(given), folder) if given.config else reopen_workspace(folder)
+    _write_report(space)
+
+
+def _write_report(space: Workspace) -> None:
+    from rich.console import Console
+
+    from alignpre_jax.study import collect, terminal_report, write_metrics, write_report
+
+    report = write_report(collect(space), space.root)
+    write_metrics(space)
+    Console(highlight=False).print(terminal_report(report))
+    print(f"\nreport: {space.root / 'report.html'}")
+
+
+def study_command() -> str:
+    """The command that makes the whole study, also when only a part of it was asked for."""
+    flags_of_a_part = ("--arm", "--seed", "--workers")
+    given = [arg for arg in sys.argv[2:] if not arg.startswith(flags_of_a_part)]
+    return shlex.join(["alignpre", "study", *given])
+
+
+VERBS = {
+    "study": Verb(
+        "runs a whole study, or goes on with one, and reports it",
+        f"alignpre study {SMALL} --config.seeds=0,1,2 --config.arms.aligned.dose=0.02",
+        (WORKDIR, WORKERS),
+        _study,
+    ),
+    "prepare": Verb(
+        "reads the documents, trains the tokenizer, builds the rows, plans every arm",
+        f"alignpre prepare {SMALL}",
+        (WORKDIR, WORKERS, ARM, SEED),
+        _up_to("prepare"),
+    ),
+    "train": Verb(
+        "trains the runs of all arms, or of one, and what they start from",
+        f"alignpre train {SMALL} --arm=aligned --seed=0",
+        (WORKDIR, WORKERS, ARM, SEED),
+        _up_to("train"),
+    ),
+    "eval": Verb(
+        "scores the scenarios on all arms, or on one",
+        f"alignpre eval {SMALL} --arm=aligned",
+        (WORKDIR, WORKERS, ARM, SEED),
+        _up_to("eval"),
+    ),
+    "report": Verb(
+        "writes report.json and report.html from the results of a study's folder",
+        "alignpre report --workdir=runs/small_world",
+        (WORKDIR,),
+        _report,
+    ),
+}

@@ -1,0 +1,131 @@
+"""What a subcommand is: its flags, its arguments, and how they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from alignpre_jax.foundation import UserError, build
+
+if TYPE_CHECKING:
+    from alignpre_jax.study import StudyConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag --name=value; the type is that of `default`, or `kind` where the default is None."""
+
+    name: str
+    default: str | int | float | bool | None
+    help: str
+    kind: type | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+    def define(self, values: flags.FlagValues) -> None:
+        """Adds the flag to `values`."""
+        kind, bounds = self.kind or type(self.default), {"lower_bound": self.lower, "upper_bound": self.upper}
+        given = {"flag_values": values, "name": self.name, "default": self.default, "help": self.help}
+        if kind is bool:
+            flags.DEFINE_boolean(**given)
+        elif kind is int:
+            flags.DEFINE_integer(**given, **bounds)
+        elif kind is float:
+            flags.DEFINE_float(**given, **bounds)
+        else:
+            flags.DEFINE_string(**given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A subcommand.
+
+    Attributes:
+      does: what, in one line.
+      example: a command that works as it stands.
+      flags: besides --config.
+      run: called with the flags' values and the arguments.
+      arguments: how the arguments are called in the help; empty where it takes none.
+      takes_config: whether there is a --config.
+    """
+
+    does: str
+    example: str
+    flags: tuple[Flag, ...]
+    run: Callable[..., None]
+    arguments: str = ""
+    takes_config: bool = True
+
+
+WORKDIR = Flag("workdir", "", "folder of the study (made if missing)")
+WORKERS = Flag("workers", 0, "processes on a CPU machine; 0: one per core", lower=0)
+ARM = Flag("arm", "", "only this arm")
+SEED = Flag("seed", None, "only this seed", kind=int)
+JSON = Flag("json", "", "write the figures here")
+SMALL = "--config=configs/studies/small_world.py --workdir=runs/small_world"
+
+
+def parse(name: str, verb: Verb, argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """The flags' values and the arguments.
+
+    Raises:
+      UserError: an unknown flag, a value that is none, an argument where none is taken.
+    """
+    values = flags.FlagValues()
+    if verb.takes_config:
+        config_flags.DEFINE_config_file(
+            "config", flag_values=values, sys_argv=["alignpre", *argv], help_string="FILE[:ARG], get_config() in it"
+        )
+    for flag in verb.flags:
+        flag.define(values)
+    try:
+        arguments = values(["alignpre", *argv])[1:]
+    except (flags.Error, AttributeError, KeyError, OSError) as error:
+        cause = error.__cause__ or error.__context__
+        while cause is not None:
+            if isinstance(cause, UserError):  # the config file's own
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).replace("\n", " ")
+        raise UserError(text, where=f"alignpre {name} {shlex.join(argv)}", fix=f"see alignpre {name} --help") from None
+    if arguments and not verb.arguments:
+        raise UserError(
+            f"{arguments[0]!r} is not a flag", where=f"alignpre {name}", fix="flags are written --name=value"
+        )
+    return values, arguments
+
+
+def help_text(name: str, verb: Verb) -> str:
+    """What `alignpre VERB --help` prints."""
+    lines = [f"  --{flag.name}={flag.default!r:<8} {flag.help}" for flag in verb.flags]
+    if verb.takes_config:
+        lines.insert(0, "  --config=FILE[:ARG]  config file; any value in it: --config.key.subkey=value")
+    usage = f"alignpre {name} {verb.arguments}".rstrip()
+    return "\n".join([f"{usage}: {verb.does}", "", *lines, "", f"example: {verb.example}"])
+
+
+def study_config(given: Any) -> StudyConfig:
+    """The study that --config names, checked."""
+    from alignpre_jax.study import StudyConfig
+
+    try:
+        values = given.config
+        plain = None if values is None else values.to_dict()
+    except OSError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(lines[-1], where="--config", fix="give the path of a file with a get_config()") from None
+    if plain is None:
+        raise UserError("no config is given", where="--config", fix="add e.g. --config=configs/studies/small_world.py")
+    return build(StudyConfig, plain)
+
+
+def workdir(given: Any) -> str:
+    """The folder that --workdir names."""
+    if not given.workdir:
+        raise UserError("no folder is given", where="--workdir", fix="add e.g. --workdir=runs/my_study")
+    return given.workdir
