@@ -1,7 +1,7 @@
 """The decoder, its sharding, its presets and its names in other formats."""
 
 from alignpre_jax.model.attention import choose_kernel
-from alignpre_jax.model.config import DecoderConfig
+from alignpre_jax.model.config import DecoderConfig, RotaryScaling
 from alignpre_jax.model.decoder import Cache, Decoder, bind, init_cache, init_params
 from alignpre_jax.model.parameters import Parameter, parameters
 from alignpre_jax.model.presets import PRESETS, get_preset
@@ -13,6 +13,7 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "Parameter",
+    "RotaryScaling",
     "bind",
     "choose_kernel",
     "constrain",

@@ -12,6 +12,38 @@ from alignpre_jax.foundation import UserError
 LANES = 128
 
 
+@dataclasses.dataclass(frozen=True)
+class RotaryScaling:
+    """How the rotary frequencies of a model were changed to reach further than it was first trained.
+
+    Args:
+      kind: "none"; "linear": positions divided by `factor` (Chen et al. 2023, arXiv 2306.15595); "llama3": long
+        wavelengths divided by `factor`, short ones kept, a ramp between (the Llama 3.1 release).
+      factor: at least 1.
+      low_frequency: wavelengths above `original_length / low_frequency` are divided by `factor` ("llama3").
+      high_frequency: wavelengths below `original_length / high_frequency` are kept ("llama3").
+      original_length: tokens of context before ("llama3").
+    """
+
+    kind: Literal["none", "linear", "llama3"] = "none"
+    factor: float = 1.0
+    low_frequency: float = 1.0
+    high_frequency: float = 4.0
+    original_length: int = 8192
+
+    def __post_init__(self):
+        if self.factor < 1:
+            raise UserError(f"a factor of {self.factor}", where="factor", fix="give a number of at least 1")
+        if self.kind == "llama3" and not 0 < self.low_frequency < self.high_frequency:
+            raise UserError(
+                f"low_frequency {self.low_frequency} is not below high_frequency {self.high_frequency}",
+                where="low_frequency",
+                fix="give the values of the model's config.json",
+            )
+        if self.original_length < 1:
+            raise UserError(f"a length of {self.original_length}", where="original_length", fix="give e.g. 8192")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """A decoder-only transformer of the GPT-NeoX, Llama, Qwen3 or OLMo2 family.
@@ -30,6 +62,7 @@ class DecoderConfig:
       parallel_residual: attention and MLP both read the block's input (GPT-J, NeoX) instead of one after the other.
       rotary_fraction: leading share of each head that is rotated (0.25 in Pythia).
       rotary_base: theta of rotary embeddings (Su et al. 2021, arXiv 2104.09864).
+      rotary_scaling: how its frequencies were stretched for long contexts.
       qk_norm: RMSNorm of queries and keys, per "head" (Qwen3) or over the "full" projection (OLMo2).
       mlp: "gelu" (exact, with erf) or "swiglu" (Shazeer 2020, arXiv 2002.05202).
       biases: on "all" linear layers or "none".
@@ -61,6 +94,7 @@ class DecoderConfig:
     parallel_residual: bool = False
     rotary_fraction: float = 1.0
     rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling = RotaryScaling()
     qk_norm: Literal["none", "head", "full"] = "none"
     mlp: Literal["gelu", "swiglu"] = "swiglu"
     biases: Literal["none", "all"] = "none"

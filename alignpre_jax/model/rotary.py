@@ -20,15 +20,26 @@ def rotary_at(config: DecoderConfig, positions_BL: np.ndarray | jax.Array) -> Ro
     Looked up in a table made on the host: XLA for CPUs would compute a cosine again for every element that it
     multiplies, a fifth of a small model's forward pass. Positions known beforehand make a constant.
     """
-    r = config.rotary_dim
-    frequency = config.rotary_base ** -(np.arange(0, r, 2) / max(r, 1))
-    angle = np.arange(config.max_length)[:, None] * frequency
+    angle = np.arange(config.max_length)[:, None] * frequencies(config)
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
     if isinstance(positions_BL, np.ndarray):
         return jnp.asarray(cos[positions_BL[:, None]]), jnp.asarray(sin[positions_BL[:, None]])
     # A padding token may stand past the last position; clipping keeps its keys finite.
     places_B1L = positions_BL[:, None]
     return jnp.take(cos, places_B1L, axis=0, mode="clip"), jnp.take(sin, places_B1L, axis=0, mode="clip")
+
+
+def frequencies(config: DecoderConfig) -> np.ndarray:
+    """Radians per position of each rotated pair, float64 [r / 2], stretched as `rotary_scaling` says."""
+    r, scaling = config.rotary_dim, config.rotary_scaling
+    frequency = config.rotary_base ** -(np.arange(0, r, 2) / max(r, 1))
+    if scaling.kind == "none":
+        return frequency
+    if scaling.kind == "linear":
+        return frequency / scaling.factor
+    turns = scaling.original_length * frequency / (2 * np.pi)  # in the original context
+    kept = np.clip((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency), 0, 1)
+    return kept * frequency + (1 - kept) * frequency / scaling.factor
 
 
 def rotate(x_BXLh: jax.Array, rotary: Rotary) -> jax.Array:

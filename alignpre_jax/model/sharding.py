@@ -116,13 +116,18 @@ def logical_axes(config: DecoderConfig) -> nnx.State:
 
 def param_shardings(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules = STORAGE) -> nnx.State:
     """A tree like that of the parameters with a `NamedSharding` for each, as they are stored."""
+    return nest(shardings_by_path(config, mesh, rules))
+
+
+def shardings_by_path(
+    config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules = STORAGE
+) -> dict[str, NamedSharding]:
+    """The same by path, "blocks.q"."""
     sizes = dict(mesh.shape)
-    return nest(
-        {
-            name: NamedSharding(mesh, partition(parameter.axes, parameter.shape, sizes, rules, name))
-            for name, parameter in parameters(config).items()
-        }
-    )
+    return {
+        name: NamedSharding(mesh, partition(parameter.axes, parameter.shape, sizes, rules, name))
+        for name, parameter in parameters(config).items()
+    }
 
 
 def nest(by_path: Mapping[str, Any]) -> nnx.State:

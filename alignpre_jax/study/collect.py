@@ -6,7 +6,7 @@ from etils import epath
 
 from alignpre_jax.evals import TextScore, load_suite, read_results
 from alignpre_jax.foundation import UserError, read_json, read_jsonl, write_bytes
-from alignpre_jax.study.graph import StageRun, final_run, jobs, stage_runs
+from alignpre_jax.study.graph import StageRun, final_run, jobs, run_path, stage_runs
 from alignpre_jax.study.plans import stage_ledger
 from alignpre_jax.study.report import StageTime, StudyRecords
 from alignpre_jax.study.runner import RESULTS, TAX, is_done
@@ -40,7 +40,7 @@ def collect(space: Workspace) -> StudyRecords:
         },
         texts={arm: {seed: _texts(space, run) for seed, run in by_seed.items()} for arm, by_seed in finals.items()},
         ledgers={
-            arm: {run.stage: stage_ledger(space, run) for run in _path(runs, by_seed[config.seeds[0]])}
+            arm: {run.stage: stage_ledger(space, run) for run in run_path(runs, by_seed[config.seeds[0]])}
             for arm, by_seed in finals.items()
         },
         times=[_time(space, run) for run in runs.values()],
@@ -55,14 +55,6 @@ def write_metrics(space: Workspace) -> epath.Path:
     parts = [(space.run_dir(name) / METRICS).read_text() for name in stage_runs(space.config)]
     write_bytes(path, "".join(parts).encode())
     return path
-
-
-def _path(runs: dict[str, StageRun], last: StageRun) -> list[StageRun]:
-    """The runs from the first stage to `last`."""
-    found = [last]
-    while found[0].parent:
-        found.insert(0, runs[found[0].parent])
-    return found
 
 
 def _texts(space: Workspace, run: StageRun) -> list[TextScore]:

@@ -95,6 +95,14 @@ def final_run(config: StudyConfig, runs: dict[str, StageRun], arm: str, seed: in
     return next(run for run in runs.values() if run.seed == seed and arm in run.arms and run.stage == last)
 
 
+def run_path(runs: dict[str, StageRun], last: StageRun) -> list[StageRun]:
+    """The runs from the first stage to `last`."""
+    found = [last]
+    while found[0].parent:
+        found.insert(0, runs[found[0].parent])
+    return found
+
+
 def jobs(config: StudyConfig) -> dict[str, Job]:
     """The study's jobs by name: prepare, then a train job per run, then an eval job per final run."""
     runs = stage_runs(config)

@@ -10,7 +10,7 @@ import pytest
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import DecoderConfig, bind
-from alignpre_jax.model.hf_names import from_hf, to_hf
+from alignpre_jax.model.hf.names import from_hf, to_hf
 from alignpre_jax.objectives import ObjectiveConfig, get_objective
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"

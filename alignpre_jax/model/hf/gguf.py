@@ -1,0 +1,198 @@
+"""A GGUF file: the Llama and Qwen3 architectures, dequantised tensor by tensor, and its tokenizer.
+
+GGUF stores Llama's queries and keys with the two halves of every rotated pair side by side; here, as in a Hugging
+Face folder, the halves are apart. Names and layout: the specification at github.com/ggml-org/ggml, docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignpre_jax.foundation import PathLike, UserError
+from alignpre_jax.model.hf.config import Architecture, read_config
+
+_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output.weight": "lm_head.weight",
+    "output_norm.weight": "model.norm.weight",
+}
+_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# How text is cut before merging, by the name that GGUF gives it: patterns of the models' own tokenizer files.
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLITS = {
+    "llama-bpe": _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _REST,
+    "qwen2": _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _REST,
+}
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+class GGUF:
+    """The weights of a GGUF file (a `Weights`), with F32, F16, BF16 or quantised tensors.
+
+    Raises:
+      UserError: the file is damaged, or holds an architecture that is not supported.
+    """
+
+    def __init__(self, path: PathLike):
+        self.path = Path(path)
+        self._reader = _open(self.path)
+        self._fields = self._reader.fields
+        arch = self._value("general.architecture")
+        if arch not in ("llama", "qwen3"):
+            raise UserError(
+                f"GGUF architecture {arch!r} is not supported", where=str(path), fix="supported: llama, qwen3"
+            )
+        self._interleaved = arch == "llama"
+        with _reading(self.path):
+            self._tensors = {_their_name(tensor.name): tensor for tensor in self._reader.tensors}
+            self.shapes = {name: tuple(int(n) for n in tensor.shape[::-1]) for name, tensor in self._tensors.items()}
+        self.architecture: Architecture = read_config(self._config(arch), where=str(path))
+
+    def tensor(self, name: str) -> np.ndarray:
+        """One tensor, dequantised to float32, in Hugging Face's layout."""
+        import gguf
+
+        stored = self._tensors[name]
+        with _reading(self.path):
+            values = gguf.quants.dequantize(stored.data, stored.tensor_type).reshape(self.shapes[name])
+        if self._interleaved and name.endswith(("q_proj.weight", "k_proj.weight")):
+            half = self.architecture.config.head_dim // 2
+            return values.reshape(-1, half, 2, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+        return values
+
+    def file_of(self, name: str) -> str:
+        """The file itself."""
+        del name
+        return str(self.path)
+
+    def extra_is_harmless(self, name: str) -> bool:
+        """The factors of Llama 3's rotary embeddings are not read, so they must not be there."""
+        del name
+        return False
+
+    def tokenizer(self) -> bytes:
+        """A `tokenizer.json` that cuts text as this file's tokenizer does."""
+        import tokenizers
+        from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+
+        kind, cut = self._value("tokenizer.ggml.model"), self._value("tokenizer.ggml.pre", "gpt-2")
+        byte_level: Any = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if kind != "gpt2" or cut not in ("gpt-2", "smollm", *_SPLITS):
+            raise UserError(
+                f"a GGUF tokenizer of kind {kind!r}, cut {cut!r}, cannot be converted",
+                where=str(self.path),
+                fix="give the model's tokenizer.json beside it: --tokenizer=FILE",
+            )
+        if cut == "smollm":
+            byte_level = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+        elif cut in _SPLITS:
+            pieces = pre_tokenizers.Split(Regex(_SPLITS[cut]), behavior="isolated")
+            byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            byte_level = pre_tokenizers.Sequence([pieces, byte_level])
+        tokens = self._value("tokenizer.ggml.tokens")
+        merges = [tuple(merge.split(" ")) for merge in self._value("tokenizer.ggml.merges")]
+        with _reading(self.path):
+            inner = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+            kinds = self._value("tokenizer.ggml.token_type", [])
+            special = [t for t, kind in zip(tokens, kinds, strict=bool(kinds)) if kind in (_CONTROL, _USER_DEFINED)]
+        inner.pre_tokenizer, inner.decoder = byte_level, decoders.ByteLevel()
+        inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+        return inner.to_str(pretty=True).encode()
+
+    def chat_template(self) -> str:
+        """The file's chat template (jinja2 source), or ""."""
+        return self._value("tokenizer.chat_template", "")
+
+    def _config(self, arch: str) -> dict[str, Any]:
+        """What a Hugging Face config.json would say."""
+
+        def value(key: str, default: Any = None) -> Any:
+            return self._value(f"{arch}.{key}", default)
+
+        heads, width = value("attention.head_count"), value("embedding_length")
+        if value("rope.scaling.type", "none") not in ("none", "linear") or "rope_freqs.weight" in self._tensors:
+            fix = "take the model's safetensors"
+            raise UserError("stretched rotary embeddings are not read from GGUF", where=str(self.path), fix=fix)
+        scaling = {"rope_type": "linear", "factor": value("rope.scaling.factor", 1.0)}
+        return {
+            "model_type": arch,
+            "vocab_size": self.shapes.get("model.embed_tokens.weight", (0,))[0],
+            "num_hidden_layers": value("block_count"),
+            "hidden_size": width,
+            "num_attention_heads": heads,
+            "num_key_value_heads": value("attention.head_count_kv", heads),
+            "head_dim": value("attention.key_length", width // heads),
+            "intermediate_size": value("feed_forward_length"),
+            "max_position_embeddings": value("context_length"),
+            "rms_norm_eps": value("attention.layer_norm_rms_epsilon"),
+            "rope_theta": value("rope.freq_base", 10_000.0),
+            "rope_scaling": scaling if value("rope.scaling.type", "none") == "linear" else {},
+            "tie_word_embeddings": "lm_head.weight" not in self.shapes,
+        }
+
+    def _value(self, key: str, default: Any = None) -> Any:
+        if key not in self._fields:
+            if default is None:
+                raise UserError(f"no key {key!r}", where=str(self.path), fix="fetch the file again")
+            return default
+        with _reading(self.path):
+            found = self._fields[key].contents()
+        return float(f"{found:.7g}") if isinstance(found, float) else found  # stored as float32: 1e-05, not 9.99..e-06
+
+
+def _their_name(name: str) -> str:
+    if name in _NAMES:
+        return _NAMES[name]
+    if (block := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)) and block[2] in _BLOCK:
+        return f"model.layers.{block[1]}.{_BLOCK[block[2]]}.weight"
+    return name
+
+
+def _open(path: Path) -> Any:
+    try:
+        import gguf
+    except ImportError:
+        fix = "pip install 'alignpre_jax[hf]'"
+        raise UserError("the package gguf is needed for GGUF files", where=str(path), fix=fix) from None
+    with _reading(path):
+        return gguf.GGUFReader(path)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError("the file is missing", where=str(path), fix="give the path of a .gguf file") from None
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, OSError) as error:
+        raise UserError(f"the file is damaged: {error}", where=str(path), fix="fetch the file again") from None
+
+
+def is_gguf(path: PathLike) -> bool:
+    """Whether the path names a GGUF file."""
+    return Path(path).suffix == ".gguf"
+
+
+def chat_settings(template: str) -> bytes:
+    """A tokenizer_config.json that carries a chat template."""
+    return (json.dumps({"chat_template": template}, indent=2) + "\n").encode()

@@ -1,0 +1,88 @@
+"""Importing: from somebody's model on disk to parameters on a mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from flax import nnx
+from jax.sharding import Mesh
+
+from alignpre_jax.foundation import PathLike, Report, UserError, silent
+from alignpre_jax.model.config import DecoderConfig
+from alignpre_jax.model.hf.config import Architecture
+from alignpre_jax.model.hf.folder import CONFIG, Folder
+from alignpre_jax.model.hf.gguf import GGUF, chat_settings, is_gguf
+from alignpre_jax.model.hf.weights import Weights, place_on
+
+TOKENIZER = "tokenizer.json"
+# What else a folder says about its tokenizer; kept beside an imported model and given back at export.
+COMPANIONS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A model from elsewhere.
+
+    Attributes:
+      params: float32, laid out over the mesh.
+      config: its shape.
+      architecture: what its files said.
+      files: its tokenizer's files by name, `tokenizer.json` among them where there is one.
+    """
+
+    params: nnx.State
+    config: DecoderConfig
+    architecture: Architecture
+    files: dict[str, bytes]
+
+
+def is_model(path: PathLike) -> bool:
+    """Whether `path` is a Hugging Face model folder or a GGUF file."""
+    return is_gguf(path) or (Path(path) / CONFIG).exists()
+
+
+def open_weights(path: PathLike) -> Weights:
+    """The weights of a Hugging Face folder or a GGUF file; reads headers only.
+
+    Raises:
+      UserError: it is neither, or is damaged.
+    """
+    if not Path(path).exists():
+        raise UserError("there is nothing here", where=str(path), fix="give a model's folder or a .gguf file")
+    return GGUF(path) if is_gguf(path) else Folder(path)
+
+
+def import_model(path: PathLike, mesh: Mesh, report: Report = silent, **changes: object) -> Imported:
+    """Reads a model of another program, tensor by tensor, straight onto the devices of `mesh`.
+
+    Args:
+      path: a Hugging Face folder (config.json, safetensors) or a .gguf file.
+      mesh: see `make_mesh`; parameters are laid out as in training.
+      report: told the number of tensors.
+      changes: fields of `DecoderConfig` that do not change what is stored: dtype, remat, max_length, ...
+
+    Raises:
+      UserError: the model is not supported, or its files are missing, damaged or contradict each other.
+    """
+    weights = open_weights(path)
+    weights.architecture = dataclasses.replace(
+        weights.architecture, config=dataclasses.replace(weights.architecture.config, **changes)
+    )
+    params = place_on(mesh, weights, report)
+    return Imported(params, weights.architecture.config, weights.architecture, _tokenizer_files(path, weights))
+
+
+def _tokenizer_files(path: PathLike, weights: Weights) -> dict[str, bytes]:
+    if isinstance(weights, GGUF):
+        template = weights.chat_template()
+        files = {TOKENIZER: weights.tokenizer()}
+        return files | ({"tokenizer_config.json": chat_settings(template)} if template else {})
+    there = [name for name in (TOKENIZER, *COMPANIONS) if (Path(path) / name).is_file()]
+    return {name: (Path(path) / name).read_bytes() for name in there}

@@ -1,0 +1,127 @@
+"""Exporting: a Hugging Face model folder that transformers, lm-eval and vLLM load as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from flax import nnx
+
+from alignpre_jax.foundation import Event, PathLike, Report, UserError, disk_errors, silent, write_bytes
+from alignpre_jax.model.config import DecoderConfig
+from alignpre_jax.model.hf.config import DTYPES, Dtype, family_of, write_config
+from alignpre_jax.model.hf.folder import CONFIG, INDEX, SINGLE
+from alignpre_jax.model.hf.names import Place, fuse, places, to_theirs
+
+SHARD_BYTES = 4_000_000_000
+_NUMPY = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+
+
+def export_model(
+    folder: PathLike,
+    params: nnx.State,
+    config: DecoderConfig,
+    files: Mapping[str, bytes],
+    *,
+    eot: str,
+    eot_id: int,
+    dtype: Dtype = "float32",
+    shard_bytes: int = SHARD_BYTES,
+    report: Report = silent,
+) -> None:
+    """Writes config, safetensors (with an index where there are several), tokenizer and generation config.
+
+    Args:
+      folder: made if missing; must not hold a model already.
+      params: as in training, on one host.
+      config: of the decoder.
+      files: the tokenizer's files and what else belongs in the folder (the model card), by name.
+      eot: the token that precedes a document.
+      eot_id: its id.
+      dtype: of the tensors; float32 loses nothing.
+      shard_bytes: the most that one safetensors file holds, and about what the host needs room for.
+      report: told the number of tensors.
+
+    Raises:
+      UserError: no Hugging Face family computes this decoder, or the folder holds a model.
+    """
+    from safetensors.numpy import save_file
+
+    if dtype not in DTYPES:
+        raise UserError(f"{dtype!r} is no dtype of tensors", where="dtype", fix=f"one of {', '.join(DTYPES)}")
+    family, root = family_of(config), Path(folder)
+    if (root / CONFIG).exists():
+        raise UserError("there already is a model in this folder", where=str(root), fix="give another folder")
+    groups = _shards(config, family, np.dtype(_NUMPY[dtype]).itemsize, shard_bytes)
+    flat = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(params)}
+    index: dict[str, str] = {}
+    done, total = 0, sum(map(len, groups))
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for number, group in enumerate(groups, 1):
+            file = SINGLE if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+            tensors = {}
+            for name, own in group.items():
+                tensors[name] = np.ascontiguousarray(_tensor(config, flat, own).astype(_NUMPY[dtype]))
+                index[name] = file
+                done += 1
+                report(Event("export", done, total))
+            save_file(tensors, root / file, metadata={"format": "pt"})
+    if len(groups) > 1:
+        size = config_bytes(config, dtype)
+        write_bytes(root / INDEX, _json({"metadata": {"total_size": size}, "weight_map": index}))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": eot,
+        "eos_token": eot,
+        "model_max_length": config.max_length,
+        "clean_up_tokenization_spaces": False,
+    }
+    generation = {"bos_token_id": eot_id, "eos_token_id": eot_id}
+    defaults = {"tokenizer_config.json": _json(settings), "generation_config.json": _json(generation)}
+    for name, data in (defaults | dict(files)).items():
+        write_bytes(root / name, data)
+    write_bytes(root / CONFIG, _json(write_config(config, family, dtype, eot_id)))  # last: now it is a model
+
+
+def config_bytes(config: DecoderConfig, dtype: Dtype) -> int:
+    """Bytes of all tensors of an exported model."""
+    padding = (config.padded_vocab - config.vocab_size) * config.width * (1 if config.tied_embeddings else 2)
+    return (config.num_params() - padding) * np.dtype(_NUMPY[dtype]).itemsize
+
+
+def _shards(config: DecoderConfig, family: str, itemsize: int, shard_bytes: int) -> list[dict[str, list[Place]]]:
+    """Hugging Face tensors, each with the leaves of ours that it is made of, in files of at most `shard_bytes`."""
+    by_name: dict[str, list[Place]] = {}
+    for place in places(config, family):
+        by_name.setdefault(place.name, []).append(place)
+    groups: list[dict[str, list[Place]]] = []
+    room = 0
+    for name, own in _in_order(by_name):
+        size = int(np.prod(own[0].theirs)) * itemsize
+        if not groups or size > room:
+            groups.append({})
+            room = shard_bytes
+        groups[-1][name] = own
+        room -= size
+    return groups
+
+
+def _in_order(by_name: Mapping[str, list[Place]]) -> Iterator[tuple[str, list[Place]]]:
+    """The tables first, then layer after layer, so that a reader of one layer opens one file."""
+    layer = {name: -1 if own[0].layer is None else own[0].layer for name, own in by_name.items()}
+    return iter(sorted(by_name.items(), key=lambda item: layer[item[0]]))
+
+
+def _tensor(config: DecoderConfig, flat: Mapping[str, Any], own: list[Place]) -> np.ndarray:
+    leaves = [flat[place.path] if place.layer is None else flat[place.path][place.layer] for place in own]
+    thirds = [to_theirs(config, place, np.asarray(leaf)) for place, leaf in zip(own, leaves, strict=True)]
+    return thirds[0] if len(thirds) == 1 else fuse(config, thirds)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

@@ -1,0 +1,98 @@
+"""What a model file offers, whatever its format: its architecture, and its tensors one at a time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from alignpre_jax.foundation import Event, Report, UserError, silent
+from alignpre_jax.model.hf.config import Architecture
+from alignpre_jax.model.hf.names import Place, check_shape, places, to_ours
+from alignpre_jax.model.parameters import parameters
+from alignpre_jax.model.sharding import nest, shardings_by_path
+
+
+class Weights(Protocol):
+    """A model on disk, its tensors under their Hugging Face names and in Hugging Face's layout."""
+
+    architecture: Architecture
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def tensor(self, name: str) -> np.ndarray:
+        """One tensor, read from disk; any float dtype."""
+        ...
+
+    def file_of(self, name: str) -> str:
+        """The file that holds a tensor, for messages."""
+        ...
+
+    def extra_is_harmless(self, name: str) -> bool:
+        """Whether a tensor that the model does not need may be there all the same."""
+        ...
+
+
+def check_tensors(weights: Weights) -> list[Place]:
+    """Where each parameter is; everything is checked from the files' headers, before anything is read.
+
+    Raises:
+      UserError: naming file and tensor: one is missing, one too many, or one has another shape than the config says.
+    """
+    found = places(weights.architecture.config, weights.architecture.family)
+    for place in found:
+        if place.name not in weights.shapes:
+            raise UserError(
+                f"tensor {place.name} is missing", where=weights.file_of(place.name), fix="fetch the whole model again"
+            )
+        check_shape(place, weights.shapes[place.name], where=weights.file_of(place.name))
+    needed = {place.name for place in found}
+    for name in weights.shapes:
+        if name not in needed and not weights.extra_is_harmless(name):
+            raise UserError(
+                f"tensor {name} has no place in the model that the config describes",
+                where=weights.file_of(name),
+                fix="give the config and the tensors of one and the same model",
+            )
+    return found
+
+
+def place_on(mesh: Mesh, weights: Weights, report: Report = silent) -> nnx.State:
+    """The parameters (float32), each laid out over `mesh` as it is stored while training.
+
+    Tensors are read one at a time, so that the host needs room for the largest one beside what its own devices hold.
+    All hosts of a mesh call this alike.
+    """
+    config, every = weights.architecture.config, check_tensors(weights)
+    table, stored = parameters(config), shardings_by_path(config, mesh)
+    made: dict[str, Any] = {}
+    for number, place in enumerate(every):
+        leaf, sharding = to_ours(config, place, weights.tensor(place.name)), stored[place.path]
+        if place.layer is None:
+            made[place.path] = _put(leaf, sharding)
+        else:
+            if place.layer == 0:
+                made[place.path] = _empty(table[place.path].shape, sharding)
+            own = NamedSharding(mesh, P(*sharding.spec[1:]))
+            made[place.path] = _fill(made[place.path], _put(leaf, own), np.int32(place.layer))
+        report(Event("import", number + 1, len(every)))
+    return nest(made)
+
+
+def _put(leaf: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+
+def _empty(shape: tuple[int, ...], sharding: NamedSharding) -> jax.Array:
+    return jax.jit(functools.partial(jnp.zeros, shape, jnp.float32), out_shardings=sharding)()
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _fill(stack: jax.Array, leaf: jax.Array, layer: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(stack, leaf, layer, 0)

@@ -1,0 +1,81 @@
+"""Writes tiny Hugging Face model folders and what transformers computes with them, for the tests of import and export.
+
+Needs torch (CPU) and transformers; the tests only read the files:
+
+    python tools/make_hf_goldens.py tests/model/goldens/hf
+
+Each VARIANT/ is what `save_pretrained` wrote (config.json, safetensors in one file or several), with random float32 or
+bfloat16 weights, and expected.npz: int32 tokens [2, 24] and the float32 logits.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers as t
+
+COMMON = {
+    "vocab_size": 37,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 20,
+    "max_position_embeddings": 32,
+    "pad_token_id": None,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+NEOX = COMMON | {"num_attention_heads": 2}
+LLAMA = COMMON | {"num_key_value_heads": 2, "head_dim": 4}
+STRETCHED = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_theta": 10000.0,
+}
+
+
+def variants() -> dict[str, t.PreTrainedModel]:
+    """Tiny models of all families, in the shapes that their checkpoints come in."""
+    qwen3 = t.Qwen3Config(**COMMON, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)
+    linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    return {
+        "neox": t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**NEOX)),
+        "neox_sequential": t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**NEOX, use_parallel_residual=False)),
+        "llama": t.LlamaForCausalLM(t.LlamaConfig(**LLAMA)),
+        "llama_tied": t.LlamaForCausalLM(t.LlamaConfig(**LLAMA, tie_word_embeddings=True)),
+        "llama_stretched": t.LlamaForCausalLM(t.LlamaConfig(**LLAMA, rope_parameters=STRETCHED)),
+        "llama_linear": t.LlamaForCausalLM(t.LlamaConfig(**LLAMA, rope_parameters=linear)),
+        "llama_bfloat16": t.LlamaForCausalLM(t.LlamaConfig(**LLAMA)).bfloat16(),
+        "llama_sharded": t.LlamaForCausalLM(t.LlamaConfig(**LLAMA)),
+        "qwen3": t.Qwen3ForCausalLM(qwen3),
+        "olmo2": t.Olmo2ForCausalLM(t.Olmo2Config(**COMMON, num_key_value_heads=2)),
+    }
+
+
+def main(folder: str) -> None:
+    """Writes all variants into FOLDER."""
+    for name, model in variants().items():
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for path, weight in model.named_parameters():
+                noise = 0.3 * torch.randn(weight.shape, generator=generator)
+                weight.copy_(1 + noise if weight.ndim == 1 and not path.endswith("bias") else noise)
+        place = Path(folder) / name
+        model.save_pretrained(place, max_shard_size="6KB" if name == "llama_sharded" else "1GB")
+        tokens = torch.randint(0, COMMON["vocab_size"], (2, 24), generator=generator)
+        with torch.no_grad():
+            logits = type(model).from_pretrained(place, dtype=torch.float32).eval()(input_ids=tokens).logits
+        np.savez_compressed(place / "expected.npz", tokens=tokens.numpy().astype(np.int32), logits=logits.numpy())
+        print(name, sum(file.stat().st_size for file in place.iterdir()), "bytes")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
