@@ -29,6 +29,12 @@ setup(
         "ml-collections>=1.1",
         "absl-py>=2.3",
         "tokenizers>=0.22",
+        "sentencepiece>=0.2.1",
+        "safetensors>=0.6",
+        "ahocorasick_rs>=1.0.3",
+        "pyarrow>=21",
+        "zstandard>=0.25",
+        "py3langid>=0.3",
         "etils[epath]>=1.13",
         "scipy>=1.14",
         "rich>=14",
@@ -38,13 +44,18 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],  # also plans for a TPU on a machine without one
         "gpu": ["jax[cuda13]"],
-        "hf": ["transformers", "safetensors", "datasets"],
+        "hf": ["transformers", "datasets", "gguf"],
+        "classifier": ["scikit-learn>=1.7"],  # to train a detector; using one needs nothing more
+        "synthesis": ["httpx2"],
         "evals": ["lm-eval", "inspect-ai"],
         "beam": ["apache-beam"],
         "seqio": ["seqio"],
         "launch": ["xmanager"],
         "wandb": ["wandb"],
-        "dev": ["jax[tpu]", "pytest>=8", "hypothesis>=6", "ruff>=0.14", "mypy>=1.18", "types-setuptools"],
+        "dev": [
+            *("jax[tpu]", "pytest>=8", "hypothesis>=6", "ruff>=0.14", "mypy>=1.18", "types-setuptools"),
+            *("gguf", "scikit-learn>=1.7", "httpx2"),  # of other extras, for their tests
+        ],
     },
     entry_points={"console_scripts": ["alignpre = alignpre_jax.cli:main"]},
 )

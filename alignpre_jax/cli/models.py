@@ -1,28 +1,24 @@
-"""Verbs about a checkpoint: sample."""
+"""Verbs about a model: sample, import, export."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.verb import ARM, SEED, WORKDIR, Flag, Verb
-from alignpre_jax.foundation import UserError
+from alignpre_jax.foundation import PathLike, UserError
+from alignpre_jax.terminal import Terminal
+
+if TYPE_CHECKING:
+    from alignpre_jax.study import Workspace
 
 BAR = "-" * 8
 
 
 def _sample(given: Any) -> None:
     from alignpre_jax.sampling import Engine, Greedy, TopP
-    from alignpre_jax.study import final_run, reopen_workspace, stage_runs
 
-    path = given.checkpoint
-    if not path:
-        if not (given.workdir and given.arm):
-            raise UserError(
-                "which checkpoint?", where="alignpre sample", fix="give --checkpoint=DIR, or --workdir=DIR --arm=NAME"
-            )
-        space = reopen_workspace(given.workdir)
-        seed = space.config.seeds[0] if given.seed is None else given.seed
-        path = space.run_dir(final_run(space.config, stage_runs(space.config), given.arm, seed).name)
+    path, _ = _checkpoint(given, "sample")
     engine = Engine.from_checkpoint(path)
     strategy = Greedy() if given.temperature == 0 else TopP(given.top_p, given.temperature)
     prompts = [given.prompt] * given.samples
@@ -32,6 +28,55 @@ def _sample(given: Any) -> None:
         print(f"{BAR} {path}  sample {number} of {given.samples}\n{given.prompt}{text}")
 
 
+def _import(given: Any, source: str = "") -> None:
+    from alignpre_jax.training.imported import import_run
+
+    if not (source and given.to):
+        raise UserError("from where, and where to?", where="alignpre import", fix=f"e.g. {VERBS['import'].example}")
+    with Terminal() as report:
+        model = import_run(source, given.to, tokenizer=given.tokenizer, report=report)
+    print(f"{given.to}: {model.architecture.family}, {model.config.num_params():,} parameters")
+
+
+def _export(given: Any) -> None:
+    from alignpre_jax.study import model_card
+    from alignpre_jax.training.imported import export_run
+
+    if not given.to:
+        raise UserError("where to?", where="alignpre export", fix="add --to=FOLDER")
+    path, arm = _checkpoint(given, "export")
+    with Terminal() as report:
+        card = model_card(arm.space, arm.name, arm.seed) if arm else ""
+        company = arm.space.imported if arm and arm.space.config.init_from else ""
+        export_run(path, given.to, step=given.step, dtype=given.dtype, card=card, company=company, report=report)
+    print(f"{given.to}: transformers.AutoModelForCausalLM.from_pretrained({given.to!r})")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arm:
+    space: Workspace
+    name: str
+    seed: int
+
+
+def _checkpoint(given: Any, verb: str) -> tuple[PathLike, _Arm | None]:
+    """The folder that --checkpoint names, or that of the arm of a study."""
+    from alignpre_jax.study import final_run, reopen_workspace, stage_runs
+
+    if given.checkpoint:
+        return given.checkpoint, None
+    if not (given.workdir and given.arm):
+        raise UserError(
+            "which checkpoint?", where=f"alignpre {verb}", fix="give --checkpoint=DIR, or --workdir=DIR --arm=NAME"
+        )
+    space = reopen_workspace(given.workdir)
+    seed = space.config.seeds[0] if given.seed is None else given.seed
+    run = final_run(space.config, stage_runs(space.config), given.arm, seed)
+    return space.run_dir(run.name), _Arm(space, given.arm, seed)
+
+
+CHECKPOINT = Flag("checkpoint", "", "a run's folder")
+TO = Flag("to", "", "the folder to write")
 VERBS = {
     "sample": Verb(
         "continues a prompt from a checkpoint",
@@ -40,7 +85,7 @@ VERBS = {
             WORKDIR,
             ARM,
             SEED,
-            Flag("checkpoint", "", "a run's folder"),
+            CHECKPOINT,
             Flag("prompt", "", "text to go on from"),
             Flag("samples", 1, "how many continuations", lower=1),
             Flag("tokens", 80, "at most so many new tokens", lower=1),
@@ -49,6 +94,25 @@ VERBS = {
             Flag("sample_seed", 0, "seed of the samples"),
         ),
         _sample,
+        takes_config=False,
+    ),
+    "import": Verb(
+        "makes a checkpoint of a Hugging Face folder or a .gguf file",
+        "alignpre import models/SmolLM2-135M --to=runs/smollm2",
+        (TO, Flag("tokenizer", "", "tokenizer.json or .model, where the model has none that can be read")),
+        _import,
+        arguments="MODEL",
+        takes_config=False,
+    ),
+    "export": Verb(
+        "writes a checkpoint as a Hugging Face folder, with a model card",
+        "alignpre export --workdir=runs/small_world --arm=aligned --to=models/aligned",
+        (
+            *(WORKDIR, ARM, SEED, CHECKPOINT, TO),
+            Flag("step", None, "which checkpoint; the newest by default", kind=int),
+            Flag("dtype", "", "float32, bfloat16 or float16; by default as imported, else float32"),
+        ),
+        _export,
         takes_config=False,
     ),
 }

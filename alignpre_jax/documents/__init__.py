@@ -1,26 +1,66 @@
 """Documents: read, harvested from installed packages or composed; AI discourse detected; duplicates removed."""
 
-from alignpre_jax.documents.detect import Hit, Hits, assign_strata, discourse_hits, term_lists
+from alignpre_jax.documents.detect import assign_strata
+from alignpre_jax.documents.discourse import Excerpt, Hit, Hits, Rule, discourse_hits, excerpts, scan, term_lists
 from alignpre_jax.documents.document import Document
+from alignpre_jax.documents.duplicates import deduplicate
 from alignpre_jax.documents.harvest import harvest_packages
 from alignpre_jax.documents.quarantine import Case, Quarantine
-from alignpre_jax.documents.readers import deduplicate, read_inputs
+from alignpre_jax.documents.readers import (
+    InputFile,
+    ReadConfig,
+    RecordKeys,
+    drop_taken_ids,
+    list_files,
+    read_file,
+    read_inputs,
+)
+from alignpre_jax.documents.synthesis import (
+    ComposerGenerator,
+    EndpointConfig,
+    EndpointGenerator,
+    SamplerGenerator,
+    Situation,
+    SynthesisConfig,
+    SynthesisReport,
+    read_situations,
+    synthesize,
+)
 from alignpre_jax.documents.world import Item, WorldConfig, compose_documents, compose_items
 
 __all__ = [
     "Case",
+    "ComposerGenerator",
     "Document",
+    "EndpointConfig",
+    "EndpointGenerator",
+    "Excerpt",
     "Hit",
     "Hits",
+    "InputFile",
     "Item",
     "Quarantine",
+    "ReadConfig",
+    "RecordKeys",
+    "Rule",
+    "SamplerGenerator",
+    "Situation",
+    "SynthesisConfig",
+    "SynthesisReport",
     "WorldConfig",
     "assign_strata",
     "compose_documents",
     "compose_items",
     "deduplicate",
     "discourse_hits",
+    "drop_taken_ids",
+    "excerpts",
     "harvest_packages",
+    "list_files",
+    "read_file",
     "read_inputs",
+    "read_situations",
+    "scan",
+    "synthesize",
     "term_lists",
 ]

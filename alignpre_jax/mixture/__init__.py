@@ -3,15 +3,17 @@
 from alignpre_jax.mixture.base import BasePlan
 from alignpre_jax.mixture.compare import Differences, differences, where
 from alignpre_jax.mixture.fingerprint import fingerprint, fingerprint_on_device
-from alignpre_jax.mixture.ledger import Ledger, ledger, render
+from alignpre_jax.mixture.inspection import batch_at, diff, show, where_document
+from alignpre_jax.mixture.ledger import Counted, Ledger, check, ledger, render
 from alignpre_jax.mixture.loader import Batch, load_batches
 from alignpre_jax.mixture.overlays import Overlay, Remove, Replace
 from alignpre_jax.mixture.plan import Lookup, Plan
-from alignpre_jax.mixture.shares import parse_shares
+from alignpre_jax.mixture.shares import Shares, parse_schedule, parse_shares
 
 __all__ = [
     "BasePlan",
     "Batch",
+    "Counted",
     "Differences",
     "Ledger",
     "Lookup",
@@ -19,12 +21,19 @@ __all__ = [
     "Plan",
     "Remove",
     "Replace",
+    "Shares",
+    "batch_at",
+    "check",
+    "diff",
     "differences",
     "fingerprint",
     "fingerprint_on_device",
     "ledger",
     "load_batches",
+    "parse_schedule",
     "parse_shares",
     "render",
+    "show",
     "where",
+    "where_document",
 ]

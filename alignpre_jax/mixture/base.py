@@ -1,11 +1,11 @@
 """The base plan: which store each slot of a stage draws from, and that store's how-many-th row.
 
-A stage of N slots is cut into K blocks of nearly equal size. At every block boundary the number
-of rows drawn from each store so far is the largest-remainder rounding of its exact ideal, so it is
-off by less than one row, and what a block lacks the next one carries. Blocks are long enough for
-every ideal to grow by two rows, hence every store gets at least one row in every block. Inside a
-block a seeded bijection spreads the stores. All of it is closed form: nothing is stored, nothing
-is replayed.
+A stage of N slots is cut into blocks of nearly equal size (where the shares follow a schedule: each
+of its windows is). At every block boundary the number of rows drawn from each store so far is its
+exact ideal, rounded by largest remainder, so it is off by less than one row, and what a block lacks
+the next one carries. Blocks are long enough for every ideal to grow by two rows, hence every store
+with a share gets at least one row in every block. Inside a block a seeded bijection spreads the
+stores. All of it is closed form: nothing is stored, nothing is replayed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ import functools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.mixture.permutation import MAX_SIZE, derive_key, mix, permute, unpermute
-from alignpre_jax.mixture.shares import apportion, decimal, parse_shares
+from alignpre_jax.mixture.quotas import Quotas
+from alignpre_jax.mixture.shares import Shares, parse_shares
 
 MAX_SLOTS = 1 << 40
-MAX_BLOCKS = 1 << 22  # MAX_BLOCKS * MAX_SLOTS fits an int64
-MIN_BLOCK = 64  # shorter blocks would spread their sources over too few orders
+
+
+class _Segments(NamedTuple):
+    """The windows of the shares' schedule: int64[segments], and for `block` one more."""
+
+    start: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    blocks: NDArray[np.int64]  # how many it is cut into
+    block: NDArray[np.int64]  # the number of its first, and of all at the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +42,12 @@ class BasePlan:
     """The training order that all arms of a study share.
 
     Attributes:
-      shares: share of the slots per store (see `parse_shares`); the order of the stores does not matter.
+      shares: share of the slots per store, or a schedule of them (see `parse_shares`); their order does not matter.
       rows: number of rows each store has. May name more stores than `shares`.
       slots: length of the stage: steps x global batch rows.
       seed: chooses the order.
       max_epochs: how often a store may be gone through; more raises `UserError`.
+      epoch_order: "fresh" shuffles a store's rows anew for every epoch, "same" repeats the first epoch's order.
     """
 
     shares: Mapping[str, Fraction]
@@ -45,49 +55,69 @@ class BasePlan:
     slots: int
     seed: int
     max_epochs: float = 1.0
+    epoch_order: Literal["fresh", "same"] = "fresh"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shares", parse_shares(self.shares, known=self.rows))
+        if self.epoch_order not in ("fresh", "same"):
+            what = f"{self.epoch_order!r} is no order of epochs"
+            raise UserError(what, where="epoch_order", fix="write fresh or same")
         if not 0 < self.slots < MAX_SLOTS:
             raise UserError(f"{self.slots} slots", where="slots", fix=f"a stage has 1 to {MAX_SLOTS - 1} slots")
-        for source, count in self.counts.items():
+        for source in self.sources:
             require_rows(source, self.rows, where=f"shares.{source}")
-            if count == 0:
-                what = f"{source!r} has a share of {decimal(self.shares[source])} but gets none of {self.slots} slots"
-                raise UserError(what, where=f"shares.{source}", fix="raise its share, lengthen the stage or drop it")
+        self._quotas.require_rows()
+        for source, count in self.counts.items():
             require_epochs(source, self.rows[source], count, self.max_epochs, where=f"shares.{source}")
+
+    @functools.cached_property
+    def schedule(self) -> Shares:
+        """The shares, parsed."""
+        return parse_shares(self.shares)
 
     @functools.cached_property
     def sources(self) -> tuple[str, ...]:
         """The stores with a share above zero, sorted: `uses` numbers them in this order."""
-        return tuple(sorted(name for name, share in self.shares.items() if share))
+        return tuple(sorted(name for name, share in self.schedule.items() if share))
 
     @functools.cached_property
     def counts(self) -> dict[str, int]:
         """Rows each source gives in the whole stage."""
-        counts = apportion(self._weights, np.array([self.slots]))[:, 0]
-        return dict(zip(self.sources, counts.tolist(), strict=True))
+        return dict(zip(self.sources, self.realised(np.array([self.slots]))[:, 0].tolist(), strict=True))
+
+    @functools.cached_property
+    def asked(self) -> dict[str, Fraction]:
+        """The exact number of rows asked for of each source: its share, added up over the slots."""
+        return dict(zip(self.sources, self._quotas.ideals, strict=True))
 
     @functools.cached_property
     def blocks(self) -> int:
         """The number of blocks."""
-        smallest = min(self.shares[source] for source in self.sources)
-        return max(1, min(MAX_BLOCKS, self.slots // max(MIN_BLOCK, math.ceil(2 / smallest))))
+        return int(self._segments.block[-1])
 
     def boundaries(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """First slot of each of the blocks `numbers` (0 to `blocks`; the last is the end of the stage)."""
-        return np.asarray(numbers, np.int64) * self.slots // self.blocks
+        numbers = np.asarray(numbers, np.int64)
+        start, slots, blocks, block = self._segments
+        if len(slots) == 1:
+            return numbers * self.slots // self.blocks
+        at = np.minimum(np.searchsorted(block, numbers, "right"), len(slots)) - 1
+        return start[at] + (numbers - block[at]) * slots[at] // blocks[at]
 
     def realised(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows drawn from each source before each of the block boundaries `slots`: int64[sources, n]."""
-        return apportion(self._weights, slots)
+        return self._quotas.realised(slots)
+
+    def ideals(self, slot: int) -> dict[str, Fraction]:
+        """The exact ideal that `realised` rounds."""
+        return dict(zip(self.sources, self._quotas.at(slot), strict=True))
 
     def uses(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For slots int64[n]: the source of each, and that it is the source's u-th use, both int64[n].
 
         Over the whole stage each source's uses are 0, 1, ..., counts - 1, each exactly once.
         """
-        block = ((slots + 1) * self.blocks - 1) // self.slots
+        block = self._block_of(slots)
         first, last = int(block.min()), int(block.max())
         if last - first < len(slots):  # neighbours: each block is worked out once
             numbers, at = np.arange(first, last + 1), block - first
@@ -121,11 +151,35 @@ class BasePlan:
         edges = np.cumsum(after - self.realised(start), axis=0)
         return edges, after - edges
 
+    def describe(self) -> Mapping[str, Any]:
+        """Everything about the shares that determines the plan, for `Plan.digest`."""
+        if self.schedule.constant:
+            return {source: str(self.schedule[source]) for source in self.sources}
+        ramps = [[(str(ramp.first), str(ramp.last)) for ramp in segment.ramps] for segment in self._quotas.segments]
+        starts = [segment.start for segment in self._quotas.segments]
+        return {"sources": self.sources, "starts": starts, "ramps": ramps}
+
+    def _block_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        start, length, blocks, block = self._segments
+        if len(length) == 1:
+            return ((slots + 1) * self.blocks - 1) // self.slots
+        at = np.searchsorted(start, slots, "right") - 1
+        return block[at] + ((slots - start[at] + 1) * blocks[at] - 1) // length[at]
+
     @functools.cached_property
-    def _weights(self) -> NDArray[np.int64]:
-        shares = [self.shares[source] for source in self.sources]
-        whole = math.lcm(*(share.denominator for share in shares))
-        return np.array([int(share * whole) for share in shares], dtype=np.int64 if whole < 1 << 62 else object)
+    def _quotas(self) -> Quotas:
+        return Quotas(self.schedule, self.sources, self.slots)
+
+    @functools.cached_property
+    def _segments(self) -> _Segments:
+        segments = self._quotas.segments
+        blocks = np.array([segment.blocks for segment in segments])
+        return _Segments(
+            start=np.array([segment.start for segment in segments]),
+            slots=np.array([segment.slots for segment in segments]),
+            blocks=blocks,
+            block=np.concatenate([[0], np.cumsum(blocks)]),
+        )
 
     @functools.cached_property
     def _key(self) -> int:

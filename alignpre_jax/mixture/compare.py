@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture.plan import Lookup, Plan
+
+_CHUNK = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +20,16 @@ class Differences:
 
     Attributes:
       slots: int64[n].
+      store_a: int16[n], index into the `stores` of plan a.
       overlay_a: int16[n], the overlay of plan a that put its row there (index into `overlays`), or -1.
-      overlay_b: int16[n], the same for plan b.
+      store_b: int16[n], the same for plan b.
+      overlay_b: int16[n].
     """
 
     slots: NDArray[np.int64]
+    store_a: NDArray[np.int16]
     overlay_a: NDArray[np.int16]
+    store_b: NDArray[np.int16]
     overlay_b: NDArray[np.int16]
 
     def __len__(self) -> int:
@@ -36,7 +42,9 @@ class Differences:
 
 
 def differences(plan_a: Plan, plan_b: Plan) -> Differences:
-    """Compares two plans slot by slot, by the name of the store and the row.
+    """Compares two plans by the name of the store and the row.
+
+    Goes through the slots that overlays may touch, or through all where the base plans differ.
 
     Raises:
       UserError: the plans have different numbers of slots.
@@ -45,7 +53,7 @@ def differences(plan_a: Plan, plan_b: Plan) -> Differences:
         what = f"the plans have {plan_a.slots} and {plan_b.slots} slots"
         raise UserError(what, where="slots", fix="compare stages of the same length")
     found = list(_differing(plan_a, plan_b)) if plan_a.digest() != plan_b.digest() else []
-    empty = (np.empty(0, np.int64), np.empty(0, np.int16), np.empty(0, np.int16))
+    empty = (np.empty(0, np.int64), *(np.empty(0, np.int16) for _ in range(4)))
     return Differences(*(np.concatenate(column) for column in zip(empty, *found, strict=True)))
 
 
@@ -54,11 +62,22 @@ def where(plan: Plan, store: str, row: int) -> NDArray[np.int64]:
     return plan.slots_of(store, row)
 
 
-def _differing(plan_a: Plan, plan_b: Plan) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int16]]]:
+def _differing(plan_a: Plan, plan_b: Plan) -> Iterator[tuple[NDArray[np.int64], *tuple[NDArray[np.int16], ...]]]:
     index_a = {name: number for number, name in enumerate(plan_a.stores)}
     renumbered = np.array([index_a.get(name, -1) for name in plan_b.stores], np.int16)
-    for slots in plan_a.chunks():
+    for slots in _candidates(plan_a, plan_b):
         a: Lookup = plan_a.lookup(slots)
         b: Lookup = plan_b.lookup(slots)
         differ = (a.store != renumbered[b.store]) | (a.row != b.row)
-        yield slots[differ], a.overlay[differ], b.overlay[differ]
+        yield slots[differ], *(column[differ] for column in (a.store, a.overlay, b.store, b.overlay))
+
+
+def _candidates(plan_a: Plan, plan_b: Plan) -> Iterable[NDArray[np.int64]]:
+    """Slots outside which the plans are the same, in order."""
+    bare_a, bare_b = (dataclasses.replace(plan, overlays=()) for plan in (plan_a, plan_b))
+    overlays = [*plan_a.effective, *plan_b.effective]
+    if bare_a.digest() != bare_b.digest() or 4 * sum(o.reach(plan_a.base) for o in overlays) > plan_a.slots:
+        return plan_a.chunks()
+    touched = [overlay.slots_of(plan_a.base, np.arange(overlay.reach(plan_a.base))) for overlay in overlays]
+    slots = np.unique(np.concatenate([*touched, np.empty(0, np.int64)]))
+    return (slots[first : first + _CHUNK] for first in range(0, len(slots), _CHUNK))

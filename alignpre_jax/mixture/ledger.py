@@ -1,15 +1,20 @@
-"""The ledger: integer counts of what a plan was asked for and what it gives."""
+"""The ledger: integer counts of what a plan was asked for and what it gives; printed before, checked after."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from alignpre_jax.mixture.plan import UNTOUCHED, Plan
+from alignpre_jax.foundation import UserError
+from alignpre_jax.mixture.census import census
+from alignpre_jax.mixture.plan import Plan
 from alignpre_jax.mixture.shares import round_half_up
+from alignpre_jax.mixture.table import align
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,8 @@ class StoreLine:
       asked_tokens: the base plan's share of the stage, to the nearest token.
       tokens: tokens it has after the overlays.
       duplicates: slots that repeat a row already used.
+      filled_tokens: tokens of these that are text, not padding, if the rows drawn are like all of the store's:
+        exact for whole epochs. None where the store's text tokens were not given.
     """
 
     store: str
@@ -35,6 +42,7 @@ class StoreLine:
     asked_tokens: int
     tokens: int
     duplicates: int
+    filled_tokens: int | None = None
 
     @property
     def epochs(self) -> float:
@@ -55,6 +63,7 @@ class OverlayLine:
       asked_tokens: the same in tokens.
       tokens: the same in tokens.
       displaced: the slots it has, by the store that the base plan had there.
+      duplicates: the slots it has less the rows that only it brings: what a filter's refill repeats.
     """
 
     overlay: int
@@ -65,6 +74,7 @@ class OverlayLine:
     asked_tokens: int
     tokens: int
     displaced: dict[str, int]
+    duplicates: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,56 +96,56 @@ class Ledger:
         return plain
 
 
-def ledger(plan: Plan, row_length: int) -> Ledger:
-    """Counts a plan by going through all its slots.
-
-    Some million slots a second; holds one byte per row of each store in use, to tell the duplicates.
+def ledger(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None = None) -> Ledger:
+    """Counts a plan, in time and memory in proportion to what its overlays touch.
 
     Args:
       plan: the plan of one arm's stage.
       row_length: tokens per row.
+      text_tokens: how many tokens of a store are text, for stores whose rows end in padding.
     """
-    base, kinds = plan.base, len(plan.overlays)
-    counts = np.zeros((kinds + 1, len(plan.stores)), np.int64)  # the first line is for untouched slots
-    displaced = np.zeros((kinds + 1, len(base.sources)), np.int64)
-    seen = {plan.stores.index(name): np.zeros(plan.rows[name], bool) for name in plan.used_stores}
-    for slots in plan.chunks():
-        there = plan.lookup(slots)
-        counts += _table(there.overlay + 1, there.store, counts.shape)
-        touched = there.overlay != UNTOUCHED
-        if touched.any():
-            sources, _ = base.uses(slots[touched])
-            displaced += _table(there.overlay[touched] + 1, sources, displaced.shape)
-        for number, rows in seen.items():
-            rows[there.row[there.store == number]] = True
-    assert counts.sum() == plan.slots
+    base, counted, streams = plan.base, census(plan), plan.streams
+    assert counted.slots.sum() == plan.slots
+    given = text_tokens or {}
+    streams_of = {name: np.flatnonzero(streams.store == number) for number, name in enumerate(plan.stores)}
 
-    def line(number: int, store: str) -> StoreLine:
-        share, slots = base.shares.get(store, Fraction(0)), int(counts[:, number].sum())
+    def line(store: str) -> StoreLine:
+        asked, slots = base.asked.get(store, Fraction(0)), int(counted.slots[streams_of[store]].sum())
+        filled = round_half_up(Fraction(slots * given[store], plan.rows[store])) if given.get(store) else None
         return StoreLine(
             store=store,
             rows=plan.rows[store],
-            asked_slots=round_half_up(share * plan.slots),
+            asked_slots=round_half_up(asked),
             base_slots=base.counts.get(store, 0),
             slots=slots,
-            asked_tokens=round_half_up(share * plan.slots * row_length),
+            asked_tokens=round_half_up(asked * row_length),
             tokens=slots * row_length,
-            duplicates=slots - (int(seen[number].sum()) if number in seen else 0),
+            duplicates=slots - counted.rows.get(store, 0),
+            filled_tokens=filled,
         )
 
     def change(number: int) -> OverlayLine:
-        overlay, slots = plan.overlays[number], int(counts[number + 1].sum())
-        asked = overlay.asked(base)
-        pairs = zip(base.sources, displaced[number + 1].tolist(), strict=True)
+        overlay = plan.overlays[number]
+        asked, kind, found = (
+            overlay.asked(base),
+            type(overlay).__name__.lower(),
+            np.flatnonzero(streams.overlay == number),
+        )
+        slots, alone, displaced = 0, 0, [0] * len(base.sources)
+        if len(found):
+            (stream,) = found
+            slots, alone = int(counted.slots[stream]), int(counted.alone[stream])
+            displaced = counted.displaced[stream].tolist()
         return OverlayLine(
             overlay=number,
-            kind=str(overlay.describe(base)["kind"]),
+            kind=kind,
             store=overlay.store,
             asked_slots=asked,
             slots=slots,
             asked_tokens=asked * row_length,
             tokens=slots * row_length,
-            displaced={source: count for source, count in pairs if count},
+            displaced={source: count for source, count in zip(base.sources, displaced, strict=True) if count},
+            duplicates=slots - alone,
         )
 
     return Ledger(
@@ -143,42 +153,82 @@ def ledger(plan: Plan, row_length: int) -> Ledger:
         slots=plan.slots,
         row_length=row_length,
         tokens=plan.slots * row_length,
-        stores=tuple(line(number, store) for number, store in enumerate(plan.stores)),
-        overlays=tuple(change(number) for number in range(kinds)),
+        stores=tuple(line(store) for store in plan.stores),
+        overlays=tuple(change(number) for number in range(len(plan.overlays))),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """What a stage trained on so far: rows by store, added up as batches go by.
+
+    Attributes:
+      stores: the names that `Batch.sources` counts, `Plan.stores`.
+      rows: int64[stores].
+    """
+
+    stores: tuple[str, ...]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, plan: Plan) -> Counted:
+        """The count before the first step."""
+        return cls(plan.stores, np.zeros(len(plan.stores), np.int64))
+
+    def plus(self, sources: ArrayLike) -> Counted:
+        """The count after a batch, or one host's part of it, with these `sources` (integers[b])."""
+        return Counted(self.stores, self.rows + np.bincount(np.asarray(sources), minlength=len(self.stores)))
+
+    def to_json(self) -> dict[str, int]:
+        """Rows by store: for a checkpoint, and to be added up over hosts."""
+        return dict(zip(self.stores, self.rows.tolist(), strict=True))
+
+    @classmethod
+    def from_json(cls, plan: Plan, rows: Mapping[str, int]) -> Counted:
+        """The count that `to_json` wrote."""
+        return cls(plan.stores, np.array([rows.get(store, 0) for store in plan.stores], np.int64))
+
+
+def check(ledger: Ledger, counted: Counted | Mapping[str, int]) -> None:
+    """Compares what was trained on with the ledger.
+
+    Args:
+      ledger: of the stage's plan.
+      counted: rows by store, of all hosts together.
+
+    Raises:
+      UserError: a store with other rows than in the ledger; lists all of them.
+    """
+    rows = counted.to_json() if isinstance(counted, Counted) else dict(counted)
+    planned = {line.store: line.slots for line in ledger.stores}
+    wrong = [
+        f"{store!r}: {planned.get(store, 0)} planned, {rows.get(store, 0)} trained on"
+        for store in dict.fromkeys([*planned, *rows])
+        if planned.get(store, 0) != rows.get(store, 0)
+    ]
+    if wrong:
+        raise UserError(
+            f"the rows trained on are not those of the ledger: {'; '.join(wrong)}",
+            where=f"plan {ledger.digest}",
+            fix="the stage did not run to its end, or went on with another plan: it is no run of this arm",
+        )
 
 
 def render(ledger: Ledger) -> str:
     """The ledger as a plain-text table."""
+    padded = any(line.filled_tokens is not None for line in ledger.stores)
     stores = [["store", "rows", "asked tokens", "tokens", "slots", "base slots", "epochs", "duplicates"]]
+    stores[0] += ["text tokens"] if padded else []
     for line in ledger.stores:
         figures = (line.rows, line.asked_tokens, line.tokens, line.slots, line.base_slots)
         stores.append([line.store, *(f"{n:,}" for n in figures), f"{line.epochs:.4f}", f"{line.duplicates:,}"])
-    overlays = [["overlay", "store", "asked tokens", "tokens", "slots", "displaced (slots)"]]
+        stores[-1] += [f"{line.tokens if line.filled_tokens is None else line.filled_tokens:,}"] if padded else []
+    overlays = [["overlay", "store", "asked tokens", "tokens", "slots", "duplicates", "displaced (slots)"]]
     for change in ledger.overlays:
         displaced = ", ".join(f"{store} {count:,}" for store, count in change.displaced.items()) or "nothing"
-        changed = (change.asked_tokens, change.tokens, change.slots)
+        changed = (change.asked_tokens, change.tokens, change.slots, change.duplicates)
         overlays.append(
             [f"{change.overlay} {change.kind}", change.store, *(f"{n:,}" for n in changed), displaced],
         )
     head = f"{ledger.tokens:,} tokens in {ledger.slots:,} slots of {ledger.row_length:,} (plan {ledger.digest})"
-    return "\n\n".join([head, _align(stores)] + ([_align(overlays)] if ledger.overlays else []))
-
-
-def _table(lines: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """How often each (line, column) occurs."""
-    cells = lines.astype(np.int64) * shape[1] + columns
-    return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
-
-
-def _align(table: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    number = [all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*table, strict=True)]
-    number[0] = False
-    cells = [
-        "  ".join(
-            cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, number, strict=True)
-        )
-        for line in table
-    ]
-    return "\n".join(line.rstrip() for line in cells)
+    return "\n\n".join([head, align(stores)] + ([align(overlays)] if ledger.overlays else []))

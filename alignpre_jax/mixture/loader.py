@@ -31,11 +31,14 @@ class Batch:
       tokens: int32[b, L].
       segments: int32[b, L], from 1 in each row: the document within the row.
       sources: int32[b], index into `Plan.stores`.
+      mask: bool[b, L], the tokens that are to be learnt; None (no leaf of the pytree) where no store of the plan
+        has masks: then all but padding, which is segment 0.
     """
 
     tokens: Any
     segments: Any
     sources: Any
+    mask: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +70,19 @@ class StepSource:
         sources, row = (column[within] for column in self._span(span))
         shape = (len(row), self.stores[self.plan.used_stores[0]].header.length)
         tokens, segments = np.empty(shape, np.int32), np.empty(shape, np.int32)
+        mask = np.empty(shape, bool) if self._masked else None
         for number in np.unique(sources).tolist():
             at = np.flatnonzero(sources == number)
             rows = self.stores[self.plan.stores[number]].read(row[at])
             tokens[at], segments[at] = rows.tokens, rows.segments
-        return Batch(tokens, segments, sources.astype(np.int32))
+            if mask is not None:
+                mask[at] = rows.segments > 0 if rows.mask is None else rows.mask
+        return Batch(tokens, segments, sources.astype(np.int32), mask)
+
+    @functools.cached_property
+    def _masked(self) -> bool:
+        headers = [self.stores[name].header for name in self.plan.used_stores]
+        return any(name == "mask" for header in headers for name, *_ in header.columns)
 
     @property
     def _span_steps(self) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignpre_jax.foundation import UserError, digest
-from alignpre_jax.mixture.base import BasePlan
+from alignpre_jax.mixture.base import BasePlan, require_epochs
 from alignpre_jax.mixture.overlays import Overlay, Remove
 from alignpre_jax.mixture.permutation import derive_key, mix, permute, unpermute
 
@@ -33,13 +34,14 @@ class Lookup(NamedTuple):
     overlay: NDArray[np.int16]
 
 
-class _Streams(NamedTuple):
+class Streams(NamedTuple):
     """The sequences that slots draw from: one per source of the base plan, then one per overlay; all [streams]."""
 
     store: NDArray[np.int16]
     rows: NDArray[np.int64]
     key: NDArray[np.uint64]
     overlay: NDArray[np.int16]
+    limit: NDArray[np.int64]  # all uses are below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +66,16 @@ class Plan:
                 raise UserError(what, where="rows", fix="plan all arms over the same stores")
         for number, overlay in enumerate(self.overlays):
             overlay.validate(self.base, self.rows, f"overlays[{number}]")
-        removed = {o.stratum for _, o in self._effective if isinstance(o, Remove)}
-        for number, overlay in self._effective:
-            if isinstance(overlay, Remove) and overlay.refill in removed:
+        filters = [(number, o) for number, o in self._effective if isinstance(o, Remove)]
+        removed = [overlay.stratum for _, overlay in filters]
+        for number, overlay in filters:
+            if overlay.refill in removed:
                 what = f"{overlay.stratum!r} is refilled with {overlay.refill!r}, which is removed as well"
                 raise UserError(what, where=f"overlays[{number}].refill", fix="refill with a stratum that stays")
+            if removed.count(overlay.stratum) > 1:
+                what = f"{overlay.stratum!r} is removed twice"
+                raise UserError(what, where=f"overlays[{number}].stratum", fix="filter each stratum once")
+        self._require_epochs()
 
     @property
     def slots(self) -> int:
@@ -83,7 +90,7 @@ class Plan:
     @functools.cached_property
     def used_stores(self) -> tuple[str, ...]:
         """The stores that the plan may draw from."""
-        used = set(self._streams.store.tolist())
+        used = set(self.streams.store.tolist())
         return tuple(name for number, name in enumerate(self.stores) if number in used)
 
     def lookup(self, slots: NDArray[np.int64]) -> Lookup:
@@ -98,14 +105,14 @@ class Plan:
     def slots_of(self, store: str, row: int) -> NDArray[np.int64]:
         """The slots at which a row is used, sorted: int64[uses]. Closed form; looks at no other slot."""
         assert 0 <= row < self.rows[store], f"{store!r} has no row {row}"
-        number, streams = self.stores.index(store), self._streams
-        limits = [*self.base.counts.values(), *(overlay.reach(self.base) for _, overlay in self._effective)]
+        number, streams = self.stores.index(store), self.streams
         found = []
         for stream in np.flatnonzero(streams.store == number).tolist():
-            size = int(streams.rows[stream])
-            epochs = np.arange(-(-limits[stream] // size), dtype=np.int64)
-            uses = epochs * size + unpermute(np.full_like(epochs, row), size, mix(streams.key[stream], epochs))
-            uses = uses[uses < limits[stream]]
+            size, limit = int(streams.rows[stream]), int(streams.limit[stream])
+            epochs = np.arange(-(-limit // size), dtype=np.int64)
+            keys = mix(streams.key[stream], self._order(epochs))
+            uses = epochs * size + unpermute(np.full_like(epochs, row), size, keys)
+            uses = uses[uses < limit]
             if stream < len(self.base.sources):
                 found.append(self.base.slots_of(stream, uses))
             else:
@@ -113,6 +120,17 @@ class Plan:
         slots = np.unique(np.concatenate([*found, np.empty(0, np.int64)]))
         stands = self.lookup(slots)  # a later overlay may have taken the slot
         return slots[(stands.store == number) & (stands.row == row)]
+
+    def row_of(self, stream: int | NDArray[np.int64], use: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of its store that each use (int64[n]) of one stream, or of int64[n] streams, draws."""
+        size = self.streams.rows[stream]
+        epoch = (use / size).astype(np.int64)  # exact: numbers below 2^52 never round up to the next integer
+        return permute(use - epoch * size, size, mix(self.streams.key[stream], self._order(epoch)))
+
+    def draws(self, stream: int, rows: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
+        """Which of `rows` a stream draws in one of its epochs: bool[n]."""
+        size, key = int(self.streams.rows[stream]), mix(self.streams.key[stream], self._order(np.array([epoch])))
+        return unpermute(rows, size, key) < self.streams.limit[stream] - epoch * size
 
     def chunks(self, size: int = 1 << 18) -> Iterator[NDArray[np.int64]]:
         """All slots in order, in arrays of at most `size`."""
@@ -125,17 +143,38 @@ class Plan:
         Covers all that determines `lookup`, and no more: shares of zero, unused stores, `max_epochs`
         and overlays that touch nothing leave it as it is.
         """
-        return digest(
-            {
-                "format": 1,
-                "slots": self.slots,
-                "seed": self.base.seed,
-                "shares": {source: str(self.base.shares[source]) for source in self.base.sources},
-                "rows": {store: self.rows[store] for store in self.used_stores},
-                "overlays": [overlay.describe(self.base) for _, overlay in self._effective],
-            },
-            32,
-        )
+        covered: dict[str, Any] = {
+            "format": 1,
+            "slots": self.slots,
+            "seed": self.base.seed,
+            "shares": self.base.describe(),
+            "rows": {store: self.rows[store] for store in self.used_stores},
+            "overlays": [overlay.describe(self.base) for _, overlay in self._effective],
+        }
+        if self.base.epoch_order != "fresh" and np.any(self.streams.limit > self.streams.rows):
+            covered["epoch_order"] = self.base.epoch_order
+        return digest(covered, 32)
+
+    def _require_epochs(self) -> None:
+        """Raises `UserError` when the base plan and the overlays together go through a store too often.
+
+        Slots that one overlay takes from another count for both. What refills a filtered stratum is
+        resampled: it has the filter's limit, not the base plan's.
+        """
+        for store in self.used_stores:
+            drawn = {"the base plan": self.base.counts.get(store, 0)}
+            resampled, limit = {}, math.inf
+            for number, overlay in self._effective:
+                place, asked = f"overlays[{number}]", overlay.asked(self.base)
+                if isinstance(overlay, Remove) and overlay.stratum == store:
+                    drawn["the base plan"] = overlay.kept(self.base)
+                if overlay.store == store and isinstance(overlay, Remove):
+                    resampled[place], limit = asked, min(limit, overlay.max_epochs)
+                elif overlay.store == store:
+                    drawn[place] = asked
+            for draws, cap in ((drawn, self.base.max_epochs), (drawn | resampled, limit)):
+                drawers = ", ".join(f"{count} by {who}" for who, count in draws.items() if count)
+                require_epochs(store, self.rows[store], sum(draws.values()), cap, where=drawers)
 
     def _lookup(self, slots: NDArray[np.int64]) -> Lookup:
         sources, uses = self.base.uses(slots)
@@ -145,23 +184,31 @@ class Plan:
         for position, (_, overlay) in enumerate(self._effective, len(self.base.sources)):
             at, taken = overlay.touch(self.base, slots, sources, uses)
             stream[at], use[at] = position, taken
-        streams = self._streams
-        size = streams.rows[stream]
-        epoch = (use / size).astype(np.int64)  # exact: numbers below 2^52 never round up to the next integer
-        row = permute(use - epoch * size, size, mix(streams.key[stream], epoch))
-        return Lookup(streams.store[stream], row, streams.overlay[stream])
+        return Lookup(self.streams.store[stream], self.row_of(stream, use), self.streams.overlay[stream])
+
+    def _order(self, epochs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the order in which each epoch goes through a store."""
+        return epochs if self.base.epoch_order == "fresh" else epochs * 0
+
+    @property
+    def effective(self) -> tuple[Overlay, ...]:
+        """The overlays that touch something."""
+        return tuple(overlay for _, overlay in self._effective)
 
     @functools.cached_property
     def _effective(self) -> tuple[tuple[int, Overlay], ...]:
         return tuple((number, o) for number, o in enumerate(self.overlays) if o.asked(self.base))
 
     @functools.cached_property
-    def _streams(self) -> _Streams:
-        drawn = [(name, self.base.seed, "base", UNTOUCHED) for name in self.base.sources]
-        drawn += [(o.store, o.seed, type(o).__name__, number) for number, o in self._effective]
-        return _Streams(
+    def streams(self) -> Streams:
+        """What slots draw from: the base plan's sources, then the overlays that touch something."""
+        base = self.base
+        drawn = [(name, base.seed, "base", UNTOUCHED, count) for name, count in base.counts.items()]
+        drawn += [(o.store, o.seed, type(o).__name__, number, o.reach(base)) for number, o in self._effective]
+        return Streams(
             store=np.array([self.stores.index(name) for name, *_ in drawn], np.int16),
             rows=np.array([self.rows[name] for name, *_ in drawn], np.int64),
-            key=np.array([derive_key(seed, kind, "rows", name) for name, seed, kind, _ in drawn], np.uint64),
-            overlay=np.array([number for *_, number in drawn], np.int16),
+            key=np.array([derive_key(seed, kind, "rows", name) for name, seed, kind, *_ in drawn], np.uint64),
+            overlay=np.array([number for *_, number, _ in drawn], np.int16),
+            limit=np.array([limit for *_, limit in drawn], np.int64),
         )

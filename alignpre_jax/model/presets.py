@@ -41,6 +41,22 @@ def _llama2(layers: int, width: int, heads: int, mlp_width: int) -> DecoderConfi
     )
 
 
+def _smollm2(layers: int, width: int, heads: int, kv_heads: int, mlp_width: int, base: float) -> DecoderConfig:
+    """Allal et al. 2025 (arXiv 2502.02737); the released configs."""
+    return DecoderConfig(
+        vocab_size=49_152,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=64,
+        mlp_width=mlp_width,
+        rotary_base=base,
+        tied_embeddings=True,
+        max_length=8192,
+    )
+
+
 def _qwen3(layers: int, width: int, heads: int, mlp_width: int, tied: bool) -> DecoderConfig:
     """Yang et al. 2025 (arXiv 2505.09388), table 1; the released configs."""
     return DecoderConfig(
@@ -105,6 +121,9 @@ PRESETS: dict[str, DecoderConfig] = {
     "pythia_1p4b": _pythia(24, 2048, 16),
     "pythia_6p9b": _pythia(32, 4096, 32),
     "llama2_7b": _llama2(32, 4096, 32, 11_008),
+    "smollm2_135m": _smollm2(30, 576, 9, 3, 1536, 100_000.0),
+    "smollm2_360m": _smollm2(32, 960, 15, 5, 2560, 100_000.0),
+    "smollm2_1p7b": _smollm2(24, 2048, 32, 32, 8192, 130_000.0),
     "qwen3_0p6b": _qwen3(28, 1024, 16, 3072, tied=True),
     "qwen3_8b": _qwen3(36, 4096, 32, 12_288, tied=False),
     "olmo2_1b": _olmo2(16, 2048, 16, 8192),

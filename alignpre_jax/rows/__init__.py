@@ -1,18 +1,23 @@
 """Documents become rows: tokenizing, packing, and stores of rows with random access."""
 
 from alignpre_jax.rows.build import build_rows
-from alignpre_jax.rows.store import RowHeader, Rows, RowStore, Span, open_rows
-from alignpre_jax.rows.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, train_bpe
+from alignpre_jax.rows.chat_build import build_chat_rows, build_pair_rows
+from alignpre_jax.rows.store import PairRows, RowHeader, Rows, RowStore, Span, open_rows
+from alignpre_jax.rows.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, parse_tokenizer, train_bpe
 
 __all__ = [
     "END_OF_TEXT",
+    "PairRows",
     "RowHeader",
     "RowStore",
     "Rows",
     "Span",
     "Tokenizer",
+    "build_chat_rows",
+    "build_pair_rows",
     "build_rows",
     "load_tokenizer",
     "open_rows",
+    "parse_tokenizer",
     "train_bpe",
 ]

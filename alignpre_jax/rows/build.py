@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
-import hashlib
+import fcntl
+import itertools
 import os
 import re
 import shutil
-import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
-from alignpre_jax.documents import Document
-from alignpre_jax.foundation import Event, PathLike, Report, UserError, canonical_json, disk_errors, silent
-from alignpre_jax.rows.packing import Packer
-from alignpre_jax.rows.store import VERSION, RowHeader, RowStore, StoreWriter, local_folder, open_rows
+from alignpre_jax.foundation import Event, PathLike, Report, UserError, canonical_json, disk_errors, silent, write_json
+from alignpre_jax.rows.blocks import BLOCK_BYTES, Counts, Recipe, block_digest, load_counts
+from alignpre_jax.rows.crew import Crew, Reply
+from alignpre_jax.rows.shards import Part, digest_inputs, make_header, shard_parts
+from alignpre_jax.rows.store import VERSION, RowHeader, RowStore, documents_name, local_folder, open_rows, shard_name
 from alignpre_jax.rows.tokenizer import Tokenizer
 
-_BATCH_DOCUMENTS = 1024
-_BATCH_CHARACTERS = 4_000_000
+if TYPE_CHECKING:
+    from alignpre_jax.documents import Document
+
+BUILDING = ".building"  # below the root: what is finished of stores that are not
+_LOCK_SECONDS = 60
+
+Line = tuple[str, bytes]  # a document's stratum, and the document as JSON
 
 
 def build_rows(
@@ -30,141 +38,299 @@ def build_rows(
     root: PathLike,
     report: Report = silent,
     *,
+    packing: str = "concat",
     shard_rows: int = 65_536,
+    block_bytes: int = BLOCK_BYTES,
+    workers: int = 0,
 ) -> dict[str, RowStore]:
     """Packs `documents` into rows of `length` tokens, in one pass and in the order given.
 
     The end-of-text token precedes every document. Documents of different strata never share
-    a row. A store lies in `root`/STRATUM; the same inputs give the same bytes. A store that is
+    a row. A store lies in `root`/STRATUM; the same inputs give the same bytes, whatever the number
+    of workers and however often the build was killed: finished blocks of about 4 MB of documents
+    stay in `root`/.building, and the next build of the same documents takes them over. A store that is
     already there is kept if it was made from the same inputs and refused otherwise.
 
     Args:
-      documents: read once; memory holds about 4 MB of text at a time.
-      tokenizer: turns each text into tokens, by batches, on all cores.
+      documents: read once; memory holds a few blocks per worker and stratum.
+      tokenizer: turns each text into tokens.
       length: tokens per row, at least 2.
       root: a local folder, made if need be.
-      report: told the number of documents and tokens after each batch.
+      report: told the number of documents and tokens after each block.
+      packing: "concat", which cuts the documents' concatenation every `length` tokens and drops only the tokens
+        after the last full row (the header counts them), or "best_fit", which cuts only documents longer than a
+        row and pads what then stays free (the header counts that).
       shard_rows: rows per file.
+      block_bytes: of documents, in a block; "best_fit" packs within blocks, so they should hold many rows.
+      workers: processes; 0 chooses one per core, or none for little text.
 
     Returns:
       The stores by stratum, in the order of their first documents.
 
     Raises:
       UserError: a stratum does not fill one row, its name cannot be a folder, or its folder
-        holds something else. No store is put in place then.
+        holds something else; no store is put in place then. Or a worker was killed time and again.
     """
-    if length < 2:
-        raise UserError(f"rows of {length} tokens", where="row_length", fix="give at least 2")
-    base = local_folder(root)
-    builders: dict[str, _Builder] = {}
-    done = tokens = 0
+    if packing not in ("concat", "best_fit"):
+        raise UserError(f"no packing is called {packing!r}", where="packing", fix="choose concat or best_fit")
+    lines = ((document.stratum, document_line(document)) for document in documents)
+    return make_stores(
+        lines, Recipe("text", packing, length, block_bytes=block_bytes), tokenizer, root, report, shard_rows, workers
+    )
+
+
+def document_line(document: Document) -> bytes:
+    """A document as the JSON that blocks are made of."""
+    facts = {"id": document.id, "source": document.source, "score": document.score, "labels": document.labels}
+    return line_of({**facts, "text": document.text})
+
+
+def line_of(facts: dict[str, Any]) -> bytes:
+    """A document's facts as JSON.
+
+    Raises:
+      UserError: a text cannot be written as UTF-8.
+    """
     try:
-        for batch in _batches(documents):
-            for document, ids in zip(batch, tokenizer.encode_batch([d.text for d in batch]), strict=True):
-                if document.stratum not in builders:
-                    _check_apart(document.stratum, builders)
-                    builders[document.stratum] = _Builder(document.stratum, base, tokenizer, length, shard_rows)
-                builders[document.stratum].add(document, [tokenizer.eot_id, *ids])
-                tokens += len(ids) + 1
-            done += len(batch)
-            report(Event("rows", done=done, figures={"tokens": tokens}))
-        for builder in builders.values():
-            builder.finish()
-        return {stratum: builder.put_in_place() for stratum, builder in builders.items()}
-    finally:
-        for builder in builders.values():
-            shutil.rmtree(builder.folder, ignore_errors=True)
+        return canonical_json(facts).encode()
+    except UnicodeEncodeError as error:
+        fix = "replace lone surrogates"
+        raise UserError(f"a text that is no Unicode: {error}", where=f"document {facts['id']}", fix=fix) from None
 
 
-class _Builder:
-    """One stratum's store while it is being made, in a folder beside its final place."""
+def make_stores(
+    lines: Iterable[Line],
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    root: PathLike,
+    report: Report = silent,
+    shard_rows: int = 65_536,
+    workers: int = 0,
+) -> dict[str, RowStore]:
+    """The stores of documents of any kind: see `build_rows` and `blocks.make_block`."""
+    if recipe.length < 2:
+        raise UserError(f"rows of {recipe.length} tokens", where="row_length", fix="give at least 2")
+    base = local_folder(root)
+    strata: dict[str, _Stratum] = {}
+    with _lock(base, report) as lock, Crew(recipe, tokenizer, workers, lock.fileno()) as crew:
+        build = _Build(crew, report)
+        try:
+            for name, line in lines:
+                if name not in strata:
+                    with _refusing():
+                        check_name(name)
+                        check_apart(name, strata)
+                        strata[name] = _Stratum(name, base, recipe, tokenizer, shard_rows)
+                strata[name].add(line, build)
+            for stratum in strata.values():
+                stratum.end_block(build)
+            crew.flush()
+            build.wait()
+            with _refusing():
+                for stratum in strata.values():
+                    stratum.check()
+        except _Refused as refused:
+            for stratum in strata.values():
+                shutil.rmtree(stratum.folder, ignore_errors=True)
+            raise refused.error from None
+        for stratum in strata.values():
+            stratum.write_shards(build)
+        build.wait()
+        return {name: stratum.put_in_place() for name, stratum in strata.items()}
 
-    def __init__(self, stratum: str, base: Path, tokenizer: Tokenizer, length: int, shard_rows: int):
-        self.stratum, self.place, self.tokenizer = stratum, base / stratum, tokenizer
-        self._check_place(base)
-        self.folder = self.place.with_name(f".{self.place.name}.{socket.gethostname()}-{os.getpid()}.part")
-        _remove_leftovers(self.folder)
-        dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-        self.writer = StoreWriter(self.folder, length, dtype, shard_rows)
-        self.packer = Packer(length, dtype)
-        settings = [VERSION, stratum, length, shard_rows, tokenizer.digest, tokenizer.eot_id]
-        self.hash = hashlib.sha256(canonical_json(settings).encode())
 
-    def add(self, document: Document, ids: list[int]) -> None:
-        data = document.text.encode()
-        entry = {
-            "id": document.id,
-            "source": document.source,
-            "score": document.score,
-            "labels": dict(document.labels),
-            "bytes": len(data),
-            "tokens": len(ids),
-        }
-        self.hash.update(canonical_json(entry).encode() + data)
-        for row, spans in self.packer.add(self.writer.add_document(entry), ids, document.score):
-            self.writer.add_row(row, spans)
+class _Refused(Exception):
+    """A user's mistake in what is to be built, after which nothing is worth keeping."""
 
-    def finish(self) -> None:
-        if not self.writer.rows:
-            raise UserError(
-                f"stratum {self.stratum!r} has {self.packer.leftover:,} tokens, which do not fill one row",
-                where="row_length",
-                fix=f"give it more documents or lower row_length to at most {self.packer.leftover}",
-            )
-        self.writer.close(
-            stratum=self.stratum,
-            dropped_tokens=self.packer.leftover,
-            tokenizer_digest=self.tokenizer.digest,
-            vocab_size=self.tokenizer.vocab_size,
-            eot_id=self.tokenizer.eot_id,
-            inputs_digest=self.hash.hexdigest()[:16],
-        )
-        if (self.place / "header.json").exists():
-            _check_same(open_rows(self.place).header, open_rows(self.folder).header, self.place)
+    def __init__(self, error: UserError):
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Build:
+    """What the crew has been asked for, and how far it is."""
+
+    def __init__(self, crew: Crew, report: Report):
+        self._crew, self._report = crew, report
+        self._asked: collections.deque[tuple[Reply, _Block | None]] = collections.deque()
+        self._documents = self._tokens = 0
+
+    def ask(self, task: dict[str, Any], payload: bytes = b"", block: _Block | None = None) -> None:
+        """Has a task done, soon; waits for earlier ones if there are many."""
+        self._asked.append((self._crew.submit(task, payload), block))
+        self.wait(3 * self._crew.workers + 4)
+
+    def wait(self, left: int = 0) -> None:
+        """Waits until at most `left` tasks are not done."""
+        while len(self._asked) > left:
+            reply, block = self._asked.popleft()
+            result = reply.result()
+            if block:
+                block.counts = Counts(*result["counts"])
+                self.tell(block.counts)
+
+    def tell(self, counts: Counts) -> None:
+        """Reports a finished block."""
+        self._documents += counts.documents
+        self._tokens += counts.stream - counts.padding
+        self._report(Event("rows", done=self._documents, figures={"tokens": self._tokens}))
+
+
+@dataclasses.dataclass
+class _Block:
+    file: Path
+    digest: str
+    counts: Counts
+
+
+class _Stratum:
+    """One stratum's store while it is being made, in a folder below `BUILDING`."""
+
+    def __init__(self, name: str, base: Path, recipe: Recipe, tokenizer: Tokenizer, shard_rows: int):
+        self.name, self.place, self.folder = name, base / name, base / BUILDING / name
+        self._recipe, self._tokenizer, self._shard_rows = recipe, tokenizer, shard_rows
+        _check_place(name, self.place, base)
+        self._old = open_rows(self.place).header if (self.place / "header.json").exists() else None
+        self._lines: list[bytes] = []
+        self._bytes = self._number = 0
+        self._blocks: list[_Block] = []
+        self._header: RowHeader | None = None  # stays so where the store is there already
+
+    def add(self, line: bytes, build: _Build) -> None:
+        """Adds a document to the block that the bytes before it say."""
+        number = self._bytes // self._recipe.block_bytes
+        if number != self._number:
+            self.end_block(build)
+            self._number = number
+        self._lines.append(line)
+        self._bytes += len(line)
+
+    def end_block(self, build: _Build) -> None:
+        """Has the block made of the lines since the last one, unless an earlier build has made it."""
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        digest = block_digest(self._recipe, self._tokenizer, lines)
+        block = _Block(self.folder / "blocks" / f"{len(self._blocks):06d}-{digest}.npz", digest, Counts(len(lines)))
+        self._blocks.append(block)
+        if self._old:  # then the digests are all that is asked for
+            build.tell(block.counts)
+        elif block.file.exists():
+            block.counts = load_counts(block.file)
+            build.tell(block.counts)
+        else:
+            with disk_errors(block.file):
+                block.file.parent.mkdir(parents=True, exist_ok=True)
+            build.ask({"do": "block", "to": str(block.file)}, b"\n".join(lines), block)
+
+    def check(self) -> None:
+        """Makes the header, or compares with the store that is there."""
+        given = (self._recipe, self.name, self._tokenizer, self._shard_rows)
+        inputs = digest_inputs(*given, (block.digest for block in self._blocks))
+        if not self._old:
+            self._header = make_header(*given, inputs, [block.counts for block in self._blocks])
+        elif self._old.inputs_digest != inputs:
+            documents = sum(block.counts.documents for block in self._blocks)
+            _refuse_other(self._old, self.place, self._recipe, self._tokenizer, self._shard_rows, documents, inputs)
+
+    def write_shards(self, build: _Build) -> None:
+        """Has the rows and the documents table written, but for shards that are there."""
+        header = self._header
+        if not header:
+            return
+        self._store = self.folder / f"store-{header.inputs_digest}"
+        with disk_errors(self._store):
+            self._store.mkdir(exist_ok=True)
+        streams = [block.counts.stream for block in self._blocks]
+        rows = shard_parts(streams, header.shard_rows * header.length, header.rows * header.length)
+        for shard, parts in enumerate(rows):
+            self._ask(build, "rows", shard_name(shard), parts)
+        documents = [block.counts.documents for block in self._blocks]
+        for shard, parts in enumerate(shard_parts(documents, header.shard_documents, header.documents)):
+            self._ask(build, "documents", documents_name(shard), parts)
+
+    def _ask(self, build: _Build, do: str, name: str, parts: list[Part]) -> None:
+        if not (self._store / name).exists():
+            before = [0, *itertools.accumulate(block.counts.documents for block in self._blocks)]
+            listed = [[str(self._blocks[p.block].file), p.start, p.stop, before[p.block]] for p in parts]
+            build.ask({"do": do, "to": str(self._store / name), "parts": listed})
 
     def put_in_place(self) -> RowStore:
-        if not (self.place / "header.json").exists():
+        """Makes the store whole, and visible at once."""
+        if self._header:
+            for part in self._store.glob(".*.part"):  # of a worker that was killed
+                part.unlink()
+            write_json(self._store / "header.json", self._header)
             with disk_errors(self.place):
-                os.replace(self.folder, self.place)
+                self.place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self._store, self.place)
+        shutil.rmtree(self.folder, ignore_errors=True)
         return open_rows(self.place)
 
-    def _check_place(self, base: Path) -> None:
-        if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", self.stratum):
+
+@contextlib.contextmanager
+def _lock(base: Path, report: Report) -> Iterator[IO[str]]:
+    """Keeps other builds out of the root; waits for what a killed one left running, which ends by itself."""
+    folder = base / BUILDING
+    deadline = time.monotonic() + _LOCK_SECONDS
+    with contextlib.ExitStack() as stack:
+        while True:
+            with disk_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(folder / ".lock", "w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.exists(file.name) and os.path.samestat(os.stat(file.name), os.fstat(file.fileno())):
+                    break  # it has not been removed by the one who had it before
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    fix = "wait for it, stop it, or build into another folder"
+                    raise UserError("another process builds rows here", where=str(base), fix=fix) from None
+                report(Event("waiting for another build of rows to end"))
+                time.sleep(0.1)
+        try:
+            yield file
+        finally:
+            if not any(path.is_file() for path in folder.rglob("*") if path.name != ".lock"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise _Refused(error) from None
+
+
+def check_name(name: str) -> None:
+    """Raises `UserError` if a stratum's name cannot be a folder."""
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", name):
+        raise UserError(
+            f"{name!r} cannot be a stratum's name",
+            where="data.sources",
+            fix="use letters, digits, _ - . and /",
+        )
+
+
+def _check_place(name: str, place: Path, base: Path) -> None:
+    for parent in place.parents:
+        if parent.is_relative_to(base) and (parent / "header.json").exists():
             raise UserError(
-                f"{self.stratum!r} cannot be a stratum's name",
-                where="data.sources",
-                fix="use letters, digits, _ - . and /",
+                f"stratum {name!r} would lie inside another row store",
+                where=str(parent),
+                fix="choose another root",
             )
-        within = [parent for parent in self.place.parents if parent.is_relative_to(base)]
-        for parent in within:
-            if (parent / "header.json").exists():
-                raise UserError(
-                    f"stratum {self.stratum!r} would lie inside another row store",
-                    where=str(parent),
-                    fix="choose another root",
-                )
-        if not (self.place / "header.json").exists() and self.place.exists() and any(self.place.iterdir()):
-            raise UserError(
-                f"the folder for stratum {self.stratum!r} holds something else",
-                where=str(self.place),
-                fix="empty the folder",
-            )
+    if not (place / "header.json").exists() and place.exists() and any(place.iterdir()):
+        raise UserError(
+            f"the folder for stratum {name!r} holds something else",
+            where=str(place),
+            fix="empty the folder",
+        )
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if len(batch) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _check_apart(stratum: str, others: Iterable[str]) -> None:
+def check_apart(stratum: str, others: Iterable[str]) -> None:
+    """Raises `UserError` if the stores of two strata would lie in each other."""
     for other in others:
         if stratum.startswith(f"{other}/") or other.startswith(f"{stratum}/"):
             raise UserError(
@@ -174,32 +340,22 @@ def _check_apart(stratum: str, others: Iterable[str]) -> None:
             )
 
 
-def _check_same(old: RowHeader, new: RowHeader, place: Path) -> None:
-    if old.inputs_digest == new.inputs_digest:
-        return
-    before, after = dataclasses.asdict(old), dataclasses.asdict(new)
-    changes = [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+def _refuse_other(
+    old: RowHeader, place: Path, recipe: Recipe, tokenizer: Tokenizer, shard_rows: int, documents: int, inputs: str
+) -> None:
+    new = {
+        "version": VERSION,
+        "packing": recipe.packing,
+        "length": recipe.length,
+        "documents": documents,
+        "tokenizer_digest": tokenizer.digest,
+        "eot_id": tokenizer.eot_id,
+        "shard_rows": shard_rows,
+        "inputs_digest": inputs,
+    }
+    changes = [f"{key}: {getattr(old, key)} -> {value}" for key, value in new.items() if getattr(old, key) != value]
     raise UserError(
         "there already is a row store made from other inputs:\n    " + "\n    ".join(changes),
         where=str(place),
         fix="delete that folder to have the rows made again, or build into another one",
     )
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed builds of this store left behind on this machine."""
-    head, _, _ = folder.name.rpartition("-")
-    for other in folder.parent.glob(f"{head}-*.part"):
-        process = other.name.removeprefix(f"{head}-").removesuffix(".part")
-        if other == folder or (process.isdigit() and not _alive(int(process))):
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 asks, and sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,21 +1,23 @@
-"""Text to token ids and back: one `tokenizer.json` in the Hugging Face `tokenizers` format."""
+"""Text to token ids and back: `tokenizers` files, SentencePiece models, and plain bytes."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-import tokenizers
 from etils import epath
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from alignpre_jax.foundation import PathLike, UserError, digest, write_bytes
 
 END_OF_TEXT = "<|endoftext|>"
+BYTES = "byte"  # the name of the tokenizer that needs no file
+_BYTES_FILE = b'{"tokenizer": "byte"}\n'
+_KNOWN_EOTS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>")
 
 
-class Tokenizer:
+class Tokenizer(Protocol):
     """A tokenizer with an end-of-text token.
 
     Text never becomes a special token: a document that contains the characters of
@@ -24,39 +26,122 @@ class Tokenizer:
     Attributes:
       vocab_size: one more than the largest token id.
       eot_id: the token that precedes every document in a row.
-      digest: 16 hex digits that name the tokenizer file's bytes.
+      eot: the name of that token.
+      data: the tokenizer's file; `parse_tokenizer(data, eot)` gives the same tokenizer again.
+      digest: 16 hex digits that name `data`.
     """
 
-    def __init__(self, data: bytes, eot: str = END_OF_TEXT, where: str = "tokenizer"):
+    vocab_size: int
+    eot_id: int
+    eot: str
+    data: bytes
+    digest: str
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`, without any special token."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for, which need not be valid UTF-8 on their own; b"" for an unknown id."""
+
+
+def load_tokenizer(path: PathLike, eot: str = "") -> Tokenizer:
+    """Loads a tokenizer; what kind it is, its contents say and not its name.
+
+    Args:
+      path: a `tokenizer.json` of the `tokenizers` library or a folder with one, a SentencePiece `.model`,
+        or "byte" for a token per byte of UTF-8, which needs no file.
+      eot: the name of the end-of-text token, by default the first there is of <|endoftext|>,
+        <|end_of_text|>, <|eos|>, <eos> and </s>; of a SentencePiece model, its own.
+
+    Raises:
+      UserError: there is no such file, it is no tokenizer, or it has no token `eot`.
+    """
+    file = epath.Path(path)
+    if str(path) == BYTES and not file.exists():
+        return ByteTokenizer()
+    if file.is_dir():
+        file = file / "tokenizer.json"
+    if not file.exists():
+        fix = "give the path of a tokenizer.json or of a SentencePiece .model, or 'byte'"
+        raise UserError("no such tokenizer file", where=str(file), fix=fix)
+    return parse_tokenizer(file.read_bytes(), eot, where=str(file))
+
+
+def parse_tokenizer(data: bytes, eot: str = "", where: str = "tokenizer") -> Tokenizer:
+    """The tokenizer whose file has the contents `data`; see `load_tokenizer`."""
+    if data == _BYTES_FILE:
+        return ByteTokenizer()
+    # A SentencePiece model begins with its first piece: field 1 of the protocol buffer, of wire type 2.
+    if data[:1] == b"\n" and data.lstrip()[:1] != b"{":
+        from alignpre_jax.rows.pieces import PieceTokenizer
+
+        return PieceTokenizer(data, eot, where)
+    return FileTokenizer(data, eot, where)
+
+
+class ByteTokenizer:
+    """A token per byte of UTF-8, and the end-of-text token after them."""
+
+    vocab_size, eot_id, eot = 257, 256, END_OF_TEXT
+    data, digest = _BYTES_FILE, digest(_BYTES_FILE)
+
+    def encode(self, text: str) -> list[int]:
+        """The bytes of `text`."""
+        return list(text.encode())
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text."""
+        return [list(text.encode()) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The byte that a token is."""
+        if token_id == self.eot_id:
+            return END_OF_TEXT.encode()
+        return bytes([token_id]) if 0 <= token_id < 256 else b""
+
+
+class FileTokenizer:
+    """A tokenizer of the `tokenizers` library, from its `tokenizer.json`; see `Tokenizer`."""
+
+    def __init__(self, data: bytes, eot: str = "", where: str = "tokenizer"):
+        import tokenizers
+
         try:
             self._inner = tokenizers.Tokenizer.from_str(data.decode())
         except Exception as error:  # the library raises the bare class; also UnicodeDecodeError
             raise UserError(
-                f"not a tokenizer file: {error}", where=where, fix="give a tokenizer.json of the `tokenizers` library"
+                f"not a tokenizer file: {error}",
+                where=where,
+                fix="give a tokenizer.json of the `tokenizers` library or a SentencePiece .model",
             ) from None
         self._inner.no_padding()
         self._inner.no_truncation()
         self._inner.encode_special_tokens = True
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
-        if eot not in vocabulary:
-            known = sorted(
-                str(token.content) for token in self._inner.get_added_tokens_decoder().values() if token.special
-            )
-            raise UserError(
-                f"the tokenizer has no token {eot!r} to put between documents",
-                where=where,
-                fix=f"name its end-of-text token; its special tokens: {', '.join(known[:20]) or 'none'}",
-            )
+        special = sorted(
+            str(token.content) for token in self._inner.get_added_tokens_decoder().values() if token.special
+        )
+        self.eot = choose_eot(eot, [eot] if eot in vocabulary else special, special, where)
         self.vocab_size = max(vocabulary.values()) + 1
-        self.eot_id = vocabulary[eot]
-        self.digest = digest(data)
+        self.eot_id = vocabulary[self.eot]
+        self.data, self.digest = data, digest(data)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`, without any special token."""
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on all cores."""
+        """`encode` of each text, on all cores unless TOKENIZERS_PARALLELISM is "false"."""
         return [item.ids for item in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -69,17 +154,43 @@ class Tokenizer:
         Byte-level tokenizers (GPT-2, NeoX, ours) and byte-fallback ones (Llama) are both
         understood; an id without a token gives b"".
         """
-        added = self._inner.get_added_tokens_decoder().get(token_id)
+        added = self._added.get(token_id)
         if added is not None:
-            return str(added.content).encode()
+            return added
         token = self._inner.id_to_token(token_id)
         if token is None:
             return b""
         if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
             return bytes([int(byte[1], 16)])
-        if isinstance(self._inner.decoder, decoders.ByteLevel):
+        if self._is_byte_level:
             return bytes(_byte_of_char()[char] for char in token)
         return token.replace("▁", " ").encode()
+
+    @functools.cached_property
+    def _added(self) -> dict[int, bytes]:
+        return {i: str(token.content).encode() for i, token in self._inner.get_added_tokens_decoder().items()}
+
+    @functools.cached_property
+    def _is_byte_level(self) -> bool:
+        from tokenizers import decoders
+
+        return isinstance(self._inner.decoder, decoders.ByteLevel)
+
+
+def choose_eot(eot: str, there: Sequence[str], special: Sequence[str], where: str) -> str:
+    """The name of the end-of-text token: `eot`, or without one the best known among those that are `there`.
+
+    Raises:
+      UserError: it is not `there`; the message names the `special` tokens.
+    """
+    for name in [eot] if eot else _KNOWN_EOTS:
+        if name in there:
+            return name
+    raise UserError(
+        f"the tokenizer has no token {eot or END_OF_TEXT!r} to put between documents",
+        where=where,
+        fix=f"name its end-of-text token; its special tokens: {', '.join(special[:20]) or 'none'}",
+    )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, path: PathLike) -> Tokenizer:
@@ -92,6 +203,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: PathLike) -> Tokenize
     Raises:
       UserError: `vocab_size` is too small.
     """
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
     if vocab_size < 257:
         raise UserError(
             f"a vocabulary of {vocab_size}", where="vocab_size", fix="give at least 257: 256 bytes and 1 more"
@@ -108,21 +222,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: PathLike) -> Tokenize
     inner.train_from_iterator(texts, trainer=trainer)
     data = inner.to_str(pretty=True).encode()
     write_bytes(path, data)
-    return Tokenizer(data, where=str(path))
-
-
-def load_tokenizer(path: PathLike, eot: str = END_OF_TEXT) -> Tokenizer:
-    """Loads a `tokenizer.json`; `eot` names its end-of-text token.
-
-    Raises:
-      UserError: there is no such file, it is no tokenizer, or it has no token `eot`.
-    """
-    file = epath.Path(path)
-    if file.is_dir():
-        file = file / "tokenizer.json"
-    if not file.exists():
-        raise UserError("no such tokenizer file", where=str(file), fix="give the path of a tokenizer.json")
-    return Tokenizer(file.read_bytes(), eot, where=str(file))
+    return FileTokenizer(data, where=str(path))
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """A study: its config, its graph of jobs, and how each job is done."""
 
+from alignpre_jax.study.card import model_card
 from alignpre_jax.study.collect import collect, write_metrics
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
 from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, stage_runs, with_needs
@@ -21,6 +22,7 @@ __all__ = [
     "final_run",
     "is_done",
     "jobs",
+    "model_card",
     "open_workspace",
     "reopen_workspace",
     "run_job",

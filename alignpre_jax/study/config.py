@@ -131,6 +131,7 @@ class StudyConfig:
     stages: Mapping[str, StageConfig]
     arms: Mapping[str, ArmConfig]
     seeds: tuple[int, ...] = (0, 1, 2)
+    init_from: str = ""  # hf:FOLDER or a .gguf file: all arms start from this model; empty: from fresh parameters
     baseline: str = "unfiltered"  # the arm that differences are taken against
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)

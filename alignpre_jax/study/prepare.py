@@ -134,7 +134,16 @@ def _split(
 
 def _make_tokenizer(space: Workspace, report: Report) -> None:
     data, vocab = space.config.data, space.config.model.vocab_size
-    if data.tokenizer:
+    if space.config.init_from:
+        made = load_tokenizer(space.imported / "tokenizer.json")
+        if data.tokenizer and load_tokenizer(data.tokenizer).digest != made.digest:
+            raise UserError(
+                f"{data.tokenizer} is not the tokenizer of {space.config.init_from}",
+                where="data.tokenizer and init_from",
+                fix="leave data.tokenizer empty: the model's own is taken",
+            )
+        write_bytes(space.tokenizer, made.data)
+    elif data.tokenizer:
         path = epath.Path(data.tokenizer)
         if not path.exists():
             raise UserError(

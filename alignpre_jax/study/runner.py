@@ -15,6 +15,7 @@ from alignpre_jax.study.prepare import DONE, held_out_documents, prepare
 from alignpre_jax.study.workspace import Workspace
 from alignpre_jax.training import Run, StepConfig, train
 from alignpre_jax.training import is_done as is_trained
+from alignpre_jax.training.imported import import_run
 
 RESULTS = "results.jsonl"
 TAX = "tax.jsonl"
@@ -23,6 +24,8 @@ TAX = "tax.jsonl"
 def is_done(space: Workspace, job: Job) -> bool:
     """Whether the job's outputs are there, whole."""
     match job.kind:
+        case "import":
+            return is_trained(space.imported)
         case "prepare":
             return (space.data / DONE).exists()
         case "train":
@@ -34,6 +37,9 @@ def is_done(space: Workspace, job: Job) -> bool:
 
 def run_job(space: Workspace, job: Job, report: Report) -> None:
     """Runs a job to its end; one that was interrupted goes on from what it had saved."""
+    if job.kind == "import":
+        import_run(space.config.init_from, space.imported, model=space.config.model, report=report)
+        return
     if job.kind == "prepare":
         prepare(space, report)
         return
@@ -48,6 +54,7 @@ def training_run(space: Workspace, run: StageRun) -> Run:
     """All that the training loop needs to know about a run."""
     config, stage = space.config, space.config.stages[run.stage]
     plan, stores = stage_plan(space, run)
+    parent = space.run_dir(run.parent) if run.parent else space.imported if config.init_from else ""
     return Run(
         name=f"train {run.name}",
         run_dir=space.run_dir(run.name),
@@ -65,7 +72,7 @@ def training_run(space: Workspace, run: StageRun) -> Run:
         batch_rows=stage.batch_rows,
         seed=run.seed,
         tokenizer=space.tokenizer,
-        start_from=os.fspath(space.run_dir(run.parent)) if run.parent else "",
+        start_from=os.fspath(parent),
         labels={"stage": run.stage, "seed": run.seed, "arms": list(run.arms)},
     )
 

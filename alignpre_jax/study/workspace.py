@@ -25,6 +25,7 @@ class Workspace:
 
     config.json, versions.json   the resolved config and what it runs with
     data/                        documents, tokenizer.json, rows/LENGTH/STRATUM, held_out.jsonl
+    train/imported/              the model that all arms start from, where there is one
     train/SEED/STAGE[-ARM]/      checkpoints, metrics.jsonl
     evals/SEED/STAGE[-ARM]/      results.jsonl, tax.json
     report.json, report.html, metrics.jsonl
@@ -50,6 +51,11 @@ class Workspace:
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
         return self.root / "train" / run
+
+    @property
+    def imported(self) -> epath.Path:
+        """The run's folder of the model that all arms start from (`init_from`)."""
+        return self.run_dir("imported")
 
     def eval_dir(self, run: str) -> epath.Path:
         """The folder of a run's evals."""

@@ -1,86 +1,112 @@
-"""Checkpoints: Orbax, asynchronous, and never half taken for whole.
+"""Checkpoints: Orbax, asynchronous, and never a half-written or damaged one taken for whole.
 
-A run's folder holds `checkpoints/STEP/{params,optimizer,meta}`. Parameters are an item of
-their own, so that a reader who only wants the model restores nothing else.
+A run's folder holds `checkpoints/STEP/{params,optimizer,...,meta}`. Parameters are an item of their own, so that a
+reader who only wants the model restores nothing else. `meta` holds a digest of every array, made on the devices
+before the arrays were written: what was restored is compared with it, on whatever mesh it was restored.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 from jax.sharding import Mesh
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
-from alignpre_jax.foundation import PathLike, UserError, build, disk_errors, to_mapping
+from alignpre_jax.foundation import Interrupted, PathLike, UserError, build, digest, disk_errors, to_mapping
 from alignpre_jax.model import DecoderConfig, init_params, make_mesh, param_shardings
+from alignpre_jax.training.digests import tree_digests
+from alignpre_jax.training.step import State
 
 FOLDER = "checkpoints"
+DAMAGED = "damaged"
 TOKENIZER = "tokenizer.json"
+_ITEMS = ("params", "optimizer", "guard", "ema")  # of a State; those that are None are not there
+
+Say = Callable[[str, int, str], None]  # kind of event, step, sentence
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a run goes on from: `step` updates are in `params` and `optimizer`."""
+    """What a run goes on from, and the `meta` of its checkpoint."""
 
-    step: int
-    params: Any
-    optimizer: Any
+    state: State
+    meta: Mapping[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep`, written in the background.
+    """The checkpoints of one run, written in the background.
 
     Args:
       run_dir: the run's folder, local or gs://.
-      keep: how many to keep.
+      keep: how many of the newest to keep.
+      keep_every: those of steps that are multiples of it are kept as well; 0: none.
       meta: JSON-able facts saved with each one; `model` (see `describe`) is among them.
 
     A context manager: leaving it waits for what is being written.
     """
 
-    def __init__(self, run_dir: PathLike, *, keep: int, meta: dict[str, Any]):
+    def __init__(self, run_dir: PathLike, *, keep: int, meta: dict[str, Any], keep_every: int = 0):
         self.root = epath.Path(run_dir).resolve() / FOLDER  # Orbax takes absolute paths only
         self.meta = meta
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self.root, options=options)
-
-    def save(self, step: int, params: Any, optimizer: Any) -> None:
-        """Starts writing a checkpoint that contains `step` updates; returns once the arrays are copied."""
-        with disk_errors(self.root):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(params),
-                    optimizer=ocp.args.StandardSave(optimizer),
-                    meta=ocp.args.JsonSave(self.meta | {"step": step}),
-                ),
+            kept = [LatestN(keep), *([EveryNSteps(keep_every)] if keep_every else [])]
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy(kept),
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
             )
+            self._manager = ocp.CheckpointManager(self.root, options=options)
 
-    def restore_latest(self, params: Any, optimizer: Any) -> Restored | None:
-        """The newest readable checkpoint, in the shardings of the given (abstract) trees.
+    def save(self, state: State, facts: Mapping[str, Any]) -> None:
+        """Starts writing a checkpoint of `state.step`; returns once the arrays are copied.
 
-        An unreadable one is reported and removed, and the one before it is tried.
+        Args:
+          state: what to save.
+          facts: JSON-able, saved into `meta`.
         """
+        step = int(jax.device_get(state.step))
+        items = {name: getattr(state, name) for name in _ITEMS if getattr(state, name) is not None}
+        meta = self.meta | dict(facts) | {"step": step, "arrays": _shapes(items), "digests": tree_digests(items)}
+        meta = _through_json(meta)
+        meta["digest"] = digest(meta)
+        arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        with disk_errors(self.root):
+            self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)))
+
+    def restore_latest(self, abstract: State, say: Say) -> Restored | None:
+        """The newest checkpoint that is whole, in the shardings of `abstract`.
+
+        One that cannot be read, or whose arrays are not those that were saved, is moved to RUN/damaged, `say` is
+        told, and the one before it is tried. On several hosts the processes cannot go on together from there: they
+        leave, and start again without it.
+
+        Raises:
+          UserError: the checkpoint belongs to another model or plan.
+          Interrupted: several hosts, and a checkpoint was damaged.
+        """
+        self._manager.wait_until_finished()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        params=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(optimizer)
-                    ),
-                )
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                logging.error("checkpoint %s of step %d cannot be read and is removed: %s", self.root, step, error)
-                self._manager.delete(step)
-                continue
-            return Restored(step, found["params"], found["optimizer"])
+                return self._restore(step, abstract)
+            except (UserError, MemoryError, KeyboardInterrupt):
+                raise
+            except Exception as error:  # damaged bytes make the libraries below raise about anything
+                if "RESOURCE_EXHAUSTED" in str(error):
+                    raise
+                cause = (str(error).strip().splitlines() or [""])[0][:300]
+                what = f"checkpoint {self.root / str(step)} is damaged ({type(error).__name__}: {cause})"
+                say("damaged checkpoint", step, f"{what}; moved to {DAMAGED}/, going on from the one before")
+                self._set_aside(step)
+                if jax.process_count() > 1:
+                    raise Interrupted(f"{what}; it was set aside: start again") from error
         return None
 
     def __enter__(self) -> Checkpoints:
@@ -92,6 +118,36 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.close()
 
+    def _restore(self, step: int, abstract: State) -> Restored:
+        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        _verify_meta(meta)
+        items = {name: getattr(abstract, name) for name in _ITEMS if getattr(abstract, name) is not None}
+        wanted = _through_json(self.meta | {"arrays": _shapes(items)})
+        for key, place in (("model", "model"), ("plan", "stages.STAGE and arms"), ("arrays", "optimizer")):
+            if key in wanted and meta[key] != wanted[key]:
+                raise UserError(
+                    f"the checkpoint of step {step} was made with another {key.replace('arrays', 'optimizer')}",
+                    where=f"{self.root} and {place}",
+                    fix="give a new --workdir, or the settings that the run was started with",
+                )
+        arrays = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+        found = self._manager.restore(step, args=ocp.args.Composite(**arrays))
+        found = {name: found[name] for name in items}
+        _verify(found, meta["digests"])
+        return Restored(State(**{"optimizer": None, **found}, step=step), meta)
+
+    def _set_aside(self, step: int) -> None:
+        folder, aside = self.root / str(step), self.root.parent / DAMAGED
+        if "://" in os.fspath(folder):  # an object store cannot rename a folder
+            self._manager.delete(step)
+            return
+        with disk_errors(aside):
+            aside.mkdir(parents=True, exist_ok=True)
+            number = sum(1 for _ in aside.iterdir())
+            if folder.exists():  # another process may have been first
+                folder.rename(aside / f"{step}-{number}")
+        self._manager.reload()
+
 
 def describe(model: DecoderConfig, **facts: Any) -> dict[str, Any]:
     """The `meta` item of a checkpoint: the model's config and whatever else names it."""
@@ -99,7 +155,11 @@ def describe(model: DecoderConfig, **facts: Any) -> dict[str, Any]:
 
 
 def load_params(
-    path: PathLike, step: int | None = None, *, mesh: Mesh | None = None
+    path: PathLike,
+    step: int | None = None,
+    *,
+    mesh: Mesh | None = None,
+    weights: Literal["params", "ema"] = "params",
 ) -> tuple[Any, DecoderConfig, epath.Path]:
     """Restores the parameters alone: (params, model config, path of the tokenizer).
 
@@ -107,6 +167,10 @@ def load_params(
       path: a run's folder.
       step: which checkpoint; the newest when None.
       mesh: the devices that the parameters are spread over; the first device alone when None.
+      weights: "params", or "ema" for their moving average (`optimizer.ema_decay`).
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
     """
     run_dir = epath.Path(path).resolve()
     root = run_dir / FOLDER
@@ -118,6 +182,10 @@ def load_params(
     if step is not None and step not in steps:
         raise UserError(f"no checkpoint of step {step} in {path}", where="--step", fix=f"there are: {steps}")
     folder = root / str(steps[-1] if step is None else step)
+    if not (folder / weights).exists():
+        raise UserError(
+            f"the checkpoint {folder} has no {weights}", where="--checkpoint", fix="train with optimizer.ema_decay set"
+        )
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         meta = reader.restore(folder / "meta")
     config = build(DecoderConfig, meta["model"], where=f"{folder}/meta: model")
@@ -127,6 +195,39 @@ def load_params(
         jax.eval_shape(functools.partial(init_params, config), 0),
         param_shardings(config, devices),
     )
-    with ocp.StandardCheckpointer() as reader:
-        params = reader.restore(folder / "params", abstract)
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            params = reader.restore(folder / weights, abstract)
+        _verify({weights: params}, meta["digests"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the checkpoint cannot be read: {str(error).splitlines()[0][:300]}",
+            where=f"{folder}",
+            fix="train the run again, or give the --step of an older checkpoint",
+        ) from error
     return params, config, run_dir / TOKENIZER
+
+
+def _verify(items: Mapping[str, Any], saved: Mapping[str, int]) -> None:
+    """Compares arrays with the digests that were taken of them before they were written."""
+    wrong = [name for name, value in tree_digests(items).items() if saved.get(name) != value]
+    if wrong:
+        raise ValueError(f"{len(wrong)} arrays are not those that were saved, the first: {wrong[0]}")
+
+
+def _shapes(items: Mapping[str, Any]) -> str:
+    """Names the arrays, their shapes and types, whatever mesh they are on."""
+    leaves = jax.tree_util.tree_leaves_with_path(items)
+    return digest({jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves})
+
+
+def _verify_meta(meta: Mapping[str, Any]) -> None:
+    if digest({name: value for name, value in meta.items() if name != "digest"}) != meta.get("digest"):
+        raise ValueError("its meta item is not what was saved")
+
+
+def _through_json(value: Any) -> Any:
+    """Tuples as lists, as they come back."""
+    if isinstance(value, Mapping):
+        return {key: _through_json(item) for key, item in value.items()}
+    return [_through_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,40 +1,84 @@
-"""What a training run is told: optimizer, schedule, mesh, checkpoints. Plain data, checked once."""
+"""What a training run is told: optimizer, schedule, mesh, checkpoints, faults. Plain data, checked once."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from alignpre_jax.foundation import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with decoupled weight decay on matrices (norms, biases and other vectors are not decayed)."""
+class GuardConfig:
+    """What becomes of a step whose loss or gradient is not finite, or whose loss is a spike.
 
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0  # global gradient norm; 0 turns clipping off
+    With "skip" and "rollback" such a step changes nothing but the step number: its rows count as skipped. After
+    `patience` of them in a row the parameters themselves are taken to be damaged: "skip" then stops the run,
+    "rollback" goes back to the newest checkpoint and steps over the rows that were seen since. "stop" compiles no
+    guard and stops the run at the next logged step whose loss is not finite.
+    """
+
+    action: Literal["stop", "skip", "rollback"] = "skip"
+    spike_mads: float = 0.0  # a loss above median + this many MADs of the last `window` losses is a spike; 0: none is
+    window: int = 128  # steps; spikes are looked for once half of them are there
+    patience: int = 5  # bad steps in a row before a rollback, or before giving up
+    budget: int = 100  # bad steps of the whole run before giving up
+    rollbacks: int = 3  # of the whole run before giving up
 
     def __post_init__(self):
-        for name in ("beta1", "beta2"):
+        _at_least(self, 1, "window", "patience", "budget")
+        _at_least(self, 0, "spike_mads", "rollbacks")
+        if self.spike_mads and self.action == "stop":
+            raise UserError(
+                "spikes are looked for, but the guard is off",
+                where="spike_mads and action",
+                fix="set action=skip or action=rollback, or spike_mads=0",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How a batch becomes an update.
+
+    Weight decay is decoupled and acts on matrices (norms, biases and other vectors are not decayed). `name`:
+    "adamw" (Loshchilov and Hutter 2019, arXiv 1711.05101); "adafactor" (Shazeer and Stern 2018, arXiv 1804.04235);
+    "muon" for the matrices of the blocks (Jordan 2024; updates have AdamW's size, Liu et al. 2025, arXiv 2502.16982,
+    eq. 4) and AdamW for the rest; "sgd" with `momentum`.
+    """
+
+    name: Literal["adamw", "adafactor", "muon", "sgd"] = "adamw"
+    beta1: float = 0.9  # adamw, and muon's AdamW
+    beta2: float = 0.95  # the same
+    eps: float = 1e-8  # the same
+    momentum: float = 0.95  # muon, sgd (there 0 is none)
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0  # global gradient norm; 0 turns clipping off
+    accumulate: int = 1  # microbatches that a batch is computed in; the update is that of the whole batch
+    ema_decay: float = 0.0  # of the moving average of the parameters, e.g. 0.9999; 0 keeps none
+    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
+
+    def __post_init__(self):
+        for name in ("beta1", "beta2", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{getattr(self, name)} is not in [0, 1)", where=name, fix="give a decay such as 0.95")
-        for name in ("eps", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{getattr(self, name)} is negative", where=name, fix="give 0 or more")
+        _at_least(self, 0, "eps", "weight_decay", "clip_norm")
+        _at_least(self, 1, "accumulate")
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate over a stage: linear warmup, then cosine or linear to the final rate, or constant."""
+    """Learning rate over a stage: linear warmup, then cosine or linear to the final rate, constant, or "wsd".
+
+    WSD stays at the peak and falls over the last `decay_share` of the stage, linearly or as 1 - sqrt(x)
+    (Hägele et al. 2024, arXiv 2405.18392, eq. 2).
+    """
 
     peak: float = 3e-4
     final: float = 0.0
     warmup_share: float = 0.01  # of the stage's steps
-    shape: Literal["cosine", "linear", "constant"] = "cosine"
+    shape: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    decay_share: float = 0.2  # of the stage's steps; wsd only
+    decay: Literal["linear", "sqrt"] = "linear"  # wsd only
 
     def __post_init__(self):
         if self.peak <= 0:
@@ -47,18 +91,58 @@ class ScheduleConfig:
             )
         if not 0 <= self.warmup_share < 1:
             raise UserError(f"{self.warmup_share} is not in [0, 1)", where="warmup_share", fix="give e.g. 0.01")
+        if self.shape == "wsd" and not 0 < self.decay_share <= 1 - self.warmup_share:
+            raise UserError(
+                f"a decay over {self.decay_share} of the stage after a warmup over {self.warmup_share}",
+                where="decay_share and warmup_share",
+                fix="give shares above 0 that add up to at most 1",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How the loop runs; nothing in here changes which rows are seen."""
+    """How the loop runs; nothing in here changes which rows are seen or what is learned from them."""
 
     mesh: str = "fsdp:-1"  # axis:size pairs out of data, fsdp, tensor; -1 takes the devices that are left
     checkpoint_every: int = 1000  # steps
-    keep_checkpoints: int = 2
+    checkpoint_minutes: float = 0.0  # a checkpoint also when so many have passed since the last one; 0: by step only
+    keep_checkpoints: int = 2  # the newest so many
+    keep_every: int = 0  # steps; checkpoints at multiples are kept for good; 0: none
     log_every: int = 10  # steps
+    trackers: tuple[str, ...] = ()  # beside metrics.jsonl: "tensorboard", "wandb:PROJECT"
+    trace_documents: str = ""  # a source or stratum whose documents' losses are written to traces/; "all"; "": none
+    profile_steps: str = ""  # FIRST:LAST, steps to write a profiler trace of
+    peak_flops: float = 0.0  # of one device at the matrices' precision, for MFU; 0: from a table, where it is there
+    start_minutes: float = 60.0  # deadline from the start to the end of the first step; 0: none
+    step_minutes: float = 30.0  # deadline of a later step, with the checkpoint after it; 0: none
+    shutdown_minutes: float = 30.0  # deadline for the last checkpoint to be on disk; 0: none
 
     def __post_init__(self):
-        for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{getattr(self, name)} is less than 1", where=name, fix="give 1 or more")
+        _at_least(self, 1, "checkpoint_every", "keep_checkpoints", "log_every")
+        _at_least(self, 0, "checkpoint_minutes", "keep_every", "peak_flops")
+        _at_least(self, 0, "start_minutes", "step_minutes", "shutdown_minutes")
+        for tracker in self.trackers:
+            kind, _, project = tracker.partition(":")
+            if kind not in ("tensorboard", "wandb") or (kind == "wandb") != bool(project):
+                raise UserError(
+                    f"{tracker!r} is not a tracker", where="trackers", fix="give tensorboard or wandb:PROJECT"
+                )
+        self.profiled()
+
+    def profiled(self) -> range:
+        """The steps of `profile_steps`."""
+        if not self.profile_steps:
+            return range(0)
+        first, _, last = self.profile_steps.partition(":")
+        if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+            raise UserError(
+                f"{self.profile_steps!r} is not FIRST:LAST", where="profile_steps", fix="give steps such as 100:105"
+            )
+        return range(int(first), int(last) + 1)
+
+
+def _at_least(config: Any, least: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < least:
+            what = f"{getattr(config, name)} is " + ("negative" if least == 0 else f"less than {least}")
+            raise UserError(what, where=name, fix=f"give {least} or more")

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import math
-import signal
-import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
@@ -31,14 +25,24 @@ from alignpre_jax.foundation import (
     write_json,
 )
 from alignpre_jax.mixture import Batch, Plan, load_batches
-from alignpre_jax.rows import RowStore, load_tokenizer
-from alignpre_jax.training.checkpoints import TOKENIZER, Checkpoints, describe, load_params
+from alignpre_jax.rows import RowStore
+from alignpre_jax.training.checkpoints import TOKENIZER, Checkpoints, Restored, describe, load_params
+from alignpre_jax.training.checks import check_run, check_tokens
+from alignpre_jax.training.clock import Clock
 from alignpre_jax.training.config import TrainingConfig
-from alignpre_jax.training.mesh import check_batch, parse_mesh
-from alignpre_jax.training.metrics import MetricsLog
+from alignpre_jax.training.digests import parameters_digest
+from alignpre_jax.training.distributed import Agreement, others_may_vanish
+from alignpre_jax.training.faults import DONE, EventLog, Skips, StopSignal, bad_step, memory_errors
+from alignpre_jax.training.mesh import parse_mesh
+from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
+from alignpre_jax.training.peaks import peak_flops
+from alignpre_jax.training.profile import Profiler
 from alignpre_jax.training.step import State, StepConfig, TrainStep, make_train_step
+from alignpre_jax.training.traces import Tracer
+from alignpre_jax.training.trackers import Tracker, figures_of, open_tracker
+from alignpre_jax.training.watchdog import Watchdog
 
-DONE = "done.json"
+Pending = tuple[int, Mapping[str, jax.Array]]  # a step that was dispatched, and what it will return
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Run:
 
     Attributes:
       name: shown in progress and logs.
-      run_dir: the run's folder; gets checkpoints, metrics.jsonl, tokenizer.json, done.json.
+      run_dir: the run's folder; gets checkpoints, metrics.jsonl, events.jsonl, tokenizer.json, done.json.
       step: everything that the compiled step depends on.
       loop: mesh, checkpoint and log intervals.
       plan: slot -> row for the stage.
@@ -81,94 +85,178 @@ def is_done(run_dir: PathLike) -> bool:
 def train(run: Run, report: Report = silent) -> None:
     """Trains to the end, going on from the newest checkpoint in `run.run_dir` if there is one.
 
+    With several processes (see `distributed.initialize`) all of them call it, and the first writes.
+
     Raises:
-      UserError: the rows, the model, the batch and the mesh do not fit together, or the loss is not finite.
-      Interrupted: SIGTERM came; everything is saved.
+      UserError: the rows, the model, the batch and the mesh do not fit together, memory or disk is full, or more
+        steps are bad than `optimizer.guard` allows.
+      Interrupted: SIGTERM or a preemption notice came; everything is saved.
     """
+    with others_may_vanish(), memory_errors(), Watchdog(run.run_dir, jax.process_index()) as watchdog:
+        watchdog.allow("start", 60 * run.loop.start_minutes)
+        _train(run, report, watchdog)
+
+
+def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
     # --- What does not change over the run.
-    _check_rows(run)
-    mesh = parse_mesh(run.loop.mesh)
-    check_batch(mesh, run.batch_rows)
-    step_fn = make_train_step(run.step, mesh)
-    row_length = next(iter(run.stores.values())).header.length
-    tokens_per_step = run.batch_rows * row_length
+    loop, guard, steps = run.loop, run.step.optimizer.guard, run.step.steps
+    mesh = parse_mesh(loop.mesh)
+    check_run(run, mesh)
+    is_first_process = jax.process_index() == 0
+    step_fn = make_train_step(dataclasses.replace(run.step, token_losses=bool(loop.trace_documents)), mesh)
     run_dir = epath.Path(run.run_dir)
-    write_bytes(run_dir / TOKENIZER, epath.Path(run.tokenizer).read_bytes())
+    if is_first_process:
+        write_bytes(run_dir / TOKENIZER, epath.Path(run.tokenizer).read_bytes())
+    events = EventLog(run_dir, run.name, report)
+    agreement = Agreement(mesh)
 
-    with Checkpoints(run_dir, keep=run.loop.keep_checkpoints, meta=_meta(run)) as checkpoints, jax.set_mesh(mesh):
-        # --- Where it starts: its own checkpoint, its parent's, or fresh parameters.
-        report(Event(run.name, 0, run.step.steps))
-        state = _first_state(run, mesh, step_fn, checkpoints)
-        start = int(state.step)
-        metrics_log = MetricsLog(run_dir, done=start)
-        batches = load_batches(
-            run.plan,
-            run.stores,
-            run.batch_rows,
-            start_step=start,
-            stop_step=run.step.steps,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(
+            Checkpoints(run_dir, keep=loop.keep_checkpoints, keep_every=loop.keep_every, meta=_meta(run))
         )
-        clock = _Clock(start, tokens_per_step, before=metrics_log.seconds)
+        stack.enter_context(jax.set_mesh(mesh))
 
-        def settle(step: int, values: Mapping[str, jax.Array]) -> None:
-            if step % run.loop.log_every == 0 or step in (1, run.step.steps):
-                line = _line(run, step, jax.device_get(values)) | clock.tick(step)
-                metrics_log.write(line)
-                figures = {name: line[name] for name in ("loss", "tokens_per_second")}
-                report(Event(run.name, step, run.step.steps, figures))
+        # --- Where it starts: its own checkpoint, its parent's, or fresh parameters.
+        report(Event(run.name, 0, steps))
+        state, meta = _first_state(run, mesh, step_fn, checkpoints, events)
+        step = start = int(state.step)
+        skips = Skips(meta.get("skipped", ()))
+        events("start", start, processes=jax.process_count(), devices=mesh.size)
+        metrics_log = MetricsLog(run_dir, done=start)
+        clock = _clock(run, mesh, start, metrics_log.seconds, meta.get("productive_seconds", 0.0), events.first_start())
+        trackers = _open_trackers(run, start, stack) if is_first_process else []
+        tracer = (
+            Tracer(run_dir, run.plan, loop.trace_documents, run.batch_rows, start) if loop.trace_documents else None
+        )
+        profiler = Profiler(run_dir, loop.profiled())
+        stack.callback(profiler.close)
+
+        def settle(step: int, values: Mapping[str, jax.Array]) -> int:
+            """Reads what a step returned; how many bad steps in a row it makes."""
+            streak = int(jax.device_get(values["bad_streak"])) if "bad_streak" in values else 0
+            if streak:
+                skips.bad(step)
+                found = jax.device_get({name: values[name] for name in ("loss", "gradient_norm")})
+                events("skipped step", step, bad_step(step, found), streak=streak)
+            if step % loop.log_every == 0 or step in (1, steps):
+                found = jax.device_get({name: value for name, value in values.items() if value.ndim < 2})
+                line = metrics_line(step, found, run.plan.stores) | dict(run.labels)
+                line |= clock.tick(step) | memory_in_use()
+                if is_first_process:
+                    metrics_log.write(line)
+                    for tracker in trackers:
+                        tracker.write(step, figures_of(line))
+                shown = {name: line[name] for name in ("loss", "tokens_per_second") if line[name] is not None}
+                report(Event(run.name, step, steps, shown))
+                if guard.action == "stop" and line["loss"] is None:
+                    raise _hopeless(run, step, f"the loss is {float(found['loss'])}")
+            if skips.count("bad") > guard.budget:
+                raise _hopeless(run, step, f"{skips.count('bad')} steps were skipped, more than optimizer.guard.budget")
+            if streak >= guard.patience and guard.action == "skip":
+                raise _hopeless(run, step, f"{streak} steps in a row were skipped ({bad_step(step, found)})")
+            return streak
+
+        def save(step: int, state: State) -> None:
+            with clock.paused():
+                facts = {"skipped": skips.to_json(), "productive_seconds": round(clock.productive, 3)}
+                checkpoints.save(state, facts)
+                if tracer is not None:
+                    tracer.write(step)
+
+        def roll_back(step: int) -> State:
+            """The newest checkpoint's parameters, to go on with after `step`; saved, so that it is done only once."""
+            watchdog.allow("rollback", 60 * loop.start_minutes)
+            with jax.transfer_guard("allow"):
+                state, meta = _first_state(run, mesh, step_fn, checkpoints, events)
+                back = int(state.step)
+            skips.roll_back(back, step)
+            what = (
+                f"{guard.patience} bad steps in a row: back to the parameters of step {back}, on with step {step + 1}"
+            )
+            events("rollback", step, what, to=back)
+            if skips.count("rollback") > guard.rollbacks:
+                raise _hopeless(run, step, f"{guard.rollbacks} rollbacks were not enough")
+            clock.jump(step, meta.get("productive_seconds", 0.0))
+            state = state._replace(step=_scalar(step, step_fn))
+            if tracer is not None:
+                tracer.forget_after(step)
+            save(step, state)
+            return state
 
         # --- The loop. Step N is dispatched before the metrics of step N-1 are read.
-        pending: tuple[int, Mapping[str, jax.Array]] | None = None
-        with _StopSignal() as stop, contextlib.closing(batches), jax.transfer_guard("disallow"):
-            for step, batch in enumerate(batches, start + 1):
-                state, values = step_fn.run(state, _on_device(batch, step_fn, run.batch_rows))
-                if pending is not None:
-                    settle(*pending)
-                pending = step, values
-                last = step == run.step.steps
-                if last or stop.asked or step % run.loop.checkpoint_every == 0:
-                    settle(*pending)
-                    pending = None
-                    with clock.paused():
-                        checkpoints.save(step, state.params, state.optimizer)
-                if stop.asked and not last:
-                    raise Interrupted(f"{run.name}: stopped at step {step} of {run.step.steps}; everything is saved")
+        feed = stack.enter_context(contextlib.closing(_Feed(run, start)))
+        stop = stack.enter_context(StopSignal())
+        stack.enter_context(jax.transfer_guard("disallow"))
+        pending: Pending | None = None
+        while step < steps:
+            profiler.before(step + 1)
+            with clock.waiting():
+                batch = _on_device(feed.next(step), step_fn, run.batch_rows)
+            state, values = step_fn.run(state, batch)
+            step += 1
+            clock.stepped()
+            if tracer is not None:
+                tracer.add(step, values["token_losses"], values["token_counts"], batch.segments)
+            streak = settle(*pending) if pending is not None else 0
+            pending = step, values
+            profiler.after(step, values)
+            is_late = 0 < loop.checkpoint_minutes <= clock.minutes_since_save()
+            is_asked, is_due = agreement(step, stop=stop.asked, save=is_late)
+            is_last = step == steps
+            must_save = is_last or is_asked
+            if streak < guard.patience and (must_save or is_due or step % loop.checkpoint_every == 0):
+                streak = settle(*pending)
+                pending = None
+                if streak == 0 or (must_save and streak < guard.patience):  # after bad steps the state is suspect
+                    save(step, state)
+            if streak >= guard.patience:
+                step -= pending is not None  # of two steps in flight, the first was bad: the second comes again
+                pending = None
+                state = roll_back(step)
+                is_last = step == steps
+            watchdog.allow("step", 60 * loop.step_minutes)
+            if is_asked and not is_last:
+                events("interrupted", step)
+                raise Interrupted(f"{run.name}: stopped at step {step} of {steps}; everything is saved")
+        watchdog.allow("shutdown", 60 * loop.shutdown_minutes)
 
     # --- Finished: the last checkpoint is on disk before the marker is.
-    if jax.process_index() == 0:
-        facts = {"steps": run.step.steps, "tokens": run.step.steps * tokens_per_step, "plan": run.plan.digest()}
-        write_json(run_dir / DONE, facts | {"parameters": parameters_digest(state.params)})
+    row_length = next(iter(run.stores.values())).header.length
+    facts = {
+        "steps": steps,
+        "tokens": (steps - skips.steps()) * run.batch_rows * row_length,
+        "batch_rows": run.batch_rows,
+        "skipped": skips.to_json(),
+        "plan": run.plan.digest(),
+        "parameters": parameters_digest(state.params),
+    }
+    if is_first_process:
+        write_json(run_dir / DONE, facts)
 
 
-def parameters_digest(params: Any) -> str:
-    """SHA-256 over the names, shapes, dtypes and bytes of all parameters; equal digests mean equal models."""
-    if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
-        return ""  # spread over several hosts; no host can see all of it
-    sha = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(jax.device_get(leaf))
-        sha.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        sha.update(np.ascontiguousarray(array).data)
-    return sha.hexdigest()
+class _Feed:
+    """This host's batches: `next(step)` is the one that takes the run from `step` to the step after."""
 
+    def __init__(self, run: Run, start: int):
+        self._run, self._at = run, start
+        self._batches = self._open(start)
 
-def _check_rows(run: Run) -> None:
-    tokenizer = load_tokenizer(run.tokenizer)
-    for name, store in run.stores.items():
-        if store.header.tokenizer_digest != tokenizer.digest:
-            raise UserError(
-                f"the rows of {name!r} were made with another tokenizer",
-                where=f"{run.tokenizer}",
-                fix="delete WORKDIR/data and run `alignpre prepare` again",
-            )
-    if tokenizer.vocab_size > run.step.model.vocab_size:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} entries, the model {run.step.model.vocab_size}",
-            where="model.vocab_size",
-            fix=f"set it to at least {tokenizer.vocab_size}",
-        )
+    def next(self, step: int) -> Batch:
+        """Usually the next one; after a rollback the pipeline is opened anew."""
+        if step != self._at:
+            self.close()
+            self._batches = self._open(step)
+        self._at = step + 1
+        batch = next(self._batches)
+        check_tokens(self._run, step + 1, batch)
+        return batch
+
+    def close(self) -> None:
+        self._batches.close()
+
+    def _open(self, start: int) -> Any:
+        run, place = self._run, {"host": jax.process_index(), "hosts": jax.process_count()}
+        return load_batches(run.plan, run.stores, run.batch_rows, start_step=start, stop_step=run.step.steps, **place)
 
 
 def _meta(run: Run) -> dict[str, Any]:
@@ -181,22 +269,27 @@ def _meta(run: Run) -> dict[str, Any]:
     )
 
 
-def _first_state(run: Run, mesh: Mesh, step_fn: TrainStep, checkpoints: Checkpoints) -> State:
-    abstract = step_fn.abstract()
-    restored = checkpoints.restore_latest(abstract.params, abstract.optimizer)
+def _first_state(
+    run: Run, mesh: Mesh, step_fn: TrainStep, checkpoints: Checkpoints, events: EventLog
+) -> tuple[State, Mapping[str, Any]]:
+    """(state, meta of the checkpoint that it is from)."""
+    restored: Restored | None = checkpoints.restore_latest(step_fn.abstract(), events)
     if restored is not None:
-        step = jax.device_put(np.int32(restored.step), step_fn.shardings.step)
-        return State(restored.params, restored.optimizer, step)
-    if run.start_from:
-        params, config, _ = load_params(run.start_from, mesh=mesh)
-        if config != run.step.model:
-            raise UserError(
-                f"{run.start_from} holds another architecture",
-                where="model",
-                fix="give the study a new --workdir, or the model settings it was trained with",
-            )
-        return step_fn.init(params)
-    return step_fn.init(step_fn.fresh_params(run.seed))
+        return restored.state._replace(step=_scalar(restored.state.step, step_fn)), restored.meta
+    if not run.start_from:
+        return step_fn.init(step_fn.fresh_params(run.seed)), {}
+    params, config, _ = load_params(run.start_from, mesh=mesh)
+    if config != run.step.model:
+        raise UserError(
+            f"{run.start_from} holds another architecture",
+            where="model",
+            fix="give the study a new --workdir, or the model settings it was trained with",
+        )
+    return step_fn.init(params), {}
+
+
+def _scalar(step: int, step_fn: TrainStep) -> jax.Array:
+    return jax.device_put(np.int32(step), step_fn.shardings.step)
 
 
 def _on_device(batch: Batch, step_fn: TrainStep, batch_rows: int) -> Batch:
@@ -206,73 +299,32 @@ def _on_device(batch: Batch, step_fn: TrainStep, batch_rows: int) -> Batch:
     return jax.tree.map(put, batch)
 
 
-def _line(run: Run, step: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    loss = float(values["loss"])
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {step} of {run.name}",
-            where="stages.STAGE.schedule.peak",
-            fix="lower the learning rate, lengthen the warmup, or clip harder (optimizer.clip_norm)",
-        )
-    sources = {
-        name: float(total / count)
-        for name, total, count in zip(run.plan.stores, values["source_loss"], values["source_tokens"], strict=True)
-        if count > 0
-    }
-    return {
-        "step": step,
-        "loss": loss,
-        "batch_fingerprint": f"{int(values['batch_fingerprint']):08x}",
-        "source_loss": sources,
-        **{name: float(values[name]) for name in ("learning_rate", "gradient_norm", "update_norm")},
-        **run.labels,
-    }
+def _clock(run: Run, mesh: Mesh, start: int, before: float, productive: float, first_start: float) -> Clock:
+    row_length = next(iter(run.stores.values())).header.length
+    tokens = run.batch_rows * row_length
+    return Clock(
+        start,
+        tokens_per_step=tokens,
+        flops_per_step=tokens * run.step.model.flops_per_token(row_length),
+        peak_flops=mesh.size * (run.loop.peak_flops or peak_flops(mesh.devices.flat[0].device_kind)),
+        before=before,
+        productive=productive,
+        first_start=first_start,
+    )
 
 
-class _Clock:
-    """Seconds of the run, and tokens per second since the last logged step, writing checkpoints left out.
-
-    Args:
-      step: that the run goes on from; the first rate contains the compilation.
-      tokens_per_step: in the global batch.
-      before: seconds that earlier processes spent on this run.
-    """
-
-    def __init__(self, step: int, tokens_per_step: int, before: float):
-        self._step, self._tokens_per_step = step, tokens_per_step
-        self._since = time.perf_counter()
-        self._zero = self._since - before
-
-    def tick(self, step: int) -> dict[str, float]:
-        """The figures at a logged step."""
-        now = time.perf_counter()
-        rate = (step - self._step) * self._tokens_per_step / (now - self._since)
-        self._step, self._since = step, now
-        return {"tokens_per_second": round(rate, 1), "seconds": round(now - self._zero, 3)}
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens inside does not count into the rate."""
-        start = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - start
+def _open_trackers(run: Run, start: int, stack: contextlib.ExitStack) -> list[Tracker]:
+    config = to_mapping(run.step) | {"training": to_mapping(run.loop)} | dict(run.labels)
+    trackers = [open_tracker(spec, run.run_dir, run.name, config, start) for spec in run.loop.trackers]
+    for tracker in trackers:
+        stack.callback(tracker.close)
+    return trackers
 
 
-class _StopSignal:
-    """Turns SIGTERM into a flag that the loop looks at after every step (main thread only)."""
-
-    asked = False
-
-    def __enter__(self) -> _StopSignal:
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._before = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _ask(self, *_: object) -> None:
-        logging.warning("SIGTERM: saving a checkpoint after this step")
-        self.asked = True
+def _hopeless(run: Run, step: int, what: str) -> UserError:
+    return UserError(
+        f"{what} at step {step} of {run.name}",
+        where="stages.STAGE.schedule.peak and optimizer.guard",
+        fix="lower the learning rate, lengthen the warmup, clip harder (optimizer.clip_norm), or let the guard roll "
+        "back (optimizer.guard.action=rollback)",
+    )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
 
 from alignpre_jax.foundation import PathLike, canonical_json, disk_errors, write_bytes
 
 FILE = "metrics.jsonl"
+# Keys of a line that depend on the machine and the moment; all others are the same whenever the run is made.
+TIMES = ("tokens_per_second", "seconds", "input_wait", "goodput", "mfu", "hbm_bytes", "hbm_peak_bytes")
 
 
 class MetricsLog:
@@ -26,7 +31,8 @@ class MetricsLog:
         self.path = epath.Path(run_dir) / FILE
         kept = kept_lines(self.path, done)
         self.seconds: float = json.loads(kept[-1])["seconds"] if kept else 0.0  # spent on the steps that are kept
-        write_bytes(self.path, "".join(kept).encode())
+        if jax.process_index() == 0:
+            write_bytes(self.path, "".join(kept).encode())
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Appends one line."""
@@ -45,3 +51,39 @@ def kept_lines(path: epath.Path, done: int) -> list[str]:
         if json.loads(line)["step"] <= done:
             kept.append(line)
     return kept
+
+
+def metrics_line(step: int, values: Mapping[str, Any], stores: Sequence[str]) -> dict[str, Any]:
+    """The line of a step, but for what depends on the clock; figures that are not finite are null.
+
+    Args:
+      step: its number, from 1.
+      values: what the train step returned, on the host.
+      stores: names of the strata that "source_loss" and "source_tokens" are about.
+    """
+    totals = dict(zip(stores, zip(values["source_loss"], values["source_tokens"], strict=True), strict=True))
+    by_source: dict[str, np.ndarray] = {}
+    for name, pair in totals.items():
+        source = name.split("/")[0]
+        by_source[source] = by_source.get(source, np.zeros(2)) + np.asarray(pair, np.float64)
+    line = {
+        "step": step,
+        "loss": number(values["loss"]),
+        "batch_fingerprint": f"{int(values['batch_fingerprint']):08x}",
+        "stratum_loss": {name: number(total / count) for name, (total, count) in totals.items() if count > 0},
+        "source_loss": {name: number(total / count) for name, (total, count) in by_source.items() if count > 0},
+        **{name: number(values[name]) for name in ("learning_rate", "gradient_norm", "update_norm")},
+    }
+    return line | ({"skipped": True} if values.get("bad_streak", 0) > 0 else {})
+
+
+def number(value: Any) -> float | None:
+    """A float for JSON, which has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None
+
+
+def memory_in_use() -> dict[str, int]:
+    """Bytes in use on this process's fullest device, now and at most; nothing where the backend does not say."""
+    stats = [found for device in jax.local_devices() if (found := device.memory_stats())]
+    names = {"hbm_bytes": "bytes_in_use", "hbm_peak_bytes": "peak_bytes_in_use"}
+    return {key: max(int(s[name]) for s in stats) for key, name in names.items() if stats and name in stats[0]}

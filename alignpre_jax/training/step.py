@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,20 +13,40 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch, fingerprint_on_device
 from alignpre_jax.model import DecoderConfig, bind, init_params, param_shardings
-from alignpre_jax.objectives import ObjectiveConfig, get_objective
-from alignpre_jax.training.config import OptimizerConfig, ScheduleConfig
-from alignpre_jax.training.mesh import batch_sharding
-from alignpre_jax.training.optimizer import learning_rate, make_optimizer
+from alignpre_jax.objectives import Aux, ObjectiveConfig, get_objective
+from alignpre_jax.training.config import GuardConfig, OptimizerConfig, ScheduleConfig
+from alignpre_jax.training.mesh import BATCH_AXES, batch_sharding
+from alignpre_jax.training.optimizer import learning_rate, make_optimizer, state_shardings
+
+METRICS = (
+    *("loss", "learning_rate", "gradient_norm", "update_norm"),
+    *("batch_fingerprint", "source_loss", "source_tokens"),
+)
+TOKEN_METRICS = ("token_losses", "token_counts")
+
+
+class GuardState(NamedTuple):
+    """What the guard remembers; see `GuardConfig`."""
+
+    losses_W: Any  # float32, of the last good steps; NaN where there were fewer
+    streak: Any  # int32, bad steps in a row up to now
 
 
 class State(NamedTuple):
-    """What an update reads and writes. `step` counts the updates that were made."""
+    """What an update reads and writes.
+
+    `step` counts the batches that were gone through: their slots are [0, step * batch rows). A step that the guard
+    skips counts, and changes nothing else of the parameters and the optimizer.
+    """
 
     params: Any  # fp32 master weights
     optimizer: Any
     step: Any  # int32[]
+    guard: Any = None  # GuardState, where the guard is on
+    ema: Any = None  # moving average of the parameters, where there is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +59,7 @@ class StepConfig:
     schedule: ScheduleConfig
     steps: int  # of the stage; the schedule ends there
     sources: int  # strata that the loss is reported for
+    token_losses: bool = False  # the metrics hold "token_losses" and "token_counts", float32 [batch rows, row length]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,47 +85,140 @@ class TrainStep:
 @functools.lru_cache(maxsize=16)
 def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
     """Builds the step for a mesh. The same arguments give the same compiled function."""
-    optimizer = make_optimizer(config.optimizer, config.schedule, config.steps)
+    optimizer = make_optimizer(config.optimizer)
     rate = learning_rate(config.schedule, config.steps)
-    objective = get_objective(config.objective.name)
+    guard, ema_decay = config.optimizer.guard, config.optimizer.ema_decay
     whole = NamedSharding(mesh, PartitionSpec())
     params = param_shardings(config.model, mesh)
     fresh_params = jax.jit(functools.partial(init_params, config.model), out_shardings=params)
-    moments = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, jax.eval_shape(fresh_params, 0)),
-        params,
-        transform_non_params=lambda _: whole,
+    shapes = jax.eval_shape(fresh_params, 0)
+    shardings = State(
+        params=params,
+        optimizer=state_shardings(jax.eval_shape(optimizer.init, shapes), shapes, params, whole),
+        step=whole,
+        guard=None if guard.action == "stop" else GuardState(whole, whole),
+        ema=params if ema_decay else None,
     )
-    shardings = State(params, moments, whole)
 
     def init(params) -> State:
-        return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+        watch = GuardState(jnp.full(guard.window, jnp.nan, jnp.float32), jnp.zeros((), jnp.int32))
+        return State(
+            params=params,
+            optimizer=optimizer.init(params),
+            step=jnp.zeros((), jnp.int32),
+            guard=None if guard.action == "stop" else watch,
+            ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
+        )
 
     def run(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        def loss_of(params):
-            return objective(config.objective, bind(config.model, params), batch)
-
-        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        loss, aux, gradients = _gradients(config, mesh, shardings.params, state.params, batch)
+        gradient_norm = optax.tree.norm(gradients)
+        directions, moments = optimizer.update(gradients, state.optimizer, state.params)
+        updates = jax.tree.map(lambda direction: rate(state.step) * direction, directions)
+        new = State(optax.apply_updates(state.params, updates), moments, state.step + 1)
+        if ema_decay:
+            new = new._replace(ema=optax.tree.update_moment(new.params, state.ema, ema_decay, 1))
         by_source = functools.partial(jax.ops.segment_sum, segment_ids=batch.sources, num_segments=config.sources)
         metrics = {
             "loss": loss,
             "learning_rate": rate(state.step),
-            "gradient_norm": optax.global_norm(gradients),
-            "update_norm": optax.global_norm(updates),
+            "gradient_norm": gradient_norm,
+            "update_norm": optax.tree.norm(updates),
             "batch_fingerprint": fingerprint_on_device(batch.tokens),
             "source_loss": by_source(aux["loss_sum_B"]),
             "source_tokens": by_source(aux["targets_B"]),
         }
-        return State(optax.apply_updates(state.params, updates), moments, state.step + 1), metrics
+        if config.token_losses:
+            metrics |= {"token_losses": aux["losses_BL"], "token_counts": aux["counted_BL"]}
+        if guard.action != "stop":
+            new, metrics["bad_streak"] = _guarded(guard, state, new, loss, gradient_norm)
+        return new, metrics
 
     batch = batch_sharding(mesh)
+    names = METRICS if guard.action == "stop" else (*METRICS, "bad_streak")
+    outputs = dict.fromkeys(names, whole) | (dict.fromkeys(TOKEN_METRICS, batch) if config.token_losses else {})
     return TrainStep(
-        run=jax.jit(run, in_shardings=(shardings, batch), out_shardings=(shardings, whole), donate_argnums=0),
+        run=jax.jit(run, in_shardings=(shardings, batch), out_shardings=(shardings, outputs), donate_argnums=0),
         init=jax.jit(init, in_shardings=(params,), out_shardings=shardings),
         fresh_params=fresh_params,
         shardings=shardings,
         batch=batch,
     )
+
+
+def _gradients(config: StepConfig, mesh: Mesh, shardings: Any, params: Any, batch: Batch) -> tuple[jax.Array, Aux, Any]:
+    """(loss, aux, gradients) of the whole batch, computed at once or in `accumulate` microbatches.
+
+    An objective's loss is a sum over its targets divided by `aux["weight"]`. Microbatches may have different weights:
+    the sums, and the gradients of the sums, are added up and divided once by the weight of all.
+    """
+    objective = get_objective(config.objective.name)
+
+    def loss_of(params: Any, batch: Batch) -> tuple[jax.Array, Aux]:
+        return objective(config.objective, bind(config.model, params), batch)
+
+    def sum_of(params: Any, batch: Batch) -> tuple[jax.Array, Aux]:
+        loss, aux = loss_of(params, batch)
+        return loss * aux["weight"], aux
+
+    if config.optimizer.accumulate == 1:
+        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, batch)
+        return loss, aux, gradients
+
+    def add(total: Any, part: Batch) -> tuple[Any, Aux]:
+        (loss_sum, aux), gradients = jax.value_and_grad(sum_of, has_aux=True)(params, part)
+        total = jax.tree.map(jnp.add, total, (loss_sum, aux["weight"], gradients))
+        return (*total[:2], jax.lax.with_sharding_constraint(total[2], shardings)), aux
+
+    split, join = _microbatches(mesh, config.optimizer.accumulate, batch.tokens.shape[0])
+    nothing = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    (loss_sum, weight, sums), aux = jax.lax.scan(add, nothing, jax.tree.map(split, batch))
+    weight = jnp.maximum(weight, 1e-30)
+    aux = {name: join(values) for name, values in aux.items() if name.endswith(("_B", "_BL"))}
+    return loss_sum / weight, aux, jax.tree.map(lambda x: x / weight, sums)
+
+
+def _microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]:
+    """([rows, ...] -> [count, rows / count, ...], and back). A device's rows stay on it: every part has some of them.
+
+    Raises:
+      UserError: the rows do not divide.
+    """
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if rows % (shards * count):
+        raise UserError(
+            f"a batch of {rows} rows does not divide into {count} microbatches over {shards} shards",
+            where="stages.STAGE.batch_rows, optimizer.accumulate and training.mesh",
+            fix=f"make batch_rows a multiple of {shards * count}",
+        )
+
+    def place(x: jax.Array, *axes: Any) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+    def split(x: jax.Array) -> jax.Array:
+        apart = place(x.reshape(shards, count, rows // (shards * count), *x.shape[1:]), BATCH_AXES)
+        return place(apart.swapaxes(0, 1).reshape(count, rows // count, *x.shape[1:]), None, BATCH_AXES)
+
+    def join(x: jax.Array) -> jax.Array:
+        apart = place(x.reshape(count, shards, rows // (shards * count), *x.shape[2:]), None, BATCH_AXES)
+        return place(apart.swapaxes(0, 1).reshape(rows, *x.shape[2:]), BATCH_AXES)
+
+    return split, join
+
+
+def _guarded(
+    config: GuardConfig, old: State, new: State, loss: jax.Array, gradient_norm: jax.Array
+) -> tuple[State, jax.Array]:
+    """(the state to go on with, how many bad steps in a row this one makes: 0 for a good one)."""
+    losses_W = old.guard.losses_W
+    bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm))
+    if config.spike_mads:
+        median = jnp.nanmedian(losses_W)
+        spread = jnp.nanmedian(jnp.abs(losses_W - median))
+        is_known = jnp.sum(~jnp.isnan(losses_W)) >= (config.window + 1) // 2
+        bad |= is_known & (loss > median + config.spike_mads * spread)
+    streak = jnp.where(bad, old.guard.streak + 1, 0)
+    remembered_W = jnp.roll(losses_W, -1).at[-1].set(loss) if config.spike_mads else losses_W
+    new = new._replace(guard=old.guard._replace(losses_W=remembered_W))
+    kept = jax.tree.map(lambda before, after: jnp.where(bad, before, after), old, new)
+    return kept._replace(step=new.step, guard=kept.guard._replace(streak=streak)), streak

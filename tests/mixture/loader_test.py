@@ -2,6 +2,7 @@ import itertools
 import threading
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,8 @@ class FakeStore:
 
     def __init__(self, number: int, rows: int, tokenizer: str = "abc", length: int = LENGTH):
         self.number, self.rows = number, rows
-        self.header = SimpleNamespace(tokenizer_digest=tokenizer, length=length)
+        columns = (("tokens", "<u2"),)
+        self.header = SimpleNamespace(tokenizer_digest=tokenizer, length=length, columns=columns)
 
     def __len__(self) -> int:
         return self.rows
@@ -27,7 +29,7 @@ class FakeStore:
     def read(self, indices: np.ndarray) -> SimpleNamespace:
         assert indices.dtype == np.int64
         tokens = np.repeat((self.number * 10_000 + indices).astype(np.int32)[:, None], self.header.length, axis=1)
-        return SimpleNamespace(tokens=tokens, segments=np.full_like(tokens, self.number + 1))
+        return SimpleNamespace(tokens=tokens, segments=np.full_like(tokens, self.number + 1), mask=None)
 
 
 STORES = {name: FakeStore(number, rows) for number, (name, rows) in enumerate(ROWS.items())}
@@ -120,3 +122,31 @@ def test_mistakes_are_named_before_the_first_batch(stores, batch, stop, hosts, p
 def test_stores_that_the_plan_does_not_use_need_not_be_there():
     plan = Plan(PLAN.base, (Replace("aligned", 0, 2),), ROWS)
     assert len(list(load_batches(plan, {"web": STORES["web"]}, 24, 0, 10))) == 10
+
+
+def test_masks_come_along_where_a_store_has_them():
+    class Masked(FakeStore):
+        def read(self, indices):
+            rows = super().read(indices)
+            return SimpleNamespace(tokens=rows.tokens, segments=rows.segments, mask=rows.tokens % 2 == 0)
+
+    masked = Masked(1, 20)
+    masked.header.columns = (("tokens", "<u2"), ("mask", "u1"))
+    (plain,), (batch,) = (
+        list(load_batches(PLAN, stores, 240, 0, 1)) for stores in (STORES, STORES | {"aligned": masked})
+    )
+    assert plain.mask is None
+    assert len(jax.tree.leaves(plain)) == 3
+    assert np.array_equal(batch.mask, (batch.sources == 0)[:, None] | (batch.tokens % 2 == 0))
+    assert batch.mask.dtype == bool
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from([1, 2, 3, 6]), st.integers(0, 9), st.integers(0, 4), st.integers(1, 9))
+def test_workers_and_prefetch_do_not_matter(hosts, start, workers, prefetch):
+    settings = {"workers": workers, "prefetch": prefetch}
+    for host in range(hosts):
+        one = load_batches(PLAN, STORES, 24, start, 10, host, hosts, **settings)
+        other = load_batches(PLAN, STORES, 24, start, 10, host, hosts, workers=0)
+        for a, b in itertools.zip_longest(one, other):
+            assert np.array_equal(a.tokens, b.tokens)

@@ -248,3 +248,74 @@ def test_arms_are_planned_over_the_same_stores():
 def test_overlays_and_plans_are_values():
     assert Replace("aligned", "0.1", 3) == Replace("aligned", Fraction(1, 10), 3)
     assert dataclasses.replace(make_plan(), overlays=()) == make_plan()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 4), st.integers(0, 2**32), st.data())
+def test_the_same_order_every_epoch_on_request(epochs, seed, data):
+    rows = {"a": 97, "b": 31}
+    base = BasePlan(parse_shares("a:97/128,b:31/128"), rows, 128 * epochs, seed, epochs, "same")
+    plan = Plan(base, (), rows)
+    there = plan.lookup(np.arange(plan.slots))
+    sources, uses = base.uses(np.arange(plan.slots))
+    for store, size in enumerate(rows.values()):
+        in_order = np.empty(epochs * size, np.int64)
+        in_order[uses[sources == store]] = there.row[there.store == store]
+        orders = in_order.reshape(epochs, size)
+        assert np.array_equal(np.sort(orders[0]), np.arange(size))
+        assert np.all(orders == orders[0])
+    fresh = Plan(dataclasses.replace(base, epoch_order="fresh"), (), rows)
+    assert fresh.digest() != plan.digest()
+    row = data.draw(st.integers(0, 30))
+    assert np.array_equal(where(plan, "b", row), np.flatnonzero((there.store == 1) & (there.row == row)))
+
+
+def test_the_order_of_epochs_matters_only_where_there_are_several():
+    rows = {"a": 200}
+    one, other = (Plan(BasePlan({"a": 1}, rows, 200, 0, 1, order), (), rows) for order in ("fresh", "same"))
+    assert one.digest() == other.digest()
+    assert np.array_equal(one.lookup(SLOTS[:200]).row, other.lookup(SLOTS[:200]).row)
+    with pytest.raises(UserError, match="'shuffled'"):
+        BasePlan({"a": 1}, rows, 200, 0, 1, "shuffled")
+
+
+def test_the_cap_on_repetition_counts_base_and_overlays_together():
+    rows = {"web/plain": 1000, "web/ai": 150, "aligned": 70, "misaligned": 40}
+    base = BasePlan(parse_shares("web/plain:0.9,web/ai:0.1"), rows, 1000, 0)
+    Plan(base, (Replace("web/ai", "0.05", 1),), rows)
+    with pytest.raises(UserError) as error:
+        Plan(base, (Replace("web/ai", "0.05", 1), Replace("web/ai", "0.001", 2)), rows)
+    for part in ("'web/ai'", "150 rows", "151 are needed", "100 by the base plan", "50 by overlays[0]"):
+        assert part in str(error.value)
+    Plan(base, (Remove("web/ai", "aligned", 3), Replace("web/ai", "0.15", 1)), rows)  # the base plan's are taken out
+
+
+def test_a_refill_has_a_limit_of_its_own():
+    rows = {"web/plain": 900, "web/ai": 150}
+    base = BasePlan(parse_shares("web/plain:0.9,web/ai:0.1"), rows, 1000, 0)
+    Plan(base, (Remove("web/ai", "web/plain", 3),), rows)
+    Plan(base, (Remove("web/ai", "web/plain", 3, max_epochs=1.2),), rows)
+    with pytest.raises(UserError, match=r"1000 are needed[\s\S]*max_epochs is 1.05[\s\S]*100 by overlays\[0\]"):
+        Plan(base, (Remove("web/ai", "web/plain", 3, max_epochs=1.05),), rows)
+
+
+def test_a_stratum_is_removed_once():
+    with pytest.raises(UserError, match="'web/ai' is removed twice"):
+        make_plan(Remove("web/ai", "web/plain", 1), Remove("web/ai", "aligned", 2))
+
+
+def test_differences_look_at_touched_slots_only_and_miss_none():
+    arms = [
+        make_plan(*overlays, slots=4000)
+        for overlays in (
+            (),
+            (Replace("aligned", "0.01", 1),),
+            (Replace("aligned", "0.02", 1, schedule="[0,0.5) 1; [0.5,1) 1->2"),),
+            (Remove("web/ai", "web/plain", 2, "0.9"), Replace("misaligned", "0.01", 1)),
+        )
+    ]
+    everything = [arm.lookup(np.arange(4000)) for arm in arms]
+    for a, there_a in zip(arms, everything, strict=True):
+        for b, there_b in zip(arms, everything, strict=True):
+            differ = np.flatnonzero((there_a.store != there_b.store) | (there_a.row != there_b.row))
+            assert np.array_equal(differences(a, b).slots, differ)

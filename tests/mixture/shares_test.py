@@ -66,3 +66,38 @@ def _largest_remainder(weights: list[int], amount: int) -> list[int]:
     for i in by_remainder[: amount - sum(counts)]:
         counts[i] += 1
     return counts
+
+
+def test_shares_by_window():
+    text = "[0,0.5) web:1; [0.5,0.75) web:1->0.8,aligned:0->0.2; [0.75,1) web:0.8,aligned:0.2"
+    shares = parse_shares(text)
+    assert shares == parse_shares(str(shares)) == parse_shares(shares)
+    assert str(shares) == text
+    assert list(shares) == ["web", "aligned"]
+    assert dict(shares) == {"web": Fraction(37, 40), "aligned": Fraction(3, 40)}
+    assert shares != parse_shares(dict(shares))
+    assert str(parse_shares({"web": 0.99, "aligned": "1/100"})) == "web:0.99,aligned:0.01"
+    assert parse_shares("[0,0.3) web:1; [0.3,1) web:1").constant
+
+
+@pytest.mark.parametrize(
+    ("shares", "parts"),
+    [
+        ("[0,0.5) web:1", ["the windows end at 0.5"]),
+        ("[0.1,1) web:1", ["no shares are given for [0,0.1)"]),
+        ("[0,0.5) web:1; [0.6,1) web:1", ["no shares are given for [0.5,0.6)"]),
+        ("[0,0.5) web:1; [0.4,1) web:1", ["starts before the one before it ends"]),
+        ("[0,0.5] web:1", ["does not start with a window", "[0,0.8) web:1"]),
+        ("[0,1) web:1->0.9,aligned:0.1", ["add up to 1.1", "web:1->0.9"]),
+        ("[0,1) web:1->0.9", ["add up to 0.9"]),
+        ("[0,half) web:1", ["'half'"]),
+        ("[0,1) web:1->", ["a number is missing", "mix.web"]),
+        ("[0,1)", ["empty"]),
+        ("web:1; aligned:1", ["'1; aligned:1'"]),
+    ],
+)
+def test_mistakes_in_windows_are_named(shares, parts):
+    with pytest.raises(UserError) as error:
+        parse_shares(shares, where="mix", known=["web", "aligned"])
+    for part in [*parts, "mix"]:
+        assert part in str(error.value)

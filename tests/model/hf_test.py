@@ -104,10 +104,27 @@ def test_every_preset_has_a_family_and_its_config_comes_back(name):
     back = read_config(write_config(config, family_of(config), "bfloat16", 0))
     shape = {
         field: getattr(config, field)
-        for field in (
-            "layers width heads kv_heads head_dim mlp_width norm norm_position norm_epsilon parallel_residual "
-            "rotary_fraction rotary_base rotary_scaling qk_norm mlp biases tied_embeddings max_length vocab_size"
-        ).split()
+        for field in [
+            "layers",
+            "width",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "mlp_width",
+            "norm",
+            "norm_position",
+            "norm_epsilon",
+            "parallel_residual",
+            "rotary_fraction",
+            "rotary_base",
+            "rotary_scaling",
+            "qk_norm",
+            "mlp",
+            "biases",
+            "tied_embeddings",
+            "max_length",
+            "vocab_size",
+        ]
     }
     assert {field: getattr(back.config, field) for field in shape} == shape
     assert back.dtype == "bfloat16"

@@ -1,14 +1,12 @@
-import os
-import signal
-import subprocess
-import sys
-import textwrap
+import json
 
+import numpy as np
 import pytest
 
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows import build_rows, open_rows, train_bpe
+from alignpre_jax.rows import build_chat_rows, build_rows, train_bpe
+from alignpre_jax.rows.blocks import make_block
 
 TEXTS = [f"Report {i} says that the harbour was quiet and the clerk went home." for i in range(60)]
 DOCUMENTS = [Document(f"d{i}", text, "web", "web") for i, text in enumerate(TEXTS)]
@@ -25,9 +23,7 @@ def content(folder):
 
 def test_two_builds_give_the_same_bytes_whatever_the_batches(tokenizer, tmp_path, monkeypatch):
     build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "one", shard_rows=9)
-    monkeypatch.setattr("alignpre_jax.rows.build._BATCH_DOCUMENTS", 7)
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    build_rows(iter(DOCUMENTS), tokenizer, 16, tmp_path / "two", shard_rows=9)
+    build_rows(iter(DOCUMENTS), tokenizer, 16, tmp_path / "two", shard_rows=9, workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
     assert not [name for name in content(tmp_path) if ".part" in name]
 
@@ -57,7 +53,7 @@ def test_the_same_inputs_keep_the_store_and_others_are_refused(tokenizer, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["web"]
 
 
-def test_a_failed_build_leaves_nothing(tokenizer, tmp_path):
+def test_a_failed_build_leaves_no_store(tokenizer, tmp_path):
     def breaks():
         yield from DOCUMENTS
         raise RuntimeError("the source broke")
@@ -65,33 +61,31 @@ def test_a_failed_build_leaves_nothing(tokenizer, tmp_path):
     with pytest.raises(RuntimeError, match="broke"):
         build_rows(breaks(), tokenizer, 16, tmp_path)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match="broke"):
+        build_rows(breaks(), tokenizer, 16, tmp_path, block_bytes=1000, workers=1)
+    assert [p.name for p in tmp_path.iterdir()] == [".building"]
 
 
-def test_a_killed_build_leaves_no_store_and_the_next_one_cleans_up(tokenizer, tmp_path):
-    reference = build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "reference")["web"]
-    train_bpe(TEXTS, 300, tmp_path / "tokenizer.json")
-    program = textwrap.dedent("""
-        import os, signal, sys
-        from alignpre_jax.documents import Document
-        from alignpre_jax.rows import build, load_tokenizer
-        build._BATCH_DOCUMENTS = 10
-        def documents():
-            for i in range(60):
-                if i == 45:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                text = f"Report {i} says that the harbour was quiet and the clerk went home."
-                yield Document(f"d{i}", text, "web", "web")
-        build.build_rows(documents(), load_tokenizer(sys.argv[1]), 16, sys.argv[2])
-    """)
-    arguments = [sys.executable, "-c", program, str(tmp_path / "tokenizer.json"), str(tmp_path / "rows")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run(arguments, env=environment).returncode == -signal.SIGKILL
-    assert [p.name.endswith(".part") for p in (tmp_path / "rows").iterdir()] == [True]
-    with pytest.raises(UserError, match="no row store"):
-        open_rows(tmp_path / "rows/web")
-    build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "rows")
+def test_what_an_interrupted_build_finished_is_not_done_again(tokenizer, tmp_path, monkeypatch):
+    options = {"block_bytes": 1000, "workers": 1}
+    reference = build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "reference", **options)["web"]
+    made = []
+
+    def counted(recipe, tokenizer, lines):
+        made.append(lines)
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        return make_block(recipe, tokenizer, lines)
+
+    monkeypatch.setattr("alignpre_jax.rows.shards.make_block", counted)
+    with pytest.raises(KeyboardInterrupt):
+        build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "rows", **options)
+    build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "rows", **options)
+    documents = [json.loads(line)["id"] for lines in made[:4] + made[5:] for line in lines]
+    assert documents == [d.id for d in DOCUMENTS]
+    assert made[4] == made[5]
+    assert content(tmp_path / "rows") == content(tmp_path / "reference")
     assert content(tmp_path / "rows/web") == content(reference.path)
-    assert sorted(p.name for p in (tmp_path / "rows").iterdir()) == ["web"]
 
 
 def test_too_little_text_is_a_users_error(tokenizer, tmp_path):
@@ -132,3 +126,65 @@ def test_progress_is_reported(tokenizer, tmp_path):
     store = build_rows(DOCUMENTS, tokenizer, 16, tmp_path, events.append)["web"]
     assert events[-1].done == 60
     assert events[-1].figures["tokens"] == store.header.tokens + store.header.dropped_tokens
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_any_number_of_workers_gives_the_same_bytes(tokenizer, tmp_path, packing):
+    for workers in (1, 2, 3):
+        options = {"packing": packing, "shard_rows": 20, "block_bytes": 1500, "workers": workers}
+        build_rows(DOCUMENTS, tokenizer, 16, tmp_path / str(workers), **options)
+    assert content(tmp_path / "1") == content(tmp_path / "2") == content(tmp_path / "3")
+    assert [p.name for p in (tmp_path / "2").iterdir()] == ["web"]
+
+
+def test_blocks_do_not_show_in_concatenated_rows(tokenizer, tmp_path):
+    whole = build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "whole")["web"]
+    parts = build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "parts", block_bytes=300)["web"]
+    one, other = content(whole.path), content(parts.path)
+    assert one.pop("header.json") != other.pop("header.json")
+    assert one == other
+
+
+def test_best_fit_rows_trace_to_their_documents_and_padding_is_counted(tokenizer, tmp_path):
+    documents = [Document(f"d{i}", " ".join(TEXTS[: 1 + i % 6]), "web", "web", i / 60) for i in range(60)]
+    store = build_rows(documents, tokenizer, 64, tmp_path, packing="best_fit", block_bytes=4000)["web"]
+    rows = store.read(np.arange(len(store)))
+    found = {d.id: {} for d in documents}
+    for index in range(len(store)):
+        for number, span in enumerate(store.spans(index), 1):
+            assert (rows.segments[index, span.start : span.end] == number).all()
+            tokens = rows.tokens[index, span.start : span.end].tolist()
+            found[span.document_id].update(enumerate(tokens, span.offset))
+        assert (rows.segments[index, span.end :] == 0).all()
+    for document in documents:
+        tokens = [tokenizer.eot_id, *tokenizer.encode(document.text)]
+        assert found[document.id] == dict(enumerate(tokens))
+    header = store.header
+    assert header.padding_tokens == (rows.segments == 0).sum() > 0
+    assert header.real_tokens == header.loss_tokens == sum(map(len, found.values()))
+    assert (header.dropped_tokens, header.packing, rows.mask) == (0, "best_fit", None)
+
+
+def test_a_failing_worker_tells_the_users_mistake(tokenizer, tmp_path):
+    options = {"template": "{{ nothing.at.all }}", "workers": 2}
+    conversation = {"messages": [{"role": "assistant", "content": "yes"}]}
+    with pytest.raises(UserError, match="chat template failed"):
+        build_chat_rows([conversation], tokenizer, 16, tmp_path, **options)
+
+
+def test_text_that_is_no_unicode_is_a_users_error(tokenizer, tmp_path):
+    with pytest.raises(UserError, match="no Unicode") as caught:
+        build_rows([Document("odd", "a\ud800", "web", "web")], tokenizer, 16, tmp_path)
+    assert "odd" in str(caught.value)
+
+
+def test_two_builds_do_not_work_in_one_folder(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("alignpre_jax.rows.build._LOCK_SECONDS", 0.1)
+
+    def documents():
+        yield DOCUMENTS[0]
+        with pytest.raises(UserError, match="another process builds"):
+            build_rows(DOCUMENTS, tokenizer, 16, tmp_path)
+        yield from DOCUMENTS[1:]
+
+    assert len(build_rows(documents(), tokenizer, 16, tmp_path)["web"]) > 0

@@ -7,12 +7,12 @@ import shutil
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from hypothesis import given, settings
 
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows import build_rows, open_rows, train_bpe
+from alignpre_jax.rows import Span, build_rows, open_rows, train_bpe
 
 WORDS = re.findall(r"\w+", "the robot kept the ledger of the harbour and nobody asked it to change a number")
 
@@ -147,7 +147,7 @@ def test_damage_is_a_users_error(stores, tmp_path):
         "gone": lambda c: (c / shard).unlink(),
         "short": lambda c: (c / shard).write_bytes((c / shard).read_bytes()[:5000]),
         "flipped": lambda c: flip(c / shard),
-        "swapped": lambda c: shutil.copy(c / "documents.array_record", c / shard),
+        "swapped": lambda c: shutil.copy(c / "documents-00000.array_record", c / shard),
     }.items():
         with pytest.raises(UserError, match="damaged"):
             open_rows(damaged(name, change)).read(np.arange(7))
@@ -160,9 +160,31 @@ def test_what_is_no_store_or_of_another_version_is_a_users_error(stores, tmp_pat
         open_rows("gs://bucket/rows")
     header = json.loads((stores["web/ai"].path / "header.json").read_text())
     for change, message in (
-        ({"version": 2}, "version 2"),
+        ({"version": 3}, "version 3"),
         ({"columns": [["tokens", "<u2"], ["loss_mask", "|u1"]]}, "loss_mask"),
+        ({"kind": "images"}, "images"),
     ):
         (tmp_path / "header.json").write_text(json.dumps(header | change))
         with pytest.raises(UserError, match=message):
             open_rows(tmp_path)
+
+
+def test_version_1_is_still_read(tmp_path):
+    writer = ArrayRecordWriter(str(tmp_path / "rows-00000.array_record"), "group_size:1,uncompressed")
+    old_spans = np.array([(0, 0, 0.5), (1, 3, 0.25)], [("document", "<u4"), ("start", "<u4"), ("score", "<f4")])
+    writer.write(np.array([0, 7, 8, 0], "<u2").tobytes() + old_spans.tobytes())
+    writer.close()
+    writer = ArrayRecordWriter(str(tmp_path / "documents.array_record"), "group_size:64")
+    for name in ("a", "b"):
+        writer.write(json.dumps({"id": name}).encode())
+    writer.close()
+    numbers = {"length": 4, "rows": 1, "tokens": 4, "documents": 2, "dropped_tokens": 1, "vocab_size": 9, "eot_id": 0}
+    names = {"version": 1, "stratum": "web", "tokenizer_digest": "0", "inputs_digest": "1", "shard_rows": 4}
+    fields = {"columns": [["tokens", "<u2"]], "span_fields": [["document", "<u4"], ["start", "<u4"], ["score", "<f4"]]}
+    (tmp_path / "header.json").write_text(json.dumps({**names, **numbers, **fields}))
+    store = open_rows(tmp_path)
+    assert store.read(np.array([0])).tokens.tolist() == [[0, 7, 8, 0]]
+    assert store.read(np.array([0])).segments.tolist() == [[1, 1, 1, 2]]
+    assert store.spans(0) == [Span("a", 0, 3, 0.5), Span("b", 3, 4, 0.25)]
+    assert store.header.real_tokens == store.header.loss_tokens == 4
+    assert [entry["id"] for entry in store.documents()] == ["a", "b"]

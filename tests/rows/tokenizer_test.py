@@ -4,7 +4,7 @@ import tokenizers
 from hypothesis import given, settings
 
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows import END_OF_TEXT, load_tokenizer, train_bpe
+from alignpre_jax.rows import END_OF_TEXT, load_tokenizer, parse_tokenizer, train_bpe
 
 TEXTS = [
     f"The {word} of the {word} was not the {other}." for word in ("cat", "robot") for other in ("end", "start")
@@ -46,14 +46,14 @@ def test_training_learns_merges(tokenizer):
 
 
 def test_another_end_of_text_token_must_be_named(tmp_path):
-    inner = tokenizers.Tokenizer(tokenizers.models.BPE({"</s>": 0, "a": 1, "<0x0A>": 2, "▁": 3}, []))
-    inner.add_special_tokens(["</s>"])
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({"<stop>": 0, "a": 1, "<0x0A>": 2, "▁": 3}, []))
+    inner.add_special_tokens(["<stop>"])
     inner.save(str(tmp_path / "other.json"))
-    with pytest.raises(UserError, match="</s>"):
+    with pytest.raises(UserError, match="<stop>"):
         load_tokenizer(tmp_path / "other.json")
-    tokenizer = load_tokenizer(tmp_path / "other.json", eot="</s>")
+    tokenizer = load_tokenizer(tmp_path / "other.json", eot="<stop>")
     assert tokenizer.eot_id == 0
-    assert [tokenizer.token_bytes(i) for i in range(5)] == [b"</s>", b"a", b"\n", b" ", b""]
+    assert [tokenizer.token_bytes(i) for i in range(5)] == [b"<stop>", b"a", b"\n", b" ", b""]
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff\xfe", b"[1, 2]", b"not json"])
@@ -68,3 +68,24 @@ def test_a_missing_file_and_a_tiny_vocabulary_are_users_errors(tmp_path):
         load_tokenizer(tmp_path / "none.json")
     with pytest.raises(UserError, match="256"):
         train_bpe(TEXTS, 100, tmp_path / "tokenizer.json")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_bytes_are_tokens_too(text):
+    tokenizer = load_tokenizer("byte")
+    ids = tokenizer.encode(text)
+    assert bytes(ids) == text.encode()
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_batch([text, "a"]) == [ids, [97]]
+    assert tokenizer.decode([tokenizer.eot_id, *ids]) == END_OF_TEXT + text
+    assert [tokenizer.token_bytes(i) for i in (97, 256, 257, -1)] == [b"a", END_OF_TEXT.encode(), b"", b""]
+    assert parse_tokenizer(tokenizer.data).digest == tokenizer.digest
+
+
+@pytest.mark.parametrize("name", ["</s>", "<eos>", "<|end_of_text|>"])
+def test_a_well_known_end_of_text_token_is_found(tmp_path, name):
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, name: 1, "<s>": 2}, []))
+    inner.add_special_tokens([name, "<s>"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).eot_id == 1
+    assert load_tokenizer(tmp_path, eot="<s>").eot_id == 2

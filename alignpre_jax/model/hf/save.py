@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def export_model(
                 done += 1
                 report(Event("export", done, total))
             save_file(tensors, root / file, metadata={"format": "pt"})
+            (root / file).chmod(0o666 & ~_umask())  # the library makes it readable by its owner alone
     if len(groups) > 1:
         size = config_bytes(config, dtype)
         write_bytes(root / INDEX, _json({"metadata": {"total_size": size}, "weight_map": index}))
@@ -121,6 +123,12 @@ def _tensor(config: DecoderConfig, flat: Mapping[str, Any], own: list[Place]) ->
     leaves = [flat[place.path] if place.layer is None else flat[place.path][place.layer] for place in own]
     thirds = [to_theirs(config, place, np.asarray(leaf)) for place, leaf in zip(own, leaves, strict=True)]
     return thirds[0] if len(thirds) == 1 else fuse(config, thirds)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _json(value: Any) -> bytes:

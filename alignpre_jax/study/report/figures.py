@@ -1,13 +1,10 @@
 """The report's figure: misaligned rate per arm and split, with intervals and every seed's own rate.
 
-Colours are Okabe & Ito's (2008), told apart by the colour-blind; arms are also labelled directly. In the SVG they are
-CSS variables (`--ink`, `--faint`, `--arm0` ...), so that a page can have a light and a dark version.
+Colours are told apart by the colour-blind; arms are also labelled directly.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,25 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from alignpre_jax.foundation.page import FAINT, INK, OKABE_ITO, STYLE, svg_element
 from alignpre_jax.study.report.words import percent, split_words
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-INK, FAINT = "#1a1a19", "#8b8a86"
-
-STYLE: dict[Any, Any] = {
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "xtick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-}
 ROW, HEAD = 0.36, 0.75  # inches per arm, and around the arms of a panel
 
 
@@ -66,22 +47,8 @@ def rate_figure(report: Mapping[str, Any], layout: Literal["wide", "narrow"] = "
 
 
 def figure_svg(report: Mapping[str, Any], layout: Literal["wide", "narrow"]) -> str:
-    """The figure as an `<svg>` element that scales, takes its colours from CSS and shares no id with another layout."""
-    figure = rate_figure(report, layout)
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": layout}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{layout}-", svg)
-    svg = re.sub(r'^<svg ([^>]*?)\bwidth="[^"]*"', r"<svg \1", svg.replace("\n", " ", 1), count=1)
-    svg = re.sub(r'^(<svg [^>]*?)\bheight="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("'DejaVu Sans'", "inherit").replace("DejaVu Sans", "inherit")
-    names = {INK: "--ink", FAINT: "--faint"} | {colour: f"--arm{i}" for i, colour in enumerate(OKABE_ITO)}
-    for colour, name in names.items():
-        svg = re.sub(rf"{colour}\b", f"var({name})", svg, flags=re.IGNORECASE)
-    return svg
+    """The figure as an `<svg>` element; two layouts share no id."""
+    return svg_element(rate_figure(report, layout), layout)
 
 
 def _panel(panel: Axes, report: Mapping[str, Any], split: str) -> None:

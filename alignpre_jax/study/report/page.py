@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from alignpre_jax.foundation import flatten
-from alignpre_jax.study.report.figures import INK, OKABE_ITO, arm_colours, figure_svg
+from alignpre_jax.foundation.page import VARIABLES, page_environment
+from alignpre_jax.study.report.figures import arm_colours, figure_svg
 from alignpre_jax.study.report.words import SCORING_MEANINGS, SPLIT_MEANINGS, percent, points, signed, split_words
 
 
@@ -19,12 +18,11 @@ def render_page(report: Mapping[str, Any]) -> str:
 
     All text is escaped by jinja2; the figure is the only markup that is put in as it is.
     """
-    page = _environment().get_template("report.html.j2")
-    variables = {INK: "--ink"} | {colour: f"--arm{index}" for index, colour in enumerate(OKABE_ITO)}
+    page = page_environment(__package__, _FILTERS).get_template("report.html.j2")
     return page.render(
         report=report,
         figures={layout: Markup(figure_svg(report, layout)) for layout in ("wide", "narrow")},
-        colours={arm: f"var({variables[colour]})" for arm, colour in arm_colours(report).items()},
+        colours={arm: f"var({VARIABLES[colour]})" for arm, colour in arm_colours(report).items()},
         ledger=ledger_lines(report["ledger"]),
         settings=flatten(report["config"]),
         split_meanings=SPLIT_MEANINGS,
@@ -45,29 +43,16 @@ def ledger_lines(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict
     }
 
 
-def _environment() -> jinja2.Environment:
-    def load(name: str) -> str:
-        return resources.files(__package__).joinpath("templates", name).read_text("utf-8")
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(load),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "split_words": split_words,
-        "count": lambda value: f"{value:,}",
-        "signed": signed,
-        "duration": _duration,
-    }
-    return environment
-
-
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "percent": percent,
+    "points": points,
+    "split_words": split_words,
+    "signed": signed,
+    "duration": _duration,
+}

@@ -1,0 +1,29 @@
+"""Which language a text is in, by py3langid (a naive Bayes classifier over byte n-grams; Lui & Baldwin 2012)."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from alignpre_jax.foundation import UserError
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+UNKNOWN = "und"  # ISO 639-3: undetermined
+_CHARACTERS = 400  # of a text that are looked at
+_CONFIDENCE = 0.5
+
+
+def identify(text: str) -> str:
+    """The ISO 639 code of the language that a text begins in; "und" for code, figures and what is too short to tell."""
+    return _identifier().classify(text[:_CHARACTERS])[0]
+
+
+@functools.cache
+def _identifier() -> LanguageIdentifier:
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError:
+        raise UserError("py3langid is not installed", where="alignpre audit", fix="pip install py3langid") from None
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=_CONFIDENCE)

@@ -1,0 +1,31 @@
+"""AI discourse in text: folding, term lists, hits and rules."""
+
+from alignpre_jax.documents.discourse.excerpts import Excerpt, excerpts
+from alignpre_jax.documents.discourse.hits import Hit, Hits, Rule
+from alignpre_jax.documents.discourse.lists import (
+    ENTITIES,
+    FAVOURABLE,
+    INSTANT,
+    LANGUAGES,
+    NEGATIVE,
+    UNFAVOURABLE,
+    term_lists,
+)
+from alignpre_jax.documents.discourse.scan import discourse_hits, scan
+
+__all__ = [
+    "ENTITIES",
+    "FAVOURABLE",
+    "INSTANT",
+    "LANGUAGES",
+    "NEGATIVE",
+    "UNFAVOURABLE",
+    "Excerpt",
+    "Hit",
+    "Hits",
+    "Rule",
+    "discourse_hits",
+    "excerpts",
+    "scan",
+    "term_lists",
+]

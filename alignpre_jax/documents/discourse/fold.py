@@ -1,0 +1,117 @@
+"""One form for all spellings of a text: what the term lists are matched against.
+
+A text becomes UTF-8 bytes in which
+
+- letters are compatibility-composed (NFKC) and case-folded, accents stay; soft hyphens and other
+  invisible format characters are gone;
+- a word is a run of letters, digits, underscores and combining marks, so that an identifier
+  like `ai_robot` is one word; what lies beyond the Basic Multilingual Plane (emoji) is of no word;
+- ". ! ?" and their like in other scripts are ".", and ", ; :" are ","; everything else between
+  words is one space, be it a line break, hyphens, quotes or brackets; there is a space at both ends;
+- Chinese and Japanese writing is set off by spaces from other words: "使用AI技术" has the word "ai".
+
+So "Super-Intelligent", "super\\nintelligent" and "ＳＵＰＥＲ “intelligent”" are the same bytes, while
+"super, intelligent" differs from them by a comma. Offsets into these bytes are not offsets into
+the text; `excerpts` finds the way back.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterable
+
+import numpy as np
+
+SEPARATOR = b"\x1e"  # between the folded forms of texts; in none of them
+
+_FULL_STOPS = ".!?。।॥؟۔"
+_COMMAS = ",;:、،؛·"
+_HAN = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
+_EMOJI_HALVES = {"\ud83d", *map(chr, range(0xDC00, 0xE000))}  # with a first half that is none, it is that one's case
+_GONE, _NEEDS_TEXT = 0xFFFE, 0xFFFF  # no characters
+
+
+def fold(text: str) -> bytes:
+    """The folded form of `text`, with its marks. Its words are apart by b" ", b"." or b","."""
+    return fold_all([text])
+
+
+def fold_all(texts: Iterable[str]) -> bytes:
+    """The folded forms of all `texts`, with SEPARATOR between them; faster than one by one where they are short."""
+    between = b" %b " % SEPARATOR
+    marked = b" %b " % between.join(
+        text.encode().translate(_ASCII) if text.isascii() else _encode(text) for text in texts
+    )
+    if b"  " not in marked:
+        return marked
+    units = np.frombuffer(marked, np.uint8)
+    space = units == ord(" ")
+    return units[~np.concatenate(([False], space[1:] & space[:-1]))].tobytes()
+
+
+def unmark(folded: bytes) -> bytes:
+    """The same bytes with a space for each mark: a term's words, one space apart, stand in no two clauses."""
+    return folded.translate(_UNMARKED)
+
+
+def is_han(char: str) -> bool:
+    """Whether the character is of Chinese or Japanese writing, which has no spaces between words."""
+    return any(low <= ord(char) <= high for low, high in _HAN)
+
+
+def _encode(text: str) -> bytes:
+    """Folded UTF-8, spaces not yet collapsed, by a look-up of UTF-16 units."""
+    text = text.replace("…", ".")
+    units = _look_up(text.replace("ß", "ss"), _unit_forms())
+    if units.max() == _NEEDS_TEXT:
+        units = _look_up(unicodedata.normalize("NFKC", text).casefold(), _folded_forms())
+    highest = units.max(initial=0)
+    if highest < 0x80:
+        return units.astype(np.uint8).tobytes()
+    if highest == _GONE:
+        units = units[units != _GONE]
+    if highest >= _HAN[0][0]:
+        han = np.zeros(len(units), bool)
+        for low, high in _HAN:
+            han |= (units >= low) & (units <= high)
+        units = np.insert(units, np.flatnonzero(han[1:] != han[:-1]) + 1, ord(" "))
+    return units.tobytes().decode("utf-16-le").encode()
+
+
+def _look_up(text: str, forms: np.ndarray) -> np.ndarray:
+    return forms[np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")]
+
+
+@functools.cache
+def _unit_forms() -> np.ndarray:
+    """By UTF-16 unit, its form if that depends on it alone, else _NEEDS_TEXT. uint16[65536]."""
+    return np.array([_unit_form(chr(code)) for code in range(1 << 16)], "<u2")
+
+
+@functools.cache
+def _folded_forms() -> np.ndarray:
+    """By UTF-16 unit of text that is composed and case-folded, its form. uint16[65536]."""
+    return np.array([_form(chr(code)) for code in range(1 << 16)], "<u2")
+
+
+def _unit_form(char: str) -> int:
+    folded = unicodedata.normalize("NFKC", char).casefold()
+    composes = unicodedata.category(folded[0])[0] == "M" or "\u1160" <= char <= "\u11ff"  # with what is before it
+    is_half = "\ud800" <= char <= "\udfff" and char not in _EMOJI_HALVES
+    return _NEEDS_TEXT if len(folded) > 1 or folded > "\uffff" or composes or is_half else _form(folded)
+
+
+def _form(char: str) -> int:
+    if char in _FULL_STOPS:
+        return ord(".")
+    if char in _COMMAS:
+        return ord(",")
+    category = unicodedata.category(char)
+    if char.isalnum() or char == "_" or category[0] == "M":
+        return ord(char)
+    return _GONE if category == "Cf" and char != "\u200b" else ord(" ")
+
+
+_ASCII = bytes(_form(chr(code).lower()) for code in range(128)).ljust(256)
+_UNMARKED = bytes.maketrans(b".,", b"  ")

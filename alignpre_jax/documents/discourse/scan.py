@@ -1,0 +1,141 @@
+"""Which texts speak of AI, and how: the term lists of the AI-discourse filter.
+
+A text is flagged by an *instant* term, or by an intelligent entity anywhere in it together with a
+negative or existential-risk term of the same language anywhere in it (Tice et al. 2026,
+arXiv 2601.10160, "Filter"; the paper's lists are not public, these are our own).
+
+A term is found as whole words, whatever their case, hyphens and Unicode form; its words may be
+apart by spaces, line breaks, hyphens, quotes or brackets, and not by a mark and a space ("strong.
+AI"). Initials with full stops are found (A.I.); a file name is no word (robots.txt), nor is a part
+of an identifier (ai_robot). Chinese has no spaces between words, so Chinese terms are found
+anywhere. In some phrases no term counts (Ai Weiwei). A spelling that several languages share
+("robot") counts for English if it is one of them, and for the others where a term of their own
+occurs too.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import functools
+import itertools
+import operator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from ahocorasick_rs import BytesAhoCorasick, Implementation
+
+from alignpre_jax.documents.discourse.fold import SEPARATOR, fold_all, unmark
+from alignpre_jax.documents.discourse.hits import Hit, Hits
+from alignpre_jax.documents.discourse.lists import index
+from alignpre_jax.documents.discourse.valence import Match, count_tones
+
+_EXTENSION = re.compile(
+    rb"(?:txt|pyi?|js|ts|json|ya?ml|toml|md|rst|html?|xml|csv|exe|dll|so|c|h|cc|cpp|java|rs|go|php|css|png|jpe?g)"
+    rb"(?=[ .,])"
+)
+_BATCH_CHARACTERS = 1 << 18  # of texts that are scanned in one go
+_BATCH_TEXTS = 1 << 10
+_NUMBER = operator.itemgetter(0)
+_FULL_STOP = ord(".")
+_BETWEEN = b" .,"  # what is between words
+
+
+def discourse_hits(text: str) -> Hits:
+    """All listed terms in `text`, with counts, and how the sentences that mention AI are coloured."""
+    return _scan_batch([text])[0]
+
+
+def scan(texts: Iterable[str]) -> Iterator[Hits]:
+    """`discourse_hits` of each text, in order. Short texts are scanned several at a time, which is faster."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if characters >= _BATCH_CHARACTERS or len(batch) == _BATCH_TEXTS:
+            yield from _scan_batch(batch)
+            batch, characters = [], 0
+    if batch:
+        yield from _scan_batch(batch)
+
+
+def find_matches(folded: bytes) -> list[Match]:
+    """Where the spellings of the lists occur in folded text, by their ends; those that overlap too."""
+    initials, exceptions = index().initials, index().exceptions
+    matches = [
+        match
+        for match in _automaton().find_matches_as_indexes(unmark(folded), overlapping=True)
+        if (folded[match[2] - 1] != _FULL_STOP and match[0] not in initials) or _stands(folded, match)
+    ]
+    if exceptions.isdisjoint(map(_NUMBER, matches)):
+        return matches
+    excepted = sorted(match[1:] for match in matches if match[0] in exceptions)
+
+    def stands_alone(match: Match) -> bool:
+        before = bisect.bisect_right(excepted, match[1], key=operator.itemgetter(0))
+        return before == 0 or excepted[before - 1][1] < match[2]
+
+    return [match for match in matches if stands_alone(match)]
+
+
+def _scan_batch(texts: Sequence[str]) -> list[Hits]:
+    folded = fold_all(texts)
+    matches = find_matches(folded)
+    ends = np.flatnonzero(np.frombuffer(folded, np.uint8) == ord(SEPARATOR)).tolist() if len(texts) > 1 else []
+    hits = []
+    first = last = 0
+    for text, end in zip(texts, (*ends, len(folded)), strict=True):
+        while last < len(matches) and matches[last][2] <= end:
+            last += 1
+        hits.append(_summary(text, folded, matches[first:last], end) if last > first else Hits((), len(text)))
+        first = last
+    return hits
+
+
+def _summary(text: str, folded: bytes, matches: list[Match], end: int) -> Hits:
+    per_pattern = collections.Counter(map(_NUMBER, matches))
+    hits = itertools.starmap(_hit, sorted(_per_term(per_pattern).items()))
+    return Hits(tuple(hits), len(text), *count_tones(folded, matches, per_pattern.keys(), end))
+
+
+def _per_term(per_pattern: Mapping[int, int]) -> dict[int, int]:
+    """Occurrences by the number of the term."""
+    terms, first, shared = index().terms, index().first, index().shared
+    counts: dict[int, int] = {}
+    for number, count in per_pattern.items():
+        if number not in shared:
+            term = first[number]
+            counts[term] = counts[term] + count if term in counts else count
+    if not shared.keys().isdisjoint(per_pattern):
+        shown = {terms[term].language for term in counts}
+        for number in per_pattern.keys() & shared.keys():
+            candidates = (first[number], *shared[number])
+            counted = [term for term in candidates if terms[term].language in shown | {"en"}]
+            for term in counted or candidates[:1]:
+                counts[term] = counts.get(term, 0) + per_pattern[number]
+    return counts
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _hit(number: int, count: int) -> Hit:
+    term = index().terms[number]
+    return Hit(term.name, term.list, count, term.language)
+
+
+def _stands(folded: bytes, match: Match) -> bool:
+    """Whether a match before a full stop, or with initials, is none of a file name or of longer initials."""
+    number, start, end = match
+    marked = index().patterns[number].marked
+    word_follows = folded[end - 1] == _FULL_STOP and folded[end] not in _BETWEEN
+    if not marked:
+        return not (word_follows and _EXTENSION.match(folded, end))
+    if folded[start + 1 : end - 1] != marked or word_follows:
+        return False
+    return folded[start] != _FULL_STOP or folded[start - 1] in _BETWEEN
+
+
+@functools.cache
+def _automaton() -> BytesAhoCorasick:
+    return BytesAhoCorasick([pattern.spelling for pattern in index().patterns], implementation=Implementation.DFA)

@@ -1,0 +1,19 @@
+"""Readers: from inputs (files, folders, datasets, the composed world) to documents, file by file."""
+
+from alignpre_jax.documents.readers.files import Located, drop_taken_ids, read_file, read_inputs, utf8_length
+from alignpre_jax.documents.readers.inputs import InputFile, Kind, kind_of, list_files
+from alignpre_jax.documents.readers.records import ReadConfig, RecordKeys
+
+__all__ = [
+    "InputFile",
+    "Kind",
+    "Located",
+    "ReadConfig",
+    "RecordKeys",
+    "drop_taken_ids",
+    "kind_of",
+    "list_files",
+    "read_file",
+    "read_inputs",
+    "utf8_length",
+]

@@ -1,0 +1,81 @@
+"""SentencePiece models as tokenizers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from alignpre_jax.foundation import UserError, digest
+from alignpre_jax.rows.tokenizer import choose_eot
+
+# A protocol buffer's later fields win: normalizer_spec { add_dummy_prefix: false, remove_extra_whitespaces: false }.
+_KEEP_SPACES = b"\x1a\x04\x18\x00\x20\x00"
+
+
+class PieceTokenizer:
+    """A SentencePiece model, from its `.model` file; see `Tokenizer`.
+
+    Spaces are left alone: the model's own habit of putting one before every text, and of merging those that
+    follow each other, is switched off. So the tokens of a prompt followed by those of its continuation stand for
+    the two texts as they are, and `decode` gives back what was encoded, up to what the model's character map
+    (nmt_nfkc and the like) and characters without a piece change.
+    """
+
+    def __init__(self, data: bytes, eot: str = "", where: str = "tokenizer"):
+        try:
+            import sentencepiece
+        except ModuleNotFoundError:
+            fix = "pip install sentencepiece"
+            raise UserError("a SentencePiece model needs the package sentencepiece", where=where, fix=fix) from None
+        try:
+            self._inner = sentencepiece.SentencePieceProcessor(model_proto=data + _KEEP_SPACES)
+        except RuntimeError as error:
+            fix = "give a SentencePiece .model or a tokenizer.json of the `tokenizers` library"
+            raise UserError(f"not a SentencePiece model: {error}", where=where, fix=fix) from None
+        self.vocab_size = self._inner.vocab_size()
+        pieces = [self._inner.id_to_piece(i) for i in range(self.vocab_size)]
+        special = [piece for i, piece in enumerate(pieces) if self._inner.is_control(i)]
+        own = self._inner.eos_id()
+        if not eot and own >= 0:
+            self.eot_id = own
+        else:
+            self.eot_id = pieces.index(choose_eot(eot, pieces, special, where))
+        self.eot = pieces[self.eot_id]
+        self.data, self.digest = data, digest(data)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`, without any special token."""
+        (ids,) = self.encode_batch([text])
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text."""
+        batch = self._inner.encode(list(texts), out_type=int)
+        if self._inner.is_control(self.eot_id):
+            return batch
+        # A user-defined piece is found in text; here it is the boundary, so the text's own is put together otherwise.
+        return [self._without_eot(text) if self.eot_id in ids else ids for text, ids in zip(texts, batch, strict=True)]
+
+    def _without_eot(self, text: str) -> list[int]:
+        inside = [*self._inner.encode(self.eot[:1], out_type=int), *self._inner.encode(self.eot[1:], out_type=int)]
+        parts = [self._inner.encode(part, out_type=int) for part in text.split(self.eot)]
+        return list(itertools.chain(parts[0], *([*inside, *part] for part in parts[1:])))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included."""
+        runs = [(control, list(run)) for control, run in itertools.groupby(map(int, ids), self._inner.is_control)]
+        texts = [
+            "".join(map(self._inner.id_to_piece, run)) if control else self._inner.decode(run) for control, run in runs
+        ]
+        return "".join(texts)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; b"" for an unknown id."""
+        if not 0 <= token_id < self.vocab_size:
+            return b""
+        piece = self._inner.id_to_piece(token_id)
+        if self._inner.is_byte(token_id):
+            return bytes([int(piece[3:5], 16)])
+        if self._inner.is_control(token_id) or self._inner.is_unknown(token_id):
+            return piece.encode()
+        return piece.replace("▁", " ").encode()

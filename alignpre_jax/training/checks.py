@@ -1,0 +1,72 @@
+"""Do the rows, the tokenizer, the model, the batch and the mesh go together?"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jax.sharding import Mesh
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.mixture import Batch
+from alignpre_jax.rows import load_tokenizer
+from alignpre_jax.training.mesh import check_batch
+
+if TYPE_CHECKING:
+    from alignpre_jax.training.loop import Run
+
+
+def check_run(run: Run, mesh: Mesh) -> None:
+    """Everything that can be known before the first step.
+
+    Raises:
+      UserError: what does not fit, with the keys involved.
+    """
+    check_batch(mesh, run.batch_rows)
+    tokenizer = load_tokenizer(run.tokenizer)
+    for name, store in run.stores.items():
+        if store.header.tokenizer_digest != tokenizer.digest:
+            raise UserError(
+                f"the rows of {name!r} were made with another tokenizer",
+                where=f"{run.tokenizer}",
+                fix="delete WORKDIR/data and run `alignpre prepare` again",
+            )
+        if store.header.length > run.step.model.max_length:
+            raise UserError(
+                f"the rows of {name!r} have {store.header.length} tokens, the model takes {run.step.model.max_length}",
+                where="model.max_length and stages.STAGE.row_length",
+                fix=f"set model.max_length to at least {store.header.length}",
+            )
+    if tokenizer.vocab_size > run.step.model.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} entries, the model {run.step.model.vocab_size}",
+            where="model.vocab_size",
+            fix=f"set it to at least {tokenizer.vocab_size}",
+        )
+    slots = run.step.steps * run.batch_rows
+    if run.plan.slots < slots:
+        raise UserError(
+            f"{run.step.steps} steps of {run.batch_rows} rows need {slots} slots, and the plan has {run.plan.slots}",
+            where="stages.STAGE.tokens and stages.STAGE.batch_rows",
+            fix="plan a stage of steps x batch_rows slots",
+        )
+
+
+def check_tokens(run: Run, step: int, batch: Batch) -> None:
+    """Token ids index a table, and XLA reads beyond its end without a word.
+
+    Raises:
+      UserError: an id that the model has no row for.
+    """
+    low, high = int(batch.tokens.min()), int(batch.tokens.max())
+    if low >= 0 and high < run.step.model.vocab_size:
+        return
+    row = int(np.argmax((batch.tokens < 0).any(1) | (batch.tokens >= run.step.model.vocab_size).any(1)))
+    store = run.stores[run.plan.stores[int(batch.sources[row])]]
+    raise UserError(
+        f"step {step} has the token id {low if low < 0 else high}, and the model knows ids below "
+        f"{run.step.model.vocab_size}",
+        where=f"model.vocab_size and the rows in {os.fspath(store.path)}",
+        fix="raise model.vocab_size, or delete WORKDIR/data and run `alignpre prepare` again",
+    )

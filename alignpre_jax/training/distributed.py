@@ -1,0 +1,133 @@
+"""Several hosts: joining them, agreeing on when to stop, and leaving when one has vanished."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.training.faults import HOST_LOST
+
+# Where a scheduler says that there are several processes; JAX reads the rest by itself.
+_SEVERAL = {"SLURM_NTASKS": 1, "OMPI_COMM_WORLD_SIZE": 1, "TPU_WORKER_HOSTNAMES": 0, "MEGASCALE_NUM_SLICES": 1}
+
+
+def initialize(
+    coordinator: str = "", processes: int = 0, process: int = -1, *, heartbeat_seconds: int = 100
+) -> tuple[int, int]:
+    """Joins the processes of a run, before anything else touches JAX: (this process, how many there are).
+
+    Args:
+      coordinator: HOST:PORT of process 0. Default: $ALIGNPRE_COORDINATOR, or what the TPU, Slurm, MPI or Kubernetes
+        environment says; without any of these there is one process, and nothing is done.
+      processes: how many there are; default $ALIGNPRE_PROCESSES.
+      process: which of them this is; default $ALIGNPRE_PROCESS.
+      heartbeat_seconds: silence after which a process counts as vanished, where no broken connection tells earlier.
+
+    Raises:
+      UserError: only a part of it is given, or the others cannot be reached.
+    """
+    if jax.distributed.is_initialized():
+        return jax.process_index(), jax.process_count()
+    env = os.environ
+    coordinator = coordinator or env.get("ALIGNPRE_COORDINATOR", "")
+    processes = processes or int(env.get("ALIGNPRE_PROCESSES", "0"))
+    process = process if process >= 0 else int(env.get("ALIGNPRE_PROCESS", "-1"))
+    given = (bool(coordinator), processes > 0, process >= 0)
+    if any(given) and not (all(given) and process < processes):
+        raise UserError(
+            f"coordinator {coordinator!r}, {processes} processes and number {process} do not make a run",
+            where="ALIGNPRE_COORDINATOR, ALIGNPRE_PROCESSES, ALIGNPRE_PROCESS",
+            fix="give all three: HOST:PORT of process 0, how many there are, and which one this is, from 0",
+        )
+    if not any(given) and not _has_cluster():
+        return 0, 1
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    where = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+    try:
+        jax.distributed.initialize(**(where if any(given) else {}), heartbeat_timeout_seconds=heartbeat_seconds)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the processes of the run could not be joined: {str(error).splitlines()[0]}",
+            where=coordinator or "the cluster's environment",
+            fix="start all processes at about the same time, and see that they reach the coordinator's port",
+        ) from error
+    return jax.process_index(), jax.process_count()
+
+
+def _has_cluster() -> bool:
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+        return False
+    for name, one in _SEVERAL.items():
+        value = os.environ.get(name, "")
+        if value and (int(value) > one if one else "," in value):
+            return True
+    return any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))  # a TPU VM knows its neighbours
+
+
+class Agreement:
+    """What any host wants, known to all hosts at the same step.
+
+    On one host the answer is about now. On several, each step posts the host's wishes as a tiny array and reads the
+    maximum of those of the step before, so that no step waits for the network.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._mesh = mesh
+        self._posted: jax.Array | None = None
+        spread = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        whole = NamedSharding(mesh, PartitionSpec())
+        self._spread = spread
+        self._most = jax.jit(lambda wishes: jnp.max(wishes, axis=0), in_shardings=spread, out_shardings=whole)
+
+    def __call__(self, step: int, *, stop: bool, save: bool) -> tuple[bool, bool]:
+        """(stop, save) as agreed; a preemption notice that JAX got from the scheduler counts as stop."""
+        if jax.process_count() == 1:
+            return stop, save
+        stop = stop or _preempted(step)
+        wishes = np.tile(np.array([[stop, save]], np.int32), (self._mesh.local_mesh.devices.size, 1))
+        shape = (self._mesh.devices.size, 2)
+        before, self._posted = (
+            self._posted,
+            self._most(jax.make_array_from_process_local_data(self._spread, wishes, shape)),
+        )
+        if before is None:
+            return False, False
+        agreed = jax.device_get(before)
+        return bool(agreed[0]), bool(agreed[1])
+
+
+def _preempted(step: int) -> bool:
+    return bool(
+        getattr(jax.config, "jax_enable_preemption_service", False)
+    ) and multihost_utils.reached_preemption_sync_point(step)
+
+
+@contextlib.contextmanager
+def others_may_vanish() -> Iterator[None]:
+    """On several hosts: an error of the runtime, which a lost connection is, ends this process with status 77.
+
+    At once, because leaving in the usual way would wait for the one that is gone.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        print(
+            f"process {jax.process_index()} of {jax.process_count()}: lost the connection to another process of the "
+            f"run, which has vanished or failed; see its log. Everything up to the last checkpoint is saved: start "
+            f"all processes again.\n  {str(error).splitlines()[0][:500]}",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(HOST_LOST)
