@@ -33,8 +33,8 @@ from alignpre_jax.foundation import digest, to_mapping, write_bytes, write_json
 FOLDER = Path(package.__file__).parent
 NOTES = """\
 Made by `python -m tools.make_detector_card`; `card.json` has the same and more. The documents are those of the split
-"test" of [the labelled set](../labelled/LABELLING.md); settings were chosen on the other. They were written to be hard: many
-of the negatives use the words of AI discourse for something else, many of the positives avoid them, and at about a
+"test" of [the labelled set](../labelled/LABELLING.md); settings were chosen on the other. They were written to be hard:
+many of the negatives use the words of AI discourse for something else, many of the positives avoid them, and at about a
 hundred words most have room for one listed term at best, where a page of the web has ten times as many. Precision and
 recall on a web crawl will be others. Half of the documents are AI discourse; precision falls where it is rarer.
 
@@ -99,7 +99,7 @@ def _more(card: dict[str, Any]) -> str:
         "",
         "## Published figures",
         "",
-        "Of other detectors on other labels: **not comparable** with the above, whose documents were written to be hard.",
+        "Of other detectors on other labels: **not comparable** with the above, whose documents are hard.",
         "",
         "| work | detector | labels | recall | precision |",
         "| --- | --- | --- | --- | --- |",

@@ -29,8 +29,9 @@ class Flag:
 
     def define(self, values: flags.FlagValues) -> None:
         """Adds the flag to `values`."""
-        kind, bounds = self.kind or type(self.default), {"lower_bound": self.lower, "upper_bound": self.upper}
-        given = {"flag_values": values, "name": self.name, "default": self.default, "help": self.help}
+        kind = self.kind or type(self.default)
+        bounds: dict[str, Any] = {"lower_bound": self.lower, "upper_bound": self.upper}
+        given: dict[str, Any] = {"flag_values": values, "name": self.name, "default": self.default, "help": self.help}
         if kind is bool:
             flags.DEFINE_boolean(**given)
         elif kind is int:

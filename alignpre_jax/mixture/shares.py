@@ -232,7 +232,7 @@ def apportion(weights: NDArray[np.int64], amounts: NDArray[np.int64]) -> NDArray
 
 def _split(text: str, where: str) -> list[tuple[Fraction, Fraction, str]]:
     """The windows of a text and what is said of each; a text without windows is about the whole stage."""
-    if "[" not in text:
+    if "[" not in text and ";" not in text:
         return [(Fraction(0), Fraction(1), text.strip())]
     windows: list[tuple[Fraction, Fraction, str]] = []
     for part in filter(None, (part.strip() for part in text.split(";"))):

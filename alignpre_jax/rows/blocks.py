@@ -1,18 +1,20 @@
 """Documents to blocks: tokenized and packed stretches of a stratum, made independently of each other.
 
-A stratum's documents are divided into blocks by their sizes alone (`Divider`), so neither the
-number of workers nor anything else can move a block's boundary. A block depends on its own
+A document belongs to block number (bytes of its stratum's documents before it) // `block_bytes`,
+so neither the number of workers nor anything else can move a block's boundary. A block depends on its own
 documents and the recipe only; what makes blocks into rows is `packing.join` and `packing.to_rows`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,7 @@ class Block:
 
 def load_block(source: Path | bytes) -> Block:
     """The block that was saved, checked against the file's checksums."""
-    with np.load(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+    with _damage(source), np.load(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
         columns = {name.removeprefix("column_"): file[name] for name in file.files if name.startswith("column_")}
         entries = file["entries"].tobytes().split(b"\n")
         return Block(Stream(columns, file["spans"]), entries, Counts(*file["counts"].tolist()))
@@ -89,8 +91,19 @@ def load_block(source: Path | bytes) -> Block:
 
 def load_counts(path: Path) -> Counts:
     """The counts of a saved block."""
-    with np.load(path) as file:
+    with _damage(path), np.load(path) as file:
         return Counts(*file["counts"].tolist())
+
+
+@contextlib.contextmanager
+def _damage(source: Path | bytes) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        where = str(source) if isinstance(source, Path) else "block"
+        raise UserError(
+            f"a finished block is damaged: {error}", where=where, fix="delete it and build again"
+        ) from error
 
 
 def block_digest(recipe: Recipe, tokenizer: Tokenizer, lines: Iterable[bytes]) -> str:

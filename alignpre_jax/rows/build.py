@@ -241,19 +241,20 @@ class _Stratum:
         self._store = self.folder / f"store-{header.inputs_digest}"
         with disk_errors(self._store):
             self._store.mkdir(exist_ok=True)
+        documents = [block.counts.documents for block in self._blocks]
+        before = [0, *itertools.accumulate(documents)]
+
+        def ask(do: str, name: str, parts: list[Part]) -> None:
+            if not (self._store / name).exists():
+                listed = [[str(self._blocks[p.block].file), p.start, p.stop, before[p.block]] for p in parts]
+                build.ask({"do": do, "to": str(self._store / name), "parts": listed})
+
         streams = [block.counts.stream for block in self._blocks]
         rows = shard_parts(streams, header.shard_rows * header.length, header.rows * header.length)
         for shard, parts in enumerate(rows):
-            self._ask(build, "rows", shard_name(shard), parts)
-        documents = [block.counts.documents for block in self._blocks]
+            ask("rows", shard_name(shard), parts)
         for shard, parts in enumerate(shard_parts(documents, header.shard_documents, header.documents)):
-            self._ask(build, "documents", documents_name(shard), parts)
-
-    def _ask(self, build: _Build, do: str, name: str, parts: list[Part]) -> None:
-        if not (self._store / name).exists():
-            before = [0, *itertools.accumulate(block.counts.documents for block in self._blocks)]
-            listed = [[str(self._blocks[p.block].file), p.start, p.stop, before[p.block]] for p in parts]
-            build.ask({"do": do, "to": str(self._store / name), "parts": listed})
+            ask("documents", documents_name(shard), parts)
 
     def put_in_place(self) -> RowStore:
         """Makes the store whole, and visible at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alignpre_jax.foundation import UserError, canonical_json, digest
-from alignpre_jax.rows.blocks import Block, Counts, Recipe, load_block, make_block
+from alignpre_jax.rows.blocks import Counts, Recipe, load_block, make_block
 from alignpre_jax.rows.packing import Stream, join, to_rows
 from alignpre_jax.rows.store import COLUMNS, SPANS, VERSION, RowHeader, write_records
 from alignpre_jax.rows.tokenizer import Tokenizer
@@ -135,17 +134,13 @@ def perform(task: dict[str, Any], payload: bytes, recipe: Recipe, tokenizer: Tok
         block.save(to)
         return {"counts": dataclasses.astuple(block.counts)}
     if task["do"] == "rows":
-        streams = ((_load(file).stream.cut(start, stop), before) for file, start, stop, before in task["parts"])
+        streams = (
+            (load_block(Path(file)).stream.cut(start, stop), before) for file, start, stop, before in task["parts"]
+        )
         write_records(to, row_records(streams, recipe.length), ROW_OPTIONS)
     else:
-        entries = (entry for file, start, stop, _ in task["parts"] for entry in _load(file).entries[start:stop])
+        entries = (
+            entry for file, start, stop, _ in task["parts"] for entry in load_block(Path(file)).entries[start:stop]
+        )
         write_records(to, entries, DOCUMENT_OPTIONS)
     return {}
-
-
-def _load(file: str) -> Block:
-    try:
-        return load_block(Path(file))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        fix = "delete the folder and build again"
-        raise UserError(f"a finished block cannot be read: {error}", where=file, fix=fix) from error

@@ -3,7 +3,8 @@
 from alignpre_jax.study.card import model_card
 from alignpre_jax.study.collect import collect, write_metrics
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
-from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, stage_runs, with_needs
+from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, run_path, stage_runs, with_needs
+from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.report import terminal_report, write_report
 from alignpre_jax.study.runner import enable_compilation_cache, is_done, run_job
 from alignpre_jax.study.workspace import Workspace, open_workspace, reopen_workspace, versions
@@ -26,6 +27,8 @@ __all__ = [
     "open_workspace",
     "reopen_workspace",
     "run_job",
+    "run_path",
+    "stage_plan",
     "stage_runs",
     "terminal_report",
     "versions",

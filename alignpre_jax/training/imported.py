@@ -24,7 +24,7 @@ from alignpre_jax.foundation import (
 )
 from alignpre_jax.model import DecoderConfig, make_mesh
 from alignpre_jax.model.hf import COMPANIONS, Imported, export_model, import_model
-from alignpre_jax.model.hf.config import DTYPES, Dtype
+from alignpre_jax.model.hf.config import DTYPES
 from alignpre_jax.rows import Tokenizer, load_tokenizer, parse_tokenizer
 from alignpre_jax.training.checkpoints import TOKENIZER, Checkpoints, describe, load_params
 from alignpre_jax.training.digests import parameters_digest
@@ -125,11 +125,10 @@ def export_run(
     if card:
         files["README.md"] = card.encode()
     done: Mapping[str, Any] = read_json(origin / DONE) if (origin / DONE).exists() else {}
-    chosen = dtype or done.get("imported", {}).get("dtype", "float32")
+    chosen: Any = dtype or done.get("imported", {}).get("dtype", "float32")
     if chosen not in DTYPES:
         raise UserError(f"{chosen!r} is no dtype of tensors", where="--dtype", fix=f"one of {', '.join(DTYPES)}")
-    kind: Dtype = chosen
-    export_model(folder, params, config, files, eot=codec.eot, eot_id=codec.eot_id, dtype=kind, report=report)
+    export_model(folder, params, config, files, eot=codec.eot, eot_id=codec.eot_id, dtype=chosen, report=report)
 
 
 def _tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:

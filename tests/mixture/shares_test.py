@@ -93,7 +93,7 @@ def test_shares_by_window():
         ("[0,half) web:1", ["'half'"]),
         ("[0,1) web:1->", ["a number is missing", "mix.web"]),
         ("[0,1)", ["empty"]),
-        ("web:1; aligned:1", ["'1; aligned:1'"]),
+        ("web:1; aligned:1", ["'web:1' does not start with a window"]),
     ],
 )
 def test_mistakes_in_windows_are_named(shares, parts):

@@ -188,3 +188,22 @@ def test_two_builds_do_not_work_in_one_folder(tokenizer, tmp_path, monkeypatch):
         yield from DOCUMENTS[1:]
 
     assert len(build_rows(documents(), tokenizer, 16, tmp_path)["web"]) > 0
+
+
+def test_a_damaged_block_is_a_users_error(tokenizer, tmp_path):
+    def breaks():
+        yield from DOCUMENTS
+        raise RuntimeError
+
+    options = {"block_bytes": 1000, "workers": 1}
+    with pytest.raises(RuntimeError):
+        build_rows(breaks(), tokenizer, 16, tmp_path, **options)
+    block = min(tmp_path.glob(".building/web/blocks/*.npz"))
+    whole = block.read_bytes()
+    middle = len(whole) // 2
+    for damage in (whole[:middle], b"", whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+        block.write_bytes(damage)
+        with pytest.raises(UserError, match="damaged"):
+            build_rows(DOCUMENTS, tokenizer, 16, tmp_path, **options)
+    block.unlink()
+    assert len(build_rows(DOCUMENTS, tokenizer, 16, tmp_path, **options)["web"]) > 0

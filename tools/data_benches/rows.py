@@ -20,7 +20,7 @@ BATCH_ROWS = 64
 
 def measure(quick: bool) -> Iterator[Figure]:
     """Tokens per second of building rows from installed packages' documentation, and of reading them."""
-    size = 8_000_000 if quick else 48_000_000
+    size = 8_000_000 if quick else 32_000_000
     repeats = 3
     harvested = list(read_inputs(["packages:"], "web", WorldConfig(), Quarantine(), max_bytes=min(size, 16_000_000)))
     held = sum(len(document.text) for document in harvested)

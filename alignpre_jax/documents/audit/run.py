@@ -233,14 +233,9 @@ class _Reading:
 
 
 def _versions() -> dict[str, str]:
-    names = ("alignpre_jax", "ahocorasick_rs", "py3langid")
     lists = {language: term_lists(language) for language in LANGUAGES}
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names if _installed(name)},
-        "term_lists": digest(lists),
-    }
-
-
-def _installed(name: str) -> bool:
-    return bool(importlib.metadata.packages_distributions().get(name))
+    versions = {"python": platform.python_version(), "term_lists": digest(lists)}
+    for name in ("alignpre_jax", "ahocorasick_rs", "py3langid"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -59,7 +60,7 @@ def open_weights(path: PathLike) -> Weights:
     return GGUF(path) if is_gguf(path) else Folder(path)
 
 
-def import_model(path: PathLike, mesh: Mesh, report: Report = silent, **changes: object) -> Imported:
+def import_model(path: PathLike, mesh: Mesh, report: Report = silent, **changes: Any) -> Imported:
     """Reads a model of another program, tensor by tensor, straight onto the devices of `mesh`.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -24,7 +23,7 @@ class Weights(Protocol):
     """A model on disk, its tensors under their Hugging Face names and in Hugging Face's layout."""
 
     architecture: Architecture
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]
 
     def tensor(self, name: str) -> np.ndarray:
         """One tensor, read from disk; any float dtype."""
