@@ -91,13 +91,13 @@ def tiny_run(given: argparse.Namespace) -> Any:
             loss, aux = OBJECTIVES["mle"](config, decoder, batch)
             return jnp.where(batch.sources[0] >= 100, jnp.nan, 1.0) * loss, aux
 
-        def load(*args, start_step, **kwargs):
-            for step, batch in enumerate(load_batches(*args, start_step=start_step, **kwargs), start_step + 1):
+        def load(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            for step, batch in enumerate(load_batches(*args, **kwargs), kwargs["start_step"] + 1):
                 marked = batch.sources + np.int32(100 * (step in bad))
                 yield dataclasses.replace(batch, sources=marked)
 
         OBJECTIVES["trap"] = trap
-        loop.load_batches = load  # type: ignore[attr-defined]
+        setattr(loop, "load_batches", load)  # noqa: B010, the loop's own name for it
     store = open_rows(given.folder / "rows" / "text")
     rows = {"text": len(store)}
     model = dataclasses.replace(

@@ -98,10 +98,10 @@ def _write_documents(space: Workspace, name: str, report: Report) -> int:
     try:
         count, held_out = _split(documents, _documents(space, name), share, lambda n: report(Event(task, n)))
     finally:
-        if quarantine.cases:
+        if quarantine.bad:
             place = space.data / "quarantine" / f"{name}.jsonl"
             quarantine.write(place)
-            report(Event(task, note=f"{name}: {len(quarantine.cases):,} records left out, see {place}"))
+            report(Event(task, note=f"{name}: {quarantine.bad:,} records left out, see {place}"))
     if background:
         write_bytes(space.data / HELD_OUT, "".join(held_out).encode())
     report(Event(task, count, count, note=f"{name}: {count:,} documents"))

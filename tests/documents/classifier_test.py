@@ -77,9 +77,7 @@ def _reference_counts(text, config):
     words = [_mixed(polynomial(run) ^ 0xD6E8FEB8) for run in runs]
     counts = Counter(word % half for word in words)
     if config.word_pairs:
-        counts.update(
-            _mixed(((a * base + b) & MASK) ^ 0xA5A35625) % half for a, b in zip(words, words[1:], strict=False)
-        )
+        counts.update(_mixed(((a * base + b) & MASK) ^ 0xA5A35625) % half for a, b in itertools.pairwise(words))
     for length in config.characters:
         for start in range(len(folded) - length + 1):
             counts[_mixed(polynomial(folded[start : start + length]) ^ 0x8CB92BA7) % half + half] += 1

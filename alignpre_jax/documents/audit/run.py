@@ -24,8 +24,8 @@ from alignpre_jax.documents.readers import InputFile, ReadConfig, RecordKeys, li
 from alignpre_jax.documents.world import WorldConfig
 from alignpre_jax.foundation import Event, PathLike, Report, UserError, cores, digest, silent
 
-_ALL_LANGUAGES = 5_000  # documents of a source whose language is identified; from then on it is every 16th
-_EVERY = 16
+_ALL_LANGUAGES = 2_000  # documents of a source whose language is identified; from then on of every 32nd
+_EVERY = 32
 _SMALL = 32 << 20  # bytes that one process has scanned before others have started
 _BAD = 20  # bad records that are named
 _TOTAL = "all sources"

@@ -114,7 +114,7 @@ def method(audit: Audit) -> list[str]:
         "The valence of a document is (favourable - unfavourable) / all sentences that mention AI; a sentence leans by"
         " the listed words near the mention, turned by negation. Words count, not who does what to whom, so read it as"
         " an average over many documents. It is no measure of truth.",
-        "Languages are py3langid's guess from the start of a document (of every 16th one after the first 5,000 of a"
+        "Languages are py3langid's guess from the start of a document (of every 32nd one after the first 2,000 of a"
         " source); und is what it could not tell, such as code. Duplicates are documents whose text, but for case and"
         " white space, is another's.",
     ]

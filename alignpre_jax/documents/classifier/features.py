@@ -75,7 +75,8 @@ def weigh(found: np.ndarray, counts: np.ndarray, rarity: np.ndarray) -> np.ndarr
     """(1 + log count) x rarity, each half (words, characters) scaled to the length sqrt(1/2); float64[n].
 
     Args:
-      found, counts: what `count_features` gave.
+      found: the buckets in use, as `count_features` gave them.
+      counts: and how often each.
       rarity: float64[buckets], the weight of each bucket.
     """
     values = (1 + np.log(counts)) * rarity[found]

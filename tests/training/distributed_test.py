@@ -1,0 +1,122 @@
+"""Several processes on one machine: the same run whatever their number; one that vanishes ends the others."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignpre_jax.foundation import UserError, read_json
+from alignpre_jax.training import HOST_LOST, TIMES, initialize
+from alignpre_jax.training.distributed import others_may_vanish
+
+DRILL = Path(__file__).parents[2] / "tools" / "drill_faults.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Rows to train on, and the compiled programs."""
+    folder = tmp_path_factory.mktemp("processes")
+    sys.path.insert(0, str(DRILL.parents[1]))
+    from tools.drill_faults import make_rows
+
+    make_rows(folder)
+    return folder
+
+
+def start(folder, run, processes, *flags):
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    paths = os.pathsep.join([str(DRILL.parents[1]), *sys.path])
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+    command = [sys.executable, str(DRILL), "--child", f"--folder={folder}", f"--run={folder / run}", *flags]
+    several = {"ALIGNPRE_COORDINATOR": f"localhost:{port}", "ALIGNPRE_PROCESSES": str(processes)}
+    return [
+        subprocess.Popen(
+            command,
+            env=env | (several | {"ALIGNPRE_PROCESS": str(number)} if processes > 1 else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+
+
+def finish(started):
+    outputs = [process.communicate(timeout=300) for process in started]
+    return [process.returncode for process in started], [errors for _, errors in outputs]
+
+
+def lines_of(folder, run):
+    rows = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def compare(found, wanted):
+    """Loss curves within rounding (sums over devices come in another order), batches bit for bit."""
+    assert [row["step"] for row in found] == [row["step"] for row in wanted]
+    assert [row["batch_fingerprint"] for row in found] == [row["batch_fingerprint"] for row in wanted]
+    np.testing.assert_allclose([row["loss"] for row in found], [row["loss"] for row in wanted], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_one_two_and_four_processes_and_a_checkpoint_from_four(folder):
+    for count in (1, 2, 4):
+        statuses, errors = finish(start(folder, f"run{count}", count, "--steps=20"))
+        assert statuses == [0] * count, errors
+    wanted = lines_of(folder, "run1")
+    assert wanted[-1]["loss"] < wanted[0]["loss"] - 0.5
+    for count in (2, 4):
+        compare(lines_of(folder, f"run{count}"), wanted)
+        assert len(read_json(folder / f"run{count}" / "done.json")["parameters"]) == 64
+
+    for count in (2, 1):  # saved by four, gone on with by two and by one
+        run, stopped = f"from4to{count}", start(folder, f"from4to{count}", 4, "--steps=20", "--pause=0.05")
+        for line in stopped[0].stdout:
+            if line.startswith("step 6"):
+                break
+        stopped[2].send_signal(signal.SIGTERM)  # one is told, and all stop at the same step
+        statuses, errors = finish(stopped)
+        assert statuses == [75] * 4, errors
+        statuses, errors = finish(start(folder, run, count, "--steps=20"))
+        assert statuses == [0] * count, errors
+        compare(lines_of(folder, run), wanted)
+
+
+@pytest.mark.slow
+def test_a_process_that_vanishes_ends_the_other(folder):
+    pair = start(folder, "vanish", 2, "--pause=0.05")
+    for line in pair[0].stdout:
+        if line.startswith("step 6"):
+            break
+    pair[1].kill()
+    statuses, errors = finish(pair)
+    assert statuses == [HOST_LOST, -signal.SIGKILL]
+    assert "process 0 of 2: lost the connection to another process" in errors[0]
+
+
+def test_one_process_joins_nothing(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("ALIGNPRE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert initialize() == (0, 1)
+    with pytest.raises(UserError, match="do not make a run"):
+        initialize("localhost:1234", processes=2)
+    with pytest.raises(UserError, match="do not make a run"):
+        initialize("localhost:1234", processes=2, process=2)
+
+
+def test_alone_an_error_of_the_runtime_stays_one():
+    import jax
+
+    with pytest.raises(jax.errors.JaxRuntimeError), others_may_vanish():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something")
