@@ -207,11 +207,10 @@ def test_chunks_cover_the_text(parts, words, data):
     sizes = [len(chunk.replace("三", "x ").replace("四", "x ").replace("五", "x ").split()) for chunk in chunks]
     assert max(sizes) <= words
     assert len(chunks) == 1 or set(sizes) == {words}
-    place = 0
-    for before, chunk in itertools.pairwise(chunks):
-        start = text.find(chunk, place)
-        assert place <= start <= text.find(before, place) + len(before)
-        place = start if overlap else place
+    if overlap == 0 and len(chunks) > 1:  # only the last chunk may begin before the one before it has ended
+        body = "".join(chunks[:-1])
+        assert text.lstrip().startswith(body)
+        assert len(body) + len(chunks[-1]) >= len(text.lstrip())
     assert text.strip().startswith(chunks[0].strip())
     assert text.strip().endswith(chunks[-1].strip())
 
