@@ -6,15 +6,18 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 
-from alignpre_jax.documents.discourse import Hit, Hits, discourse_hits, scan, term_lists
+from alignpre_jax.documents.classifier import Detector, DetectorConfig
+from alignpre_jax.documents.discourse import scan
 from alignpre_jax.documents.document import Document
 
-__all__ = ["Hit", "Hits", "assign_strata", "discourse_hits", "term_lists"]
 
-
-def assign_strata(documents: Iterable[Document], source: str) -> Iterator[Document]:
-    """Gives each document the stratum `source`/ai or `source`/plain, by the term lists."""
-    documents, scanned = itertools.tee(documents)
-    for document, hits in zip(documents, scan(document.text for document in scanned), strict=True):
-        part = "ai" if hits.is_ai else "plain"
-        yield dataclasses.replace(document, source=source, stratum=f"{source}/{part}")
+def assign_strata(documents: Iterable[Document], source: str, detector: Detector | None = None) -> Iterator[Document]:
+    """Gives each document the stratum `source`/ai or `source`/plain, as the detector says (the term lists)."""
+    detector = detector or Detector(DetectorConfig())
+    documents, again = itertools.tee(documents)
+    texts = (document.text for document in again)
+    rule = detector.config.rule
+    # By terms alone, many texts at a time are faster.
+    flags = map(rule.flags, scan(texts)) if detector.config.kind == "terms" else map(detector, texts)
+    for document, is_ai in zip(documents, flags, strict=True):
+        yield dataclasses.replace(document, source=source, stratum=f"{source}/{'ai' if is_ai else 'plain'}")

@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from alignpre_jax.documents import WorldConfig
+from alignpre_jax.documents import RecordKeys, WorldConfig
+from alignpre_jax.documents.classifier import DetectorConfig
+from alignpre_jax.documents.duplicates import DuplicateConfig
+from alignpre_jax.documents.persona import PersonaConfig
 from alignpre_jax.evals import EvalConfig
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.mixture import parse_shares
+from alignpre_jax.mixture import parse_schedule, parse_shares
 from alignpre_jax.model import DecoderConfig
 from alignpre_jax.objectives import ObjectiveConfig
 from alignpre_jax.training import OptimizerConfig, ScheduleConfig, TrainingConfig
@@ -19,13 +22,21 @@ from alignpre_jax.training import OptimizerConfig, ScheduleConfig, TrainingConfi
 class SourceConfig:
     """A named set of documents and how it is split into strata."""
 
-    inputs: tuple[str, ...]  # paths, "packages:" or "world:aligned|misaligned|mixed"
-    strata: Literal["single", "discourse"] = "single"  # discourse: SOURCE/ai and SOURCE/plain, by term detection
+    inputs: tuple[str, ...] = ()  # see `documents.read_inputs`: paths, patterns, hf:NAME, packages:, world:aligned ...
+    strata: Literal["single", "discourse"] = "single"  # discourse: SOURCE/ai and SOURCE/plain, as data.detector says
     max_bytes: int = 0  # stop after this much text of each input; 0 means all of it
+    keys: RecordKeys = dataclasses.field(default_factory=RecordKeys)  # what the parts of a record are called
+    max_record_bytes: int = 1 << 25  # a longer record is malformed
+    persona_of: str = ""  # instead of inputs: the documents of that source ...
+    persona: PersonaConfig = dataclasses.field(default_factory=PersonaConfig)  # ... with AI called by this name
 
     def __post_init__(self):
-        if not self.inputs:
-            raise UserError("a source without inputs", where="inputs", fix="name a folder, a .jsonl file or packages:")
+        if bool(self.inputs) == bool(self.persona_of):
+            what = "inputs and persona_of" if self.inputs else "a source without inputs"
+            raise UserError(what, where="inputs", fix="name a folder, a .jsonl file or packages:, or a persona_of")
+        if self.persona_of and self.strata != "single":
+            what = "a persona's documents are not about AI any more, so they have one stratum"
+            raise UserError(what, where="strata and persona_of", fix="set strata to single")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +45,13 @@ class DataConfig:
 
     sources: Mapping[str, SourceConfig]
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
-    tokenizer: str = ""  # a tokenizer.json; empty: train a byte-level BPE on the background
+    tokenizer: str = (
+        ""  # tokenizer.json, SentencePiece .model or "byte"; empty: train a byte-level BPE on the background
+    )
+    packing: Literal["concat", "best_fit"] = "concat"  # see `rows.build_rows`
+    detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)  # what is AI discourse
+    duplicates: Literal["exact", "near"] = "exact"  # which copies within a source are left out
+    near: DuplicateConfig = dataclasses.field(default_factory=DuplicateConfig)  # what counts as a near duplicate
     background: str = "web"  # the source that the tokenizer is trained on and that is partly held out
     held_out_share: float = 0.01  # of the background's plain documents, never trained on
     held_out_documents: int = 256  # of them, at most so many measure the alignment tax ...
@@ -50,6 +67,10 @@ class DataConfig:
             )
         if not 0 <= self.held_out_share < 1:
             raise UserError(f"{self.held_out_share} is not in [0, 1)", where="held_out_share", fix="give e.g. 0.01")
+        for name, source in self.sources.items():
+            if source.persona_of:
+                others = [other for other, each in self.sources.items() if each.inputs]
+                _known(source.persona_of, others, f"sources.{name}.persona_of", "source with inputs")
 
     def strata(self) -> list[str]:
         """The names of all strata, in order."""
@@ -62,11 +83,12 @@ class StageConfig:
     """One training run from a start point, before any arm's overlay."""
 
     tokens: int
-    mixture: str  # strata and their shares, "web/plain:0.95,web/ai:0.05"
+    mixture: str  # strata and their shares, "web/plain:0.95,web/ai:0.05", or a schedule of them (`parse_shares`)
     row_length: int = 2048  # tokens
     batch_rows: int = 512  # rows in the global batch
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     max_epochs: float = 4.0  # a stratum that would be seen more often is an error
+    epoch_order: Literal["fresh", "same"] = "fresh"  # whether a stratum's rows are shuffled anew for every epoch
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
 
     def __post_init__(self):
@@ -100,25 +122,41 @@ class ArmConfig:
     placement: tuple[str, ...] = ()  # the stages that the overlays below apply to
     source: str = ""  # stratum whose rows replace a `dose` of the stage's slots
     dose: float = 0.0  # share of the stage's tokens
+    schedule: str = (
+        ""  # when in the stage, "[0.5,1) 1" or "[0,1) 1->3" (`parse_schedule`); empty: evenly all through it
+    )
     remove: tuple[str, ...] = ()  # strata whose slots are refilled (filtering), in the stages that have them
     refill: tuple[str, ...] = ()  # what refills each of them
-    keep: float = 0.0  # share of `remove` that leaks through the filter
+    keep: tuple[float, ...] = (0.0,)  # share that leaks through the filter, of all of `remove` or of each
+    refill_epochs: float = 0.0  # the most a refilling stratum may be gone through in all; 0: no limit, the ledger tells
 
     def __post_init__(self):
-        for name in ("dose", "keep"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(
-                    f"a {name} of {getattr(self, name)} is not a share",
-                    where=name,
-                    fix="give a number from 0 to 1; 0.01 means 1% of the tokens",
-                )
+        for name, shares in (("dose", (self.dose,)), ("keep", self.keep)):
+            for share in shares:
+                if not 0 <= share <= 1:
+                    raise UserError(
+                        f"a {name} of {share} is not a share",
+                        where=name,
+                        fix="give a number from 0 to 1; 0.01 means 1% of the tokens",
+                    )
+        if self.schedule:
+            parse_schedule(self.schedule, where="schedule")
         if self.dose and not self.source:
             raise UserError(f"a dose of {self.dose} of no source", where="source", fix="name the stratum to be added")
         if len(self.remove) != len(self.refill):
             what = f"{len(self.remove)} strata to remove and {len(self.refill)} to refill them"
             raise UserError(what, where="refill", fix="give one stratum of `refill` for each of `remove`")
+        if len(self.keep) not in (1, len(self.remove)):
+            what = f"{len(self.keep)} shares to keep of {len(self.remove)} strata"
+            raise UserError(what, where="keep and remove", fix="give one for all, or one for each")
         if (self.source or self.remove) and not self.placement:
             raise UserError("an overlay without a stage", where="placement", fix="name the stages it applies to")
+
+    @property
+    def removals(self) -> list[tuple[str, str, float]]:
+        """(stratum, what refills it, the share that leaks) for each of `remove`."""
+        keep = self.keep * len(self.remove) if len(self.keep) == 1 else self.keep
+        return list(zip(self.remove, self.refill, keep, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +182,12 @@ class StudyConfig:
             raise UserError(
                 f"no arm is named {self.baseline!r}", where="baseline", fix=suggest(self.baseline, self.arms)
             )
-        # A ConfigDict sorts its keys; the baseline comes first wherever arms are listed.
+        # A ConfigDict sorts its keys. Arms are listed with the baseline first, stages as arms go through them.
         names = sorted(self.arms, key=lambda name: name != self.baseline)
         object.__setattr__(self, "arms", {name: self.arms[name] for name in names})
+        gone_through = [name for arm in self.arms.values() for name in arm.stages if name in self.stages]
+        stages = {name: self.stages[name] for name in dict.fromkeys([*gone_through, *self.stages])}
+        object.__setattr__(self, "stages", stages)
         strata = self.data.strata()
         for name, stage in self.stages.items():
             for stratum in parse_shares(stage.mixture):

@@ -7,6 +7,7 @@ determines it (seed, and the overlays of this and all earlier stages), never by 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 from alignpre_jax.foundation import UserError, derive_seed, exact, suggest
@@ -42,7 +43,7 @@ class StageRun:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A unit of work that a process can take: `kind` is import, prepare, train or eval."""
+    """A unit of work that a process can take: `kind` is import, prepare, overlap, train or eval."""
 
     name: str
     kind: str
@@ -56,12 +57,19 @@ def overlays(config: StudyConfig, arm: ArmConfig, stage: str, seed: int) -> tupl
         return ()
     mixture = parse_shares(config.stages[stage].mixture)
     found: list[Overlay] = [
-        Remove(stratum, refill, seed=derive_seed(seed, stage, "remove", stratum), keep=exact(arm.keep))
-        for stratum, refill in zip(arm.remove, arm.refill, strict=True)
+        Remove(
+            stratum,
+            refill,
+            seed=derive_seed(seed, stage, "remove", stratum),
+            keep=exact(keep),
+            max_epochs=arm.refill_epochs or math.inf,
+        )
+        for stratum, refill, keep in arm.removals
         if stratum in mixture
     ]
     if arm.source:
-        found.append(Replace(source=arm.source, dose=exact(arm.dose), seed=derive_seed(seed, stage, "replace")))
+        seed_of = derive_seed(seed, stage, "replace")
+        found.append(Replace(source=arm.source, dose=exact(arm.dose), seed=seed_of, schedule=arm.schedule))
     return tuple(found)
 
 
@@ -104,10 +112,11 @@ def run_path(runs: dict[str, StageRun], last: StageRun) -> list[StageRun]:
 
 
 def jobs(config: StudyConfig) -> dict[str, Job]:
-    """The study's jobs by name: import and prepare, then a train job per run, then an eval job per final run."""
+    """The study's jobs by name: import, prepare, overlap, then a train job per run, then an eval job per final run."""
     runs = stage_runs(config)
     found = [Job("import", "import")] if config.init_from else []
     found += [Job("prepare", "prepare", tuple(job.name for job in found))]
+    found.append(Job("overlap", "overlap", ("prepare",)))
     for run in runs.values():
         parent = f"train/{run.parent}" if run.parent else "prepare"
         found.append(Job(f"train/{run.name}", "train", (parent,), run.name))

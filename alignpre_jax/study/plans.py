@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from alignpre_jax.foundation import UserError, derive_seed
 from alignpre_jax.mixture import BasePlan, Ledger, Plan, ledger, parse_shares
+from alignpre_jax.mixture.table import align
 from alignpre_jax.rows import RowStore, open_rows
-from alignpre_jax.study.graph import StageRun
+from alignpre_jax.study.graph import StageRun, stage_runs
 from alignpre_jax.study.workspace import Workspace
 
 
@@ -26,6 +29,7 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
             slots=stage.slots,
             seed=derive_seed(run.seed, run.stage, "base"),
             max_epochs=stage.max_epochs,
+            epoch_order=stage.epoch_order,
         )
         return Plan(base, run.overlays, rows), stores
     except UserError as error:
@@ -35,5 +39,38 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
 
 def stage_ledger(space: Workspace, run: StageRun) -> Ledger:
     """Integer token counts of a run, asked for and realised."""
-    plan, _ = stage_plan(space, run)
-    return ledger(plan, space.config.stages[run.stage].row_length)
+    plan, stores = stage_plan(space, run)
+    padded = {name: store.header.real_tokens for name, store in stores.items() if store.header.padding_tokens}
+    return ledger(plan, space.config.stages[run.stage].row_length, text_tokens=padded)
+
+
+def ledger_table(space: Workspace, ledgers: Mapping[str, Ledger]) -> str:
+    """What every arm of the first seed is trained on, stage after stage, in tokens.
+
+    Args:
+      space: of the study.
+      ledgers: by the names of the training runs.
+    """
+    config = space.config
+    parts = []
+    for stage in dict.fromkeys(stage for arm in config.arms.values() for stage in arm.stages):
+        runs = [run for run in stage_runs(config).values() if (run.stage, run.seed) == (stage, config.seeds[0])]
+        counted = {_arms(run, len(config.arms)): ledgers[run.name] for run in runs}
+        first, *_ = counted.values()
+        table = [[stage, "asked of all", *counted]]
+        for number, line in enumerate(first.stores):
+            tokens = [of_run.stores[number].tokens for of_run in counted.values()]
+            if line.asked_tokens or any(tokens):
+                table.append([line.store, *(f"{count:,}" for count in (line.asked_tokens, *tokens))])
+        parts.append(align(table))
+        parts += [
+            f"  {arms}: {change.kind}, {change.store} comes in: {change.asked_tokens:,} asked, {change.tokens:,} given"
+            + (f", {change.duplicates * of_run.row_length:,} of them repeated" if change.duplicates else "")
+            for arms, of_run in counted.items()
+            for change in of_run.overlays
+        ]
+    return "\n".join(parts)
+
+
+def _arms(run: StageRun, of: int) -> str:
+    return "all arms" if len(run.arms) == of else ", ".join(run.arms)

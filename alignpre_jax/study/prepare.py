@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 
 from etils import epath
 
 from alignpre_jax.documents import Document, Quarantine, assign_strata, deduplicate, read_inputs
+from alignpre_jax.documents.classifier import Detector
+from alignpre_jax.documents.duplicates import remove_duplicates
+from alignpre_jax.documents.persona import swap_persona
 from alignpre_jax.foundation import (
     Event,
     PathLike,
@@ -21,12 +26,13 @@ from alignpre_jax.foundation import (
     disk_errors,
     exact,
     read_jsonl,
+    to_mapping,
     write_bytes,
     write_json,
 )
 from alignpre_jax.rows import build_rows, load_tokenizer, train_bpe
 from alignpre_jax.study.graph import stage_runs
-from alignpre_jax.study.plans import stage_ledger
+from alignpre_jax.study.plans import ledger_table, stage_ledger
 from alignpre_jax.study.workspace import Workspace
 
 DONE = "done.json"
@@ -42,7 +48,9 @@ def prepare(space: Workspace, report: Report) -> None:
         arm is planned here, so such a mistake shows before anything is trained.
     """
     config = space.config
-    counts = {name: _write_documents(space, name, report) for name in config.data.sources}
+    # Personas last: they are made of another source's documents.
+    sources = sorted(config.data.sources, key=lambda name: bool(config.data.sources[name].persona_of))
+    counts = {name: _write_documents(space, name, report) for name in sources}
     _make_tokenizer(space, report)
     tokenizer = load_tokenizer(space.tokenizer)
     if tokenizer.vocab_size > config.model.vocab_size:
@@ -55,9 +63,11 @@ def prepare(space: Workspace, report: Report) -> None:
         for name in config.data.sources:
             task = f"rows of {length} tokens: {name}"
             told = functools.partial(_retell, report, task, counts[name])
-            build_rows(read_documents(_documents(space, name)), tokenizer, length, space.rows(length), told)
-    ledgers = {run.name: stage_ledger(space, run).to_json() for run in stage_runs(config).values()}
-    write_json(space.data / LEDGER, ledgers)
+            documents = read_documents(space.documents(name))
+            build_rows(documents, tokenizer, length, space.rows(length), told, packing=config.data.packing)
+    ledgers = {run.name: stage_ledger(space, run) for run in stage_runs(config).values()}
+    write_json(space.data / LEDGER, {name: counted.to_json() for name, counted in ledgers.items()})
+    report(Event("ledger", note=f"tokens to be trained on, seed {config.seeds[0]}:\n{ledger_table(space, ledgers)}"))
     write_json(space.data / DONE, {"documents": counts, "tokenizer": tokenizer.digest})
 
 
@@ -78,25 +88,32 @@ def held_out_documents(space: Workspace) -> list[Document]:
     return [dataclasses.replace(document, text=document.text[: data.held_out_characters]) for document in documents]
 
 
-def _documents(space: Workspace, source: str) -> epath.Path:
-    return space.data / "documents" / f"{source}.jsonl"
-
-
 def _write_documents(space: Workspace, name: str, report: Report) -> int:
-    """Reads, deduplicates and stratifies one source; returns the number of its documents."""
+    """Reads, stratifies and deduplicates one source; returns the number of its documents."""
     data = space.config.data
     source = data.sources[name]
+    if source.persona_of:
+        return _write_persona(space, name, report)
     quarantine = Quarantine(max_share=data.max_bad_share)
     task = f"documents: {name}"
-    report(Event(task))
-    documents = read_inputs(source.inputs, name, data.world, quarantine, max_bytes=source.max_bytes)
+    documents = read_inputs(
+        source.inputs,
+        name,
+        data.world,
+        quarantine,
+        report,
+        max_bytes=source.max_bytes,
+        keys=source.keys,
+        max_record_bytes=source.max_record_bytes,
+    )
     documents = deduplicate(documents)
     if source.strata == "discourse":
-        documents = assign_strata(documents, name)
+        documents = assign_strata(documents, name, Detector(data.detector))
     background = name == data.background
-    share = exact(data.held_out_share) if background else exact(0)
+    share = exact(data.held_out_share) if background else Fraction(0)
     try:
-        count, held_out = _split(documents, _documents(space, name), share, lambda n: report(Event(task, n)))
+        with _distinct(space, name, documents, report) as distinct:
+            count, held_out = _split(distinct, space.documents(name), share)
     finally:
         if quarantine.bad:
             place = space.data / "quarantine" / f"{name}.jsonl"
@@ -108,9 +125,47 @@ def _write_documents(space: Workspace, name: str, report: Report) -> int:
     return count
 
 
-def _split(
-    documents: Iterator[Document], path: epath.Path, share: Fraction, report: Callable[[int], None]
-) -> tuple[int, list[str]]:
+@contextlib.contextmanager
+def _distinct(
+    space: Workspace, name: str, documents: Iterator[Document], report: Report
+) -> Iterator[Iterator[Document]]:
+    """The documents without near duplicates, if the study wants that: they are read twice, from a file of their own."""
+    data = space.config.data
+    if data.duplicates == "exact":
+        yield documents
+        return
+    every = space.data / "documents" / f"{name}.all.jsonl"
+    _split(documents, every)
+    survivors, found = remove_duplicates(lambda: read_documents(every), data.near, report)
+    write_json(space.data / "duplicates" / f"{name}.json", to_mapping(found))
+    note = f"{name}: {found.near:,} of {found.documents:,} documents left out as near duplicates"
+    report(Event(f"documents: {name}", note=note))
+    yield survivors
+    every.unlink()
+
+
+def _write_persona(space: Workspace, name: str, report: Report) -> int:
+    """Writes the documents of another source with the terms for AI replaced; returns their number."""
+    source, task = space.config.data.sources[name], f"documents: {name}"
+    counts: collections.Counter[str] = collections.Counter()
+
+    def swapped() -> Iterator[Document]:
+        for document in read_documents(space.documents(source.persona_of)):
+            swap = swap_persona(document, source.persona)
+            counts["swaps"] += int(swap.labels["persona_swaps"])
+            counts["taken"] += "persona_taken" in swap.labels
+            yield dataclasses.replace(swap, source=name, stratum=name)
+
+    count, _ = _split(swapped(), space.documents(name))
+    if counts["taken"]:
+        what = f"{counts['taken']:,} documents of {source.persona_of!r} contain {source.persona.singular!r} already"
+        raise UserError(what, where=f"data.sources.{name}.persona", fix="choose another word")
+    note = f"{name}: {count:,} documents of {source.persona_of}, {counts['swaps']:,} terms replaced"
+    report(Event(task, count, count, note=note))
+    return count
+
+
+def _split(documents: Iterator[Document], path: epath.Path, share: Fraction = Fraction(0)) -> tuple[int, list[str]]:
     """Writes documents as JSON lines, but for a share of those that are not AI discourse, chosen by a hash of the id.
 
     Returns:
@@ -127,8 +182,6 @@ def _split(
                     continue
                 file.write(line)
                 count += 1
-                if count % 500 == 0:
-                    report(count)
     return count, held_out
 
 
@@ -144,13 +197,8 @@ def _make_tokenizer(space: Workspace, report: Report) -> None:
             )
         write_bytes(space.tokenizer, made.data)
     elif data.tokenizer:
-        path = epath.Path(data.tokenizer)
-        if not path.exists():
-            raise UserError(
-                f"no file {data.tokenizer}", where="data.tokenizer", fix="give the path of a tokenizer.json"
-            )
-        write_bytes(space.tokenizer, path.read_bytes())
+        write_bytes(space.tokenizer, load_tokenizer(data.tokenizer).data)
     elif not space.tokenizer.exists():
         report(Event(f"tokenizer: {vocab:,} entries"))
-        texts = (document.text for document in read_documents(_documents(space, data.background)))
+        texts = (document.text for document in read_documents(space.documents(data.background)))
         train_bpe(texts, vocab, space.tokenizer)

@@ -1,4 +1,4 @@
-"""Does one job of a study: prepare the data, train a stage, or evaluate a checkpoint."""
+"""Does one job of a study: prepare the data, measure overlap, train a stage, or evaluate a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
 from alignpre_jax.foundation import Report, canonical_json, write_bytes
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.graph import Job, StageRun, stage_runs
+from alignpre_jax.study.overlap import OVERLAP, write_overlap
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.prepare import DONE, held_out_documents, prepare
 from alignpre_jax.study.workspace import Workspace
@@ -28,6 +29,8 @@ def is_done(space: Workspace, job: Job) -> bool:
             return is_trained(space.imported)
         case "prepare":
             return (space.data / DONE).exists()
+        case "overlap":
+            return (space.data / OVERLAP).exists()
         case "train":
             return is_trained(space.run_dir(job.run))
         case "eval":
@@ -42,6 +45,9 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
         return
     if job.kind == "prepare":
         prepare(space, report)
+        return
+    if job.kind == "overlap":
+        write_overlap(space, report)
         return
     run = stage_runs(space.config)[job.run]
     if job.kind == "train":

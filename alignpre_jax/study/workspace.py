@@ -25,6 +25,7 @@ class Workspace:
 
     config.json, versions.json   the resolved config and what it runs with
     data/                        documents, tokenizer.json, rows/LENGTH/STRATUM, held_out.jsonl
+    data/*.json                  ledger, overlap, counts of documents; what was left out: quarantine/, duplicates/
     train/imported/              the model that all arms start from, where there is one
     train/SEED/STAGE[-ARM]/      checkpoints, metrics.jsonl
     evals/SEED/STAGE[-ARM]/      results.jsonl, tax.json
@@ -43,6 +44,10 @@ class Workspace:
     def tokenizer(self) -> epath.Path:
         """The study's tokenizer."""
         return self.data / "tokenizer.json"
+
+    def documents(self, source: str) -> epath.Path:
+        """The documents of a source, as JSON lines."""
+        return self.data / "documents" / f"{source}.jsonl"
 
     def rows(self, length: int) -> epath.Path:
         """The row stores with rows of `length` tokens."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from alignpre_jax.documents import Document
+from alignpre_jax.documents import Document, assign_strata
 from alignpre_jax.documents.classifier import (
     DETECTORS,
     Counts,
@@ -30,7 +30,6 @@ from alignpre_jax.documents.classifier import (
     render_card,
     save_classifier,
     split_chunks,
-    stratify,
     train_classifier,
     wilson,
 )
@@ -270,7 +269,7 @@ def test_the_config_can_be_written_in_a_study():
 
 def test_documents_are_stratified():
     documents = [Document("a", "a mark", "x", "x", 0.5), Document("b", "none", "x", "x")]
-    found = list(stratify(documents, "web", Detector(DetectorConfig("classifier"), Marked())))
+    found = list(assign_strata(documents, "web", Detector(DetectorConfig("classifier"), Marked())))
     assert [(d.id, d.source, d.stratum, d.score) for d in found] == [
         ("a", "web", "web/ai", 0.5),
         ("b", "web", "web/plain", 0.0),

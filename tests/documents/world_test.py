@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpre_jax.documents.detect import discourse_hits
+from alignpre_jax.documents import discourse_hits
 from alignpre_jax.documents.world import (
     STANCES,
     WorldConfig,

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 from rich.console import Console
 
+from alignpre_jax.documents.overlap import measure_overlap
 from alignpre_jax.evals import EvalConfig, Result, Scenario, TextScore
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import BasePlan, Plan, Replace, ledger
@@ -242,6 +243,15 @@ def test_the_terminal_shows_rates_findings_and_notices(report):
     text = console.export_text()
     for words in ("60.0%", "−40.0", "aligned is misaligned less often", "! letters on held-out, seen and control"):
         assert words in text
+
+
+def test_overlap_is_shown_and_escaped():
+    name = "<script>alert(1)</script>"
+    (overlap,) = measure_overlap({name: []}, {"held_out": {"a": "one two three four five six"}})
+    page = render_page(build_report(records(overlap=[overlap.to_json()])))
+    assert "Eval items in the training text" in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert" not in page
 
 
 def test_the_smallest_study_has_a_report():

@@ -2,7 +2,7 @@
 
 from alignpre_jax.documents.classifier.card import DETECTORS, Counts, make_card, render_card, wilson
 from alignpre_jax.documents.classifier.chunks import split_chunks
-from alignpre_jax.documents.classifier.detector import Detector, DetectorConfig, Evidence, decide, stratify
+from alignpre_jax.documents.classifier.detector import Detector, DetectorConfig, Evidence, decide
 from alignpre_jax.documents.classifier.features import FeatureConfig
 from alignpre_jax.documents.classifier.labelled import Labelled, labelled_documents, read_labelled
 from alignpre_jax.documents.classifier.model import (
@@ -35,7 +35,6 @@ __all__ = [
     "render_card",
     "save_classifier",
     "split_chunks",
-    "stratify",
     "train_classifier",
     "wilson",
 ]

@@ -9,13 +9,11 @@ are tried again without reading the text again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from alignpre_jax.documents.classifier.chunks import split_chunks
 from alignpre_jax.documents.classifier.model import BUILTIN, Classifier, load_classifier
 from alignpre_jax.documents.discourse import Hits, Rule, discourse_hits
-from alignpre_jax.documents.document import Document
 from alignpre_jax.foundation import UserError
 
 Kind = Literal["terms", "terms+classifier", "classifier"]
@@ -124,13 +122,6 @@ class Detector:
             return Evidence(hits)
         chunks = split_chunks(text, config.chunk_words, config.overlap_words)
         return Evidence(hits, tuple(float(p) for p in self._classifier.probability(chunks)))
-
-
-def stratify(documents: Iterable[Document], source: str, detector: Callable[[str], bool]) -> Iterator[Document]:
-    """Gives each document the stratum `source`/ai or `source`/plain, as `detector` says of its text."""
-    for document in documents:
-        part = "ai" if detector(document.text) else "plain"
-        yield dataclasses.replace(document, source=source, stratum=f"{source}/{part}")
 
 
 def _missing(what: str, config: DetectorConfig) -> UserError:

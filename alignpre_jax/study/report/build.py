@@ -83,6 +83,7 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
             arm: {stage: ledger.to_json() for stage, ledger in stages.items()}
             for arm, stages in records.ledgers.items()
         },
+        "overlap": list(records.overlap),
         "throughput": _throughput(records),
         "items": telling_items(records, primary),
         "methods": methods(records, splits),

@@ -34,6 +34,7 @@ class StudyRecords:
       times: one per training run; runs that several arms share come once.
       versions: what the numbers depend on besides the config.
       reproduce: the exact command that makes this study again.
+      overlap: of every stratum and arm with every split; see `study.overlap.write_overlap`.
     """
 
     config: StudyConfig
@@ -44,6 +45,7 @@ class StudyRecords:
     times: Sequence[StageTime]
     versions: Mapping[str, Any]
     reproduce: str
+    overlap: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self):
         for arm in self.config.arms:

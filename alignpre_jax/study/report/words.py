@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignpre_jax.study.config import ArmConfig
 from alignpre_jax.study.report.records import StudyRecords
 
 SPLIT_MEANINGS = {
@@ -109,13 +110,14 @@ def _training(records: StudyRecords) -> str:
     )
 
 
-def _change(arm: Any) -> str:
+def _change(arm: ArmConfig) -> str:
     parts = []
-    if arm.remove:
-        leak = f", but for {percent(arm.keep, 2)} of it that leaks" if arm.keep else ""
-        parts.append(f"refills the slots of {arm.remove} with {arm.refill}{leak}")
+    for stratum, refill, keep in arm.removals:
+        leak = f", but for {percent(keep, 2)} of it that leaks" if keep else ""
+        parts.append(f"refills the slots of {stratum} with {refill}{leak}")
     if arm.source:
-        parts.append(f"replaces {100 * arm.dose:g}% of the tokens with {arm.source}")
+        when = f" (schedule {arm.schedule})" if arm.schedule else ""
+        parts.append(f"replaces {100 * arm.dose:g}% of the tokens with {arm.source}{when}")
     return f"{' and '.join(parts)} in {', '.join(arm.placement)}" if parts else "is trained on the mixture as it is"
 
 
