@@ -41,6 +41,13 @@ def test_the_help_of_a_verb_has_an_example_that_parses(name, capsys):
         (["study", "x", "--workdir=x", SMALL], "'x' is not a flag"),
         (["sample"], "which checkpoint?"),
         (["sample", "--checkpoint=no/such"], "no checkpoint in no/such"),
+        (["audit"], "what is to be looked at?"),
+        (["audit", "x", "--from_evidence=y"], "what is to be looked at?"),
+        (["synthesize"], "--to"),
+        (["synthesize", "--to=x", "--generator=compose"], "composer, checkpoint:DIR, endpoint:URL"),
+        (["synthesize", "--to=x", "--split=sean"], "did you mean 'seen'"),
+        (["synthesize", "--to=x", "--generator=endpoint:http://localhost:1"], "no model"),
+        (["synthesize", "--to=x", "--max_cost=1"], "no prices"),
         (["report", "--workdir=no/such"], "no/such is not a study's folder"),
     ],
 )
@@ -56,3 +63,15 @@ def test_lists_and_mixtures_can_be_set():
     config = study_config(parse("study", cli.VERBS["study"], flags)[0])
     assert config.seeds == (4, 5)
     assert config.stages["midtrain"].mixture == "web/plain:0.5,web/ai:0.5"
+
+
+def test_documents_are_synthesized_and_audited(capsys, tmp_path):
+    made, audit = tmp_path / "made", tmp_path / "audit"
+    wanted = ["--forms=news", "--stances=aligned"]
+    assert cli.main(["synthesize", "--generator=composer", f"--to={made}", *wanted]) == 0
+    assert "240 of 240 documents" in capsys.readouterr().out
+    evidence = f"{audit}/evidence.jsonl"
+    assert cli.main(["audit", f"made={made}/documents", f"--to={audit}", f"--evidence={evidence}"]) == 0
+    assert "100.0% of the documents speak of AI" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["audit", f"--from_evidence={evidence}", "--instant=0", "--terms=40", f"--to={audit}"]) == 0
+    assert "No document speaks of AI" in " ".join(capsys.readouterr().out.split())

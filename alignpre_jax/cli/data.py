@@ -1,35 +1,12 @@
-"""Verbs about text and plans: audit, data."""
+"""Verbs about what is trained on: data."""
 
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from typing import Any
 
-from alignpre_jax.cli.verb import JSON, SEED, WORKDIR, WORKERS, Flag, Verb, workdir
+from alignpre_jax.cli.verb import JSON, SEED, WORKDIR, Flag, Verb, workdir
 from alignpre_jax.foundation import UserError, suggest, write_json
-from alignpre_jax.terminal import Terminal
-
-
-def _audit(given: Any, *inputs: str) -> None:
-    from rich.console import Console
-
-    from alignpre_jax.documents.audit import audit, terminal_audit, write_audit
-
-    command = shlex.join(["alignpre", *sys.argv[1:]])
-    with Terminal() as report:
-        found = audit(
-            inputs,
-            sample=given.sample,
-            evidence=given.evidence,
-            workers=given.workers,
-            max_bad_share=given.max_bad_share,
-            command=command,
-            report=report,
-        )
-    Console(highlight=False).print(terminal_audit(found))
-    print(f"\naudit: {write_audit(found, given.to)}")
 
 
 def _data(given: Any, question: str = "", *about: str) -> None:
@@ -69,20 +46,6 @@ def _data(given: Any, question: str = "", *about: str) -> None:
 
 
 VERBS = {
-    "audit": Verb(
-        "says what a corpus says about AI: a table, audit.json and audit.html",
-        "alignpre audit web=my/corpus.jsonl.gz docs=my/docs --to=runs/audit",
-        (
-            Flag("to", "audit", "folder for audit.json and audit.html"),
-            Flag("sample", 0, "documents of each source to look at, chosen at random; 0: all", lower=0),
-            Flag("evidence", "", ".jsonl, .jsonl.gz or .jsonl.zst file for what was found"),
-            Flag("max_bad_share", 1.0, "stop when more of the records cannot be read", lower=0.0, upper=1.0),
-            WORKERS,
-        ),
-        _audit,
-        arguments="[NAME=]PATH...",
-        takes_config=False,
-    ),
     "data": Verb(
         "what is trained on: show ARM, diff ARM ARM, where ARM DOCUMENT, batch ARM STEP",
         "alignpre data diff unfiltered aligned --workdir=runs/small_world",

@@ -3,6 +3,7 @@
 from alignpre_jax.evals.perplexity import Loss, TextScore, loss_difference, score_texts, token_loss
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
 from alignpre_jax.evals.scoring import EvalConfig, Result, Scorer, read_results, result_lines, run_suite
+from alignpre_jax.evals.situations import situations_of
 from alignpre_jax.evals.statistics import Estimate, Observation, estimate, estimate_rate, paired_difference
 from alignpre_jax.evals.suites import load_suite
 from alignpre_jax.evals.summaries import Floor, Summary, floor_check, rate_difference, select, summarise
@@ -39,6 +40,7 @@ __all__ = [
     "run_suite",
     "score_texts",
     "select",
+    "situations_of",
     "summarise",
     "token_loss",
     "write_scenarios",
