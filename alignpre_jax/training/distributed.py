@@ -19,6 +19,8 @@ from alignpre_jax.training.faults import HOST_LOST
 
 # Where a scheduler says that there are several processes; JAX reads the rest by itself.
 _SEVERAL = {"SLURM_NTASKS": 1, "OMPI_COMM_WORLD_SIZE": 1, "TPU_WORKER_HOSTNAMES": 0, "MEGASCALE_NUM_SLICES": 1}
+# Errors of the program, which every process makes alike; a lost connection has other codes.
+_OF_THE_PROGRAM = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "NOT_FOUND", "OUT_OF_RANGE")
 
 
 def initialize(
@@ -74,6 +76,15 @@ def _has_cluster() -> bool:
     return any(Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0"))  # a TPU VM knows its neighbours
 
 
+def put_part(part: np.ndarray, sharding: NamedSharding, rows: int) -> jax.Array:
+    """The global array of `rows` rows whose part on this host is `part`.
+
+    The transfer is meant, and allowed inside a guard: with several processes JAX takes it for an accident.
+    """
+    with jax.transfer_guard("allow"):
+        return jax.make_array_from_process_local_data(sharding, part, (rows, *part.shape[1:]))
+
+
 class Agreement:
     """What any host wants, known to all hosts at the same step.
 
@@ -95,11 +106,8 @@ class Agreement:
             return stop, save
         stop = stop or _preempted(step)
         wishes = np.tile(np.array([[stop, save]], np.int32), (self._mesh.local_mesh.devices.size, 1))
-        shape = (self._mesh.devices.size, 2)
-        before, self._posted = (
-            self._posted,
-            self._most(jax.make_array_from_process_local_data(self._spread, wishes, shape)),
-        )
+        before = self._posted
+        self._posted = self._most(put_part(wishes, self._spread, self._mesh.devices.size))
         if before is None:
             return False, False
         agreed = jax.device_get(before)
@@ -121,7 +129,7 @@ def others_may_vanish() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+        if jax.process_count() == 1 or str(error).startswith(_OF_THE_PROGRAM) or "RESOURCE_EXHAUSTED" in str(error):
             raise
         print(
             f"process {jax.process_index()} of {jax.process_count()}: lost the connection to another process of the "

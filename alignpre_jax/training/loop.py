@@ -31,7 +31,7 @@ from alignpre_jax.training.checks import check_run, check_tokens
 from alignpre_jax.training.clock import Clock
 from alignpre_jax.training.config import TrainingConfig
 from alignpre_jax.training.digests import parameters_digest
-from alignpre_jax.training.distributed import Agreement, others_may_vanish
+from alignpre_jax.training.distributed import Agreement, others_may_vanish, put_part
 from alignpre_jax.training.faults import DONE, EventLog, Skips, StopSignal, bad_step, memory_errors
 from alignpre_jax.training.mesh import parse_mesh
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
@@ -293,10 +293,7 @@ def _scalar(step: int, step_fn: TrainStep) -> jax.Array:
 
 
 def _on_device(batch: Batch, step_fn: TrainStep, batch_rows: int) -> Batch:
-    def put(array: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(step_fn.batch, array, (batch_rows, *array.shape[1:]))
-
-    return jax.tree.map(put, batch)
+    return jax.tree.map(lambda part: put_part(part, step_fn.batch, batch_rows), batch)
 
 
 def _clock(run: Run, mesh: Mesh, start: int, before: float, productive: float, first_start: float) -> Clock:
