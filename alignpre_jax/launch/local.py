@@ -1,8 +1,8 @@
 """Runs a study's jobs on this machine: in this process, or in one process per CPU core.
 
 A tiny model cannot keep two cores busy, two runs can: on CPU-only machines every worker gets
-its share of the cores and takes one job after another. A machine with an accelerator runs
-the jobs one by one in this process, each on all devices.
+its share of the cores, the same whatever is left to do, and takes one job after another. A
+machine with an accelerator runs the jobs one by one in this process, each on all devices.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from alignpre_jax.foundation import Event, Report, UserError, accelerator_present, cores, disk_errors
 from alignpre_jax.study import Job, Workspace, is_done, run_job
+from alignpre_jax.study import jobs as all_jobs
 
 STOP_SECONDS = 60  # for a worker to save a checkpoint and leave
 
@@ -37,6 +38,9 @@ def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int 
       report: is told of progress.
       workers: processes; 0 chooses: none with an accelerator, else one per core and at most one per job.
     """
+    # XLA's sums depend in their last bits on how many threads make them: a study that goes on with one job left must
+    # not give it other threads than it would have had beside the others.
+    threads = max(cores() // (workers or min(cores(), len(all_jobs(space.config)))), 1)
     with lock(space, report) as lock_file:
         todo = {name: job for name, job in jobs.items() if not is_done(space, job)}
         if not todo:
@@ -52,7 +56,7 @@ def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int 
             for job in todo.values():
                 run_job(space, job, report)
         else:
-            _Pool(space, todo, report, workers, lock_file).run()
+            _Pool(space, todo, report, workers, threads, lock_file).run()
 
 
 @contextlib.contextmanager
@@ -89,7 +93,15 @@ class _Worker:
 class _Pool:
     """Hands jobs to worker processes, those with the longest chain of followers first."""
 
-    def __init__(self, space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int, lock_file: IO[str]):
+    def __init__(
+        self,
+        space: Workspace,
+        jobs: Mapping[str, Job],
+        report: Report,
+        workers: int,
+        threads: int,
+        lock_file: IO[str],
+    ):
         self._space, self._report = space, report
         self._todo = dict(jobs)
         self._waiting_for = {name: {need for need in job.needs if need in jobs} for name, job in jobs.items()}
@@ -98,7 +110,7 @@ class _Pool:
         self._logs = Path(space.root) / "logs"
         with disk_errors(self._logs):
             self._logs.mkdir(exist_ok=True)
-        self._workers = [self._start(index, workers, lock_file) for index in range(workers)]
+        self._workers = [self._start(index, threads, lock_file) for index in range(workers)]
 
     def run(self) -> None:
         try:
@@ -143,15 +155,14 @@ class _Pool:
                     fix="finished work is kept: mend the cause and run the same command again",
                 )
 
-    def _start(self, index: int, workers: int, lock_file: IO[str]) -> _Worker:
-        threads = str(max(cores() // workers, 1))
+    def _start(self, index: int, threads: int, lock_file: IO[str]) -> _Worker:
         # NPROC sizes XLA's thread pool. Without the malloc settings glibc gives every step's buffers back to
         # the system, and page faults then cost more than the arithmetic.
         keep = str(1 << 33)
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "NPROC": threads,
-            "OMP_NUM_THREADS": threads,
+            "NPROC": str(threads),
+            "OMP_NUM_THREADS": str(threads),
             "MALLOC_TRIM_THRESHOLD_": keep,
             "MALLOC_MMAP_THRESHOLD_": keep,
         }
