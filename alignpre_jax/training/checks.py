@@ -6,11 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch
 from alignpre_jax.rows import load_tokenizer
+from alignpre_jax.training.checkpoints import TOKENIZER
 from alignpre_jax.training.mesh import check_batch
 
 if TYPE_CHECKING:
@@ -43,6 +45,13 @@ def check_run(run: Run, mesh: Mesh) -> None:
             f"the tokenizer has {tokenizer.vocab_size} entries, the model {run.step.model.vocab_size}",
             where="model.vocab_size",
             fix=f"set it to at least {tokenizer.vocab_size}",
+        )
+    before = epath.Path(run.start_from) / TOKENIZER
+    if run.start_from and before.exists() and load_tokenizer(before).digest != tokenizer.digest:
+        raise UserError(
+            f"{run.start_from} was trained with another tokenizer than {run.tokenizer}",
+            where="data.tokenizer",
+            fix=f"set data.tokenizer={before} and give the study a new --workdir",
         )
     slots = run.step.steps * run.batch_rows
     if run.plan.slots < slots:

@@ -48,8 +48,17 @@ def data(tmp_path_factory):
     return root, stores
 
 
+@pytest.fixture(scope="session")
+def model():
+    """The shape of a tiny decoder."""
+    return dataclasses.replace(
+        get_preset("small_world"),
+        vocab_size=300, layers=2, width=32, heads=2, kv_heads=2, head_dim=16, mlp_width=64, max_length=LENGTH,
+    )  # fmt: skip
+
+
 @pytest.fixture
-def make_run(data, tmp_path):
+def make_run(data, model, tmp_path):
     """A function that makes a run; keyword arguments replace its fields."""
     root, stores = data
     rows = {name: len(store) for name, store in stores.items()}
@@ -57,10 +66,6 @@ def make_run(data, tmp_path):
     def make(name: str = "run", dose: float | None = 0.25, steps: int = STEPS, **changes) -> Run:
         base = BasePlan({"web": exact(1)}, rows, slots=steps * BATCH, seed=1, max_epochs=10)
         plan = Plan(base, () if dose is None else (Replace("added", exact(dose), seed=2),), rows)
-        model = dataclasses.replace(
-            get_preset("small_world"),
-            vocab_size=300, layers=2, width=32, heads=2, kv_heads=2, head_dim=16, mlp_width=64, max_length=LENGTH,
-        )  # fmt: skip
         step = StepConfig(
             model=model,
             objective=ObjectiveConfig(),
