@@ -45,8 +45,8 @@ def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int 
         todo = {name: job for name, job in jobs.items() if not is_done(space, job)}
         if not todo:
             report(Event(space.config.name, note="nothing left to do: all of it is done"))
-        # Preparing is one job that everything waits for; it needs no process of its own.
-        for name in [name for name, job in todo.items() if job.kind == "prepare"]:
+        # What everything waits for needs no process of its own.
+        for name in [name for name, job in todo.items() if job.kind in ("import", "prepare")]:
             run_job(space, todo.pop(name), report)
         if not todo:
             return
