@@ -89,12 +89,12 @@ def tiny_run(given: argparse.Namespace) -> Any:
 
         def trap(config, decoder, batch):
             loss, aux = OBJECTIVES["mle"](config, decoder, batch)
-            return jnp.where(batch.sources[0] >= 100, jnp.nan, 1.0) * loss, aux
+            return jnp.where(batch.segments[0, 0] >= 100, jnp.nan, 1.0) * loss, aux
 
         def load(*args: Any, **kwargs: Any) -> Iterator[Any]:
             for step, batch in enumerate(load_batches(*args, **kwargs), kwargs["start_step"] + 1):
-                marked = batch.sources + np.int32(100 * (step in bad))
-                yield dataclasses.replace(batch, sources=marked)
+                marked = batch.segments + np.int32(100 * (step in bad))
+                yield dataclasses.replace(batch, segments=marked)
 
         OBJECTIVES["trap"] = trap
         setattr(loop, "load_batches", load)  # noqa: B010, the loop's own name for it

@@ -54,9 +54,9 @@ def check_run(run: Run, mesh: Mesh) -> None:
             fix=f"set data.tokenizer={before} and give the study a new --workdir",
         )
     slots = run.step.steps * run.batch_rows
-    if run.plan.slots < slots:
+    if run.plan.slots != slots:
         raise UserError(
-            f"{run.step.steps} steps of {run.batch_rows} rows need {slots} slots, and the plan has {run.plan.slots}",
+            f"{run.step.steps} steps of {run.batch_rows} rows are {slots} slots, and the plan has {run.plan.slots}",
             where="stages.STAGE.tokens and stages.STAGE.batch_rows",
             fix="plan a stage of steps x batch_rows slots",
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
@@ -24,7 +25,9 @@ from alignpre_jax.foundation import (
     write_bytes,
     write_json,
 )
-from alignpre_jax.mixture import Batch, Plan, load_batches
+from alignpre_jax.mixture import Batch, Counted, Plan, load_batches, render
+from alignpre_jax.mixture import check as check_ledger
+from alignpre_jax.mixture import ledger as ledger_of
 from alignpre_jax.rows import RowStore
 from alignpre_jax.training.checkpoints import TOKENIZER, Checkpoints, Restored, describe, load_params
 from alignpre_jax.training.checks import check_run, check_tokens
@@ -100,6 +103,7 @@ def train(run: Run, report: Report = silent) -> None:
 def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
     # --- What does not change over the run.
     loop, guard, steps = run.loop, run.step.optimizer.guard, run.step.steps
+    row_length = next(iter(run.stores.values())).header.length
     mesh = parse_mesh(loop.mesh)
     check_run(run, mesh)
     is_first_process = jax.process_index() == 0
@@ -108,6 +112,8 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
     if is_first_process:
         write_bytes(run_dir / TOKENIZER, epath.Path(run.tokenizer).read_bytes())
     events = EventLog(run_dir, run.name, report)
+    ledger = ledger_of(run.plan, row_length)
+    logging.info("%s: to be trained on\n%s", run.name, render(ledger))
     agreement = Agreement(mesh)
 
     with contextlib.ExitStack() as stack:
@@ -121,6 +127,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
         state, meta = _first_state(run, mesh, step_fn, checkpoints, events)
         step = start = int(state.step)
         skips = Skips(meta.get("skipped", ()))
+        counted = Counted.from_json(run.plan, meta.get("rows", {}))
         events("start", start, processes=jax.process_count(), devices=mesh.size)
         metrics_log = MetricsLog(run_dir, done=start)
         clock = _clock(run, mesh, start, metrics_log.seconds, meta.get("productive_seconds", 0.0), events.first_start())
@@ -133,14 +140,16 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
 
         def settle(step: int, values: Mapping[str, jax.Array]) -> int:
             """Reads what a step returned; how many bad steps in a row it makes."""
-            streak = int(jax.device_get(values["bad_streak"])) if "bad_streak" in values else 0
+            nonlocal counted
+            rows, streak = jax.device_get((values["source_rows"], values.get("bad_streak", 0)))
+            counted, streak = Counted(counted.stores, counted.rows + rows), int(streak)
             if streak:
                 skips.bad(step)
                 found = jax.device_get({name: values[name] for name in ("loss", "gradient_norm")})
                 events("skipped step", step, bad_step(step, found), streak=streak)
             if step % loop.log_every == 0 or step in (1, steps):
                 found = jax.device_get({name: value for name, value in values.items() if value.ndim < 2})
-                line = metrics_line(step, found, run.plan.stores) | dict(run.labels)
+                line = metrics_line(step, found, counted.to_json()) | dict(run.labels)
                 line |= clock.tick(step) | memory_in_use()
                 if is_first_process:
                     metrics_log.write(line)
@@ -158,8 +167,8 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
 
         def save(step: int, state: State) -> None:
             with clock.paused():
-                facts = {"skipped": skips.to_json(), "productive_seconds": round(clock.productive, 3)}
-                checkpoints.save(state, facts)
+                facts = {"skipped": skips.to_json(), "rows": counted.to_json()}
+                checkpoints.save(state, facts | {"productive_seconds": round(clock.productive, 3)})
                 if tracer is not None:
                     tracer.write(step)
 
@@ -220,13 +229,14 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
                 raise Interrupted(f"{run.name}: stopped at step {step} of {steps}; everything is saved")
         watchdog.allow("shutdown", 60 * loop.shutdown_minutes)
 
-    # --- Finished: the last checkpoint is on disk before the marker is.
-    row_length = next(iter(run.stores.values())).header.length
+    # --- Finished: the rows are those that were planned, and the last checkpoint is on disk before the marker is.
+    check_ledger(ledger, counted)
     facts = {
         "steps": steps,
         "tokens": (steps - skips.steps()) * run.batch_rows * row_length,
         "batch_rows": run.batch_rows,
         "skipped": skips.to_json(),
+        "rows": counted.to_json(),
         "plan": run.plan.digest(),
         "parameters": parameters_digest(state.params),
     }

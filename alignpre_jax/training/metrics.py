@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -53,14 +53,15 @@ def kept_lines(path: epath.Path, done: int) -> list[str]:
     return kept
 
 
-def metrics_line(step: int, values: Mapping[str, Any], stores: Sequence[str]) -> dict[str, Any]:
+def metrics_line(step: int, values: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
     """The line of a step, but for what depends on the clock; figures that are not finite are null.
 
     Args:
       step: its number, from 1.
       values: what the train step returned, on the host.
-      stores: names of the strata that "source_loss" and "source_tokens" are about.
+      rows: trained on up to this step, by stratum; its keys are what "source_loss" and "source_tokens" are about.
     """
+    stores = list(rows)
     totals = dict(zip(stores, zip(values["source_loss"], values["source_tokens"], strict=True), strict=True))
     by_source: dict[str, np.ndarray] = {}
     for name, pair in totals.items():
@@ -72,6 +73,7 @@ def metrics_line(step: int, values: Mapping[str, Any], stores: Sequence[str]) ->
         "batch_fingerprint": f"{int(values['batch_fingerprint']):08x}",
         "stratum_loss": {name: number(total / count) for name, (total, count) in totals.items() if count > 0},
         "source_loss": {name: number(total / count) for name, (total, count) in by_source.items() if count > 0},
+        "stratum_rows": dict(rows),
         **{name: number(values[name]) for name in ("learning_rate", "gradient_norm", "update_norm")},
     }
     return line | ({"skipped": True} if values.get("bad_streak", 0) > 0 else {})

@@ -23,7 +23,7 @@ from alignpre_jax.training.optimizer import learning_rate, make_optimizer, state
 
 METRICS = (
     *("loss", "learning_rate", "gradient_norm", "update_norm"),
-    *("batch_fingerprint", "source_loss", "source_tokens"),
+    *("batch_fingerprint", "source_loss", "source_tokens", "source_rows"),
 )
 TOKEN_METRICS = ("token_losses", "token_counts")
 
@@ -127,6 +127,7 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
             "batch_fingerprint": fingerprint_on_device(batch.tokens),
             "source_loss": by_source(aux["loss_sum_B"]),
             "source_tokens": by_source(aux["targets_B"]),
+            "source_rows": by_source(jnp.ones_like(batch.sources)),
         }
         if config.token_losses:
             metrics |= {"token_losses": aux["losses_BL"], "token_counts": aux["counted_BL"]}

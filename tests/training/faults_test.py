@@ -51,12 +51,12 @@ def lines_of(run):
 def trap(config, decoder, batch):
     """The usual loss, or NaN where the batch is marked (see `marked`)."""
     loss, aux = get_objective("mle")(config, decoder, batch)
-    return jnp.where(batch.sources[0] >= MARK, jnp.nan, 1.0) * loss, aux
+    return jnp.where(batch.segments[0, 0] >= MARK, jnp.nan, 1.0) * loss, aux
 
 
 def marked(batch, is_bad):
-    """Source numbers that no stratum has."""
-    return dataclasses.replace(batch, sources=batch.sources + np.int32(MARK)) if is_bad else batch
+    """Segment numbers that no row has."""
+    return dataclasses.replace(batch, segments=batch.segments + np.int32(MARK)) if is_bad else batch
 
 
 @pytest.fixture
@@ -122,6 +122,7 @@ def test_a_bad_step_is_skipped_and_remembered(make_trapped, monkeypatch):
     assert skipped_slots(run.run_dir) == [(24, 32), (48, 56)]
     done = read_json(run.run_dir / "done.json")
     assert done["tokens"] == 10 * 8 * 32
+    assert sum(done["rows"].values()) == 12 * 8  # gone through; the skipped ones are listed beside
     assert [line["loss"] is None for line in lines_of(run)] == [n in (4, 7) for n in range(1, 13)]
     for after in (4, 6, 8):
         again = make_trapped(f"dies{after}", (4, 7), guard)

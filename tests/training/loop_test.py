@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignpre_jax.foundation import UserError, read_json
-from alignpre_jax.mixture import fingerprint
+from alignpre_jax.mixture import fingerprint, load_batches
 from alignpre_jax.mixture.loader import StepSource
 from alignpre_jax.training import TIMES, load_params, loop, parameters_digest, train
 
@@ -47,6 +47,35 @@ def test_source_losses_average_to_the_loss(make_run):
         counts = np.bincount(source[row["step"] - 1].sources, minlength=2)
         mean = sum(row["source_loss"].get(name, 0.0) * n for name, n in zip(run.plan.stores, counts, strict=True))
         assert mean / counts.sum() == pytest.approx(row["loss"], rel=1e-5)  # all rows have as many targets
+
+
+def test_the_rows_trained_on_are_counted_and_compared_with_the_ledger(make_run, monkeypatch):
+    run = make_run()
+    train(run)
+    source = StepSource(run.plan, run.stores, run.batch_rows)
+    sources = np.concatenate([source[step].sources for step in range(12)])
+    wanted = dict(zip(run.plan.stores, np.bincount(sources).tolist(), strict=True))
+    assert lines(run)[-1]["stratum_rows"] == read_json(run.run_dir / "done.json")["rows"] == wanted
+    assert min(wanted.values()) > 0
+    assert lines(run)[0]["stratum_rows"] == dict(
+        zip(run.plan.stores, np.bincount(source[0].sources, minlength=2).tolist(), strict=True)
+    )
+
+    def swapped(*args, **kwargs):
+        for step, batch in enumerate(load_batches(*args, **kwargs)):
+            yield dataclasses.replace(batch, sources=batch.sources * 0) if step == 3 else batch
+
+    monkeypatch.setattr(loop, "load_batches", swapped)
+    other = make_run("other")
+    with pytest.raises(UserError, match=r"not those of the ledger: 'web': \d+ planned, \d+ trained on"):
+        train(other)
+    assert not (other.run_dir / "done.json").exists()
+
+
+def test_a_plan_of_another_length_is_refused(make_run):
+    run = make_run()
+    with pytest.raises(UserError, match="80 slots, and the plan has 96"):
+        train(dataclasses.replace(run, step=dataclasses.replace(run.step, steps=10)))
 
 
 def test_a_relative_folder(make_run, tmp_path, monkeypatch):
