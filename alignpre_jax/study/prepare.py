@@ -7,6 +7,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 from etils import epath
 
@@ -31,7 +32,6 @@ from alignpre_jax.study.workspace import Workspace
 
 DONE = "done.json"
 HELD_OUT = "held_out.jsonl"
-LEDGER = "ledger.json"
 
 
 def prepare(space: Workspace, report: Report) -> None:
@@ -41,6 +41,24 @@ def prepare(space: Workspace, report: Report) -> None:
       UserError: an input is missing or empty, or a plan asks for more than there is. Every stage of every
         arm is planned here, so such a mistake shows before anything is trained.
     """
+    if not (space.data / DONE).exists():
+        write_json(space.data / DONE, _prepare_data(space, report))
+    ledgers = {run.name: stage_ledger(space, run).to_json() for run in stage_runs(space.config).values()}
+    write_json(ledger_path(space), ledgers)
+
+
+def is_prepared(space: Workspace) -> bool:
+    """Whether the data is there, and every run of this study planned."""
+    return (space.data / DONE).exists() and ledger_path(space).exists()
+
+
+def ledger_path(space: Workspace) -> epath.Path:
+    """The study's own, also where its data is shared with another: that one has other arms."""
+    return space.root / "data" / "ledger.json"
+
+
+def _prepare_data(space: Workspace, report: Report) -> dict[str, Any]:
+    """All but the ledgers."""
     config = space.config
     counts = {name: _write_documents(space, name, report) for name in config.data.sources}
     _make_tokenizer(space, report)
@@ -56,9 +74,7 @@ def prepare(space: Workspace, report: Report) -> None:
             task = f"rows of {length} tokens: {name}"
             told = functools.partial(_retell, report, task, counts[name])
             build_rows(read_documents(_documents(space, name)), tokenizer, length, space.rows(length), told)
-    ledgers = {run.name: stage_ledger(space, run).to_json() for run in stage_runs(config).values()}
-    write_json(space.data / LEDGER, ledgers)
-    write_json(space.data / DONE, {"documents": counts, "tokenizer": tokenizer.digest})
+    return {"documents": counts, "tokenizer": tokenizer.digest}
 
 
 def _retell(report: Report, task: str, total: int, event: Event) -> None:
