@@ -99,7 +99,7 @@ def point_name(point: Point) -> str:
     """The name of a point's folder: readable, stable, and different for different points; "" for the empty one."""
     if not point:
         return ""
-    words = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in point.items())
+    words = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in sorted(point.items()))
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words).strip('-')[:40]}-{digest(point, 6)}"
 
 
