@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.verb import ARM, SEED, SMALL, WORKDIR, WORKERS, Verb, study_config, workdir
+from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -43,6 +44,23 @@ def _up_to(kind: str) -> Callable[[Any], None]:
         print(f"{kind}: done; {space.root}")
 
     return run_verb
+
+
+def _job(given: Any, *names: str) -> None:
+    """What a launched machine runs: these jobs and no others."""
+    from alignpre_jax.launch import run
+    from alignpre_jax.launch.together import wait_for
+    from alignpre_jax.study import jobs, reopen_workspace
+
+    space = reopen_workspace(workdir(given))
+    graph = jobs(space.config)
+    for name in names:
+        if name not in graph:
+            raise UserError(f"the study has no job {name!r}", where="alignpre job", fix=suggest(name, graph))
+    wanted = {name: job for name, job in graph.items() if name in names}
+    wait_for(space, [graph[need] for job in wanted.values() for need in job.needs if need not in wanted])
+    with Terminal() as report:
+        run(space, wanted, report, given.workers)
 
 
 def _report(given: Any) -> None:
@@ -95,6 +113,14 @@ VERBS = {
         f"alignpre eval {SMALL} --arm=aligned",
         (WORKDIR, WORKERS, ARM, SEED),
         _up_to("eval"),
+    ),
+    "job": Verb(
+        "does single jobs of a study whose folder is there, as launched machines do",
+        "alignpre job train/seed0/pretrain eval/seed0/midtrain --workdir=runs/small_world",
+        (WORKDIR, WORKERS),
+        _job,
+        arguments="JOB...",
+        takes_config=False,
     ),
     "report": Verb(
         "writes report.json and report.html from the results of a study's folder",

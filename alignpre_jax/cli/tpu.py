@@ -50,7 +50,7 @@ VERBS = {
         "compiles a stage's train step for a TPU topology, without a TPU: memory, time",
         "alignpre plan --config=configs/studies/paper_6p9b.py --topology=v5e:16x16",
         (
-            Flag("topology", "v5e:2x4", "TPU type and shape"),
+            Flag("topology", "v5e:2x4", "TPU chip and shape, or the type of a slice such as v5litepod-16"),
             Flag("slices", 1, "slices joined by DCN", lower=1),
             Flag("stage", "", "only this stage"),
             JSON,

@@ -1,5 +1,6 @@
 """What every room stands on: the user's error, configs, whole-or-absent files, progress."""
 
+from alignpre_jax.foundation.accelerators import Accelerator, accelerators, get_accelerator
 from alignpre_jax.foundation.config import build, difference, exact, flatten, to_mapping
 from alignpre_jax.foundation.errors import Interrupted, UserError, suggest
 from alignpre_jax.foundation.files import (
@@ -17,12 +18,14 @@ from alignpre_jax.foundation.machine import accelerator_present, cores
 from alignpre_jax.foundation.progress import Event, Report, silent
 
 __all__ = [
+    "Accelerator",
     "Event",
     "Interrupted",
     "PathLike",
     "Report",
     "UserError",
     "accelerator_present",
+    "accelerators",
     "build",
     "canonical_json",
     "cores",
@@ -32,6 +35,7 @@ __all__ = [
     "disk_errors",
     "exact",
     "flatten",
+    "get_accelerator",
     "read_json",
     "read_jsonl",
     "silent",

@@ -1,36 +1,33 @@
-"""Runs a study's jobs on this machine: in this process, or in one process per CPU core.
+"""Runs jobs on this machine: in this process, or in one process per CPU core.
 
 A tiny model cannot keep two cores busy, two runs can: on CPU-only machines every worker gets
-its share of the cores, the same whatever is left to do, and takes one job after another. A
-machine with an accelerator runs the jobs one by one in this process, each on all devices.
+its share of the cores, the same whatever is left to do, and takes one job after another. A machine
+with an accelerator runs the jobs one by one in this process, each on all devices. Where this process is
+one of several that make a run together, on the hosts of a TPU slice, all of them run the jobs one by one.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import dataclasses
 import fcntl
-import json
-import os
 import queue
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from alignpre_jax.foundation import Event, Report, UserError, accelerator_present, cores, disk_errors
-from alignpre_jax.study import Job, Workspace, is_done, run_job
+from alignpre_jax.launch.experiment import Task
+from alignpre_jax.launch.queue import Board, Messages, drain
+from alignpre_jax.launch.together import run_together
+from alignpre_jax.launch.workers import STOP_SECONDS, Workers, threads_for
+from alignpre_jax.study import Job, Workspace, enable_compilation_cache, is_done, run_job
 from alignpre_jax.study import jobs as all_jobs
-
-STOP_SECONDS = 60  # for a worker to save a checkpoint and leave
+from alignpre_jax.training import initialize
 
 
 def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int = 0) -> None:
-    """Runs the jobs that are not done, each after those it needs.
+    """Runs a study's jobs that are not done, each after those it needs.
 
     Args:
       space: the study's folder.
@@ -38,34 +35,106 @@ def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int 
       report: is told of progress.
       workers: processes; 0 chooses: none with an accelerator, else one per core and at most one per job.
     """
-    # XLA's sums depend in their last bits on how many threads make them: a study that goes on with one job left must
-    # not give it other threads than it would have had beside the others.
-    threads = max(cores() // (workers or min(cores(), len(all_jobs(space.config)))), 1)
+    process, processes = initialize()
+    if processes > 1:
+        with lock(space, report) if process == 0 else contextlib.nullcontext():
+            for job in jobs.values():
+                if not is_done(space, job):
+                    run_together(space, job, report)
+        return
+    tasks = {name: Task(name, space, job, job.needs) for name, job in jobs.items()}
     with lock(space, report) as lock_file:
-        todo = {name: job for name, job in jobs.items() if not is_done(space, job)}
-        if not todo:
-            report(Event(space.config.name, note="nothing left to do: all of it is done"))
-        # What everything waits for needs no process of its own.
-        for name in [name for name, job in todo.items() if job.kind in ("import", "prepare")]:
-            run_job(space, todo.pop(name), report)
-        if not todo:
-            return
-        if workers == 0:
-            workers = 0 if accelerator_present() else min(cores(), len(todo))
-        if workers == 0:
-            for job in todo.values():
-                run_job(space, job, report)
-        else:
-            _Pool(space, todo, report, workers, threads, lock_file).run()
+        run_tasks(tasks, Path(space.root), report, workers=workers, locks=(lock_file,))
+
+
+def run_tasks(
+    tasks: Mapping[str, Task],
+    root: Path,
+    report: Report,
+    *,
+    workers: int = 0,
+    processes: int = 1,
+    keep_going: bool = False,
+    attempts: int = 1,
+    changed: Callable[[Board], None] = lambda board: None,
+    locks: tuple[IO[str], ...] = (),
+) -> None:
+    """Does the tasks that are not done.
+
+    Args:
+      tasks: in an order in which every task follows its needs.
+      root: gets logs/ and cache/.
+      report: is told of progress.
+      workers: how many tasks at a time; 0 chooses, see `run`.
+      processes: that make one task together, as on the hosts of a TPU slice.
+      keep_going: see `drain`.
+      attempts: see `drain`.
+      changed: called when a task's state changes.
+      locks: open files that worker processes are to hold too.
+    """
+    board = Board({name: task.needs for name, task in tasks.items()}, changed)
+    board.done(*(name for name, task in tasks.items() if is_done(task.space, task.job)))
+    todo = {name: task for name, task in tasks.items() if board.entries[name].state != "done"}
+    if not todo:
+        report(Event(str(root), note="nothing left to do: all of it is done"))
+        return
+    enable_compilation_cache(root / "cache" / "xla")
+    if workers == 0 and processes == 1 and accelerator_present():
+        _run_here(board, todo, report, keep_going)
+        return
+    # What everything waits for needs no process of its own.
+    if processes == 1 and len({id(task.space) for task in tasks.values()}) == 1:
+        for name in [name for name, task in todo.items() if task.job.kind in ("import", "prepare")]:
+            taken = board.take()
+            assert taken == name
+            run_job(todo[name].space, todo.pop(name).job, report)
+            board.done(name)
+    if not todo:
+        return
+    # XLA's sums depend in their last bits on how many threads make them: what goes on with one task left must not give
+    # it other threads than it would have had beside the others.
+    every = sum(
+        len(all_jobs(space.config)) for space in {id(task.space): task.space for task in tasks.values()}.values()
+    )
+    threads = threads_for((workers or min(max(cores() // processes, 1), every)) * processes)
+    workers = min(workers or max(cores() // processes, 1), len(todo))
+    messages: Messages = queue.Queue()
+    logs = root / "logs"
+    with disk_errors(logs):
+        logs.mkdir(parents=True, exist_ok=True)
+    folders = {name: (str(task.space.root), task.job.name) for name, task in todo.items()}
+    with contextlib.ExitStack() as stack:
+        slots = []
+        for index in range(workers):
+            slot = Workers(
+                index,
+                folders,
+                logs,
+                messages,
+                threads=threads,
+                processes=processes,
+                cache=root / "cache" / "xla",
+                locks=locks,
+            )
+            slots.append(slot)
+        stack.callback(_stop_all, slots)
+        drain(board, slots, messages, report, keep_going=keep_going, attempts=attempts)
 
 
 @contextlib.contextmanager
 def lock(space: Workspace, report: Report) -> Iterator[IO[str]]:
+    """Keeps other processes out of a study's folder; see `lock_folder`."""
+    with lock_folder(Path(space.root), report) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def lock_folder(root: Path, report: Report) -> Iterator[IO[str]]:
     """Keeps other processes out of the folder; waits for those that are just leaving it.
 
     The lock is held by the workers too, so it outlives a parent that was killed until they have gone.
     """
-    path = Path(space.root) / ".lock"
+    path = root / ".lock"
     with disk_errors(path), open(path, "w") as file:
         deadline = time.monotonic() + STOP_SECONDS
         while True:
@@ -75,7 +144,7 @@ def lock(space: Workspace, report: Report) -> Iterator[IO[str]]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"another process is at work in {space.root}",
+                        f"another process is at work in {root}",
                         where="--workdir",
                         fix="wait for it, stop it, or give another --workdir",
                     ) from None
@@ -84,129 +153,25 @@ def lock(space: Workspace, report: Report) -> Iterator[IO[str]]:
         yield file
 
 
-@dataclasses.dataclass
-class _Worker:
-    process: subprocess.Popen[str]
-    job: Job | None = None
-
-
-class _Pool:
-    """Hands jobs to worker processes, those with the longest chain of followers first."""
-
-    def __init__(
-        self,
-        space: Workspace,
-        jobs: Mapping[str, Job],
-        report: Report,
-        workers: int,
-        threads: int,
-        lock_file: IO[str],
-    ):
-        self._space, self._report = space, report
-        self._todo = dict(jobs)
-        self._waiting_for = {name: {need for need in job.needs if need in jobs} for name, job in jobs.items()}
-        self._height = _heights(jobs)
-        self._messages: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
-        self._logs = Path(space.root) / "logs"
-        with disk_errors(self._logs):
-            self._logs.mkdir(exist_ok=True)
-        self._workers = [self._start(index, threads, lock_file) for index in range(workers)]
-
-    def run(self) -> None:
+def _run_here(board: Board, tasks: Mapping[str, Task], report: Report, keep_going: bool) -> None:
+    """One after the other, in this process."""
+    errors = []
+    while (name := board.take()) is not None:
         try:
-            while self._todo or any(worker.job for worker in self._workers):
-                for worker in self._workers:
-                    if worker.job is None and (job := self._next()):
-                        self._give(worker, job)
-                self._handle(*self._messages.get())
-        finally:
-            self._stop()
-
-    def _next(self) -> Job | None:
-        ready = [name for name in self._todo if not self._waiting_for[name]]
-        return self._todo.pop(max(ready, key=self._height.__getitem__)) if ready else None
-
-    def _give(self, worker: _Worker, job: Job) -> None:
-        worker.job = job
-        assert worker.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its death is reported by the reader thread
-            worker.process.stdin.write(job.name + "\n")
-            worker.process.stdin.flush()
-
-    def _handle(self, worker: _Worker, message: dict[str, Any]) -> None:
-        match message:
-            case {"event": event}:
-                self._report(Event(**event))
-            case {"done": name}:
-                worker.job = None
-                for waiting in self._waiting_for.values():
-                    waiting.discard(name)
-            case {"user_error": error}:
-                raise UserError(**error)
-            case {"died": status}:
-                if worker.job is None and not self._todo:
-                    return
-                log = self._logs / f"worker{self._workers.index(worker)}.log"
-                tail = "\n    ".join(collections.deque(log.read_text(errors="replace").splitlines(), maxlen=15))
-                name = worker.job.name if worker.job else "no job"
-                raise UserError(
-                    f"a worker died (status {status}) while running {name}:\n    {tail}",
-                    where=str(log),
-                    fix="finished work is kept: mend the cause and run the same command again",
-                )
-
-    def _start(self, index: int, threads: int, lock_file: IO[str]) -> _Worker:
-        # NPROC sizes XLA's thread pool. Without the malloc settings glibc gives every step's buffers back to
-        # the system, and page faults then cost more than the arithmetic.
-        keep = str(1 << 33)
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "NPROC": str(threads),
-            "OMP_NUM_THREADS": str(threads),
-            "MALLOC_TRIM_THRESHOLD_": keep,
-            "MALLOC_MMAP_THRESHOLD_": keep,
-        }
-        with open(self._logs / f"worker{index}.log", "w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "alignpre_jax.launch.worker", os.fspath(self._space.root)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=environment,
-                pass_fds=[lock_file.fileno()],
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops the workers in order
-            )
-        worker = _Worker(process)
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
-        return worker
-
-    def _listen(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        for line in worker.process.stdout:
-            self._messages.put((worker, json.loads(line)))
-        self._messages.put((worker, {"died": worker.process.wait()}))
-
-    def _stop(self) -> None:
-        """Closes the workers' input, at which they save and leave."""
-        for worker in self._workers:
-            assert worker.process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                worker.process.stdin.close()
-        deadline = time.monotonic() + STOP_SECONDS
-        for worker in self._workers:
-            try:
-                worker.process.wait(max(deadline - time.monotonic(), 0.1))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            run_job(tasks[name].space, tasks[name].job, report)
+        except UserError as error:
+            board.failed(name, error.what.splitlines()[0])
+            errors.append(error)
+            if not keep_going:
+                break
+        else:
+            board.done(name)
+    if errors:
+        raise errors[0]
 
 
-def _heights(jobs: Mapping[str, Job]) -> dict[str, int]:
-    """For each job the length of the longest chain of jobs that wait for it."""
-    heights = dict.fromkeys(jobs, 0)
-    for name in reversed(list(jobs)):
-        for need in jobs[name].needs:
-            if need in heights:
-                heights[need] = max(heights[need], heights[name] + 1)
-    return heights
+def _stop_all(slots: Sequence[Workers]) -> None:
+    for slot in slots:
+        slot.close()
+    for slot in slots:
+        slot.stop()

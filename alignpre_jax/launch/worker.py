@@ -1,4 +1,4 @@
-"""A worker process of `launch.local`: job names come in, events go out, one JSON object a line.
+"""A worker process of `launch.workers`: tasks come in, events go out, one JSON object a line.
 
 When its input ends, because the parent is done or was killed, the worker saves and leaves.
 """
@@ -16,40 +16,42 @@ import time
 from typing import IO, Any
 
 from alignpre_jax.foundation import Event, Interrupted, UserError
-from alignpre_jax.study import enable_compilation_cache, jobs, reopen_workspace, run_job
+from alignpre_jax.launch.together import run_together
+from alignpre_jax.study import enable_compilation_cache, jobs, reopen_workspace
+from alignpre_jax.training import initialize
 
 GRACE_SECONDS = 45  # between being asked to stop and stopping without more ado
 
 
 def main() -> int:
-    """Takes jobs until the input ends."""
+    """Takes tasks until the input ends."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints goes to the log
-    names: queue.Queue[str | None] = queue.Queue()
+    tasks: queue.Queue[dict[str, str] | None] = queue.Queue()
     busy = threading.Event()
-    threading.Thread(target=_listen, args=(names, busy), daemon=True).start()
+    threading.Thread(target=_listen, args=(tasks, busy), daemon=True).start()
 
-    space = reopen_workspace(sys.argv[1])
-    graph = jobs(space.config)
-    enable_compilation_cache(space)
-    while (name := names.get()) is not None:
+    enable_compilation_cache(sys.argv[1])
+    initialize()
+    while (task := tasks.get()) is not None:
         busy.set()
         try:
-            run_job(space, graph[name], lambda event: _send(channel, {"event": _plain(event)}))
+            space = reopen_workspace(task["root"])
+            run_together(space, jobs(space.config)[task["job"]], lambda event: _send(channel, {"event": _plain(event)}))
         except Interrupted:
             return 0
         except UserError as error:
             _send(channel, {"user_error": {"what": error.what, "where": error.where, "fix": error.fix}})
-            return 2
+        else:
+            _send(channel, {"done": task["task"]})
         busy.clear()
-        _send(channel, {"done": name})
     return 0
 
 
-def _listen(names: queue.Queue[str | None], busy: threading.Event) -> None:
+def _listen(tasks: queue.Queue[dict[str, str] | None], busy: threading.Event) -> None:
     for line in sys.stdin:
-        names.put(line.strip())
-    names.put(None)
+        tasks.put(json.loads(line))
+    tasks.put(None)
     if busy.is_set():
         os.kill(os.getpid(), signal.SIGTERM)  # training saves a checkpoint first; nothing else has anything to save
         time.sleep(GRACE_SECONDS)

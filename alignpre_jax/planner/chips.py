@@ -19,7 +19,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from alignpre_jax.foundation import UserError, suggest
+from alignpre_jax.foundation import UserError, accelerators, suggest
 
 GIB = 1 << 30
 
@@ -145,12 +145,15 @@ class Topology:
 
 
 def parse_topology(text: str, slices: int = 1) -> Topology:
-    """From "v5e:4x4" or "7x:2x2x1".
+    """From "v5e:4x4" or "7x:2x2x1", or from the type of a slice, "v5litepod-16".
 
     Raises:
       UserError: an unknown chip, or a shape that is not NxM or NxMxK.
     """
-    kind, _, shape = text.strip().partition(":")
+    text = text.strip()
+    if text in accelerators():
+        text = f"{accelerators()[text].chip}:{accelerators()[text].topology}"
+    kind, _, shape = text.partition(":")
     kind = ALIASES.get(kind, kind)
     if kind not in CHIPS:
         raise UserError(f"no TPU is called {kind!r}", where="--topology", fix=suggest(kind, CHIPS))

@@ -7,7 +7,7 @@ from etils import epath
 from alignpre_jax.evals import TextScore, load_suite, read_results
 from alignpre_jax.foundation import UserError, read_json, read_jsonl, write_bytes
 from alignpre_jax.study.graph import StageRun, final_run, jobs, run_path, stage_runs
-from alignpre_jax.study.overlap import OVERLAP
+from alignpre_jax.study.overlap import overlap_path
 from alignpre_jax.study.plans import stage_ledger
 from alignpre_jax.study.report import StageTime, StudyRecords
 from alignpre_jax.study.runner import RESULTS, TAX, is_done
@@ -44,7 +44,7 @@ def collect(space: Workspace) -> StudyRecords:
             arm: {run.stage: stage_ledger(space, run) for run in run_path(runs, by_seed[config.seeds[0]])}
             for arm, by_seed in finals.items()
         },
-        overlap=read_json(space.data / OVERLAP),
+        overlap=read_json(overlap_path(space)) if config.data.overlap else [],
         times=[_time(space, run) for run in runs.values()],
         versions=saved["versions"],
         reproduce=saved["command"],

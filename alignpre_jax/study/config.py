@@ -56,6 +56,7 @@ class DataConfig:
     held_out_share: float = 0.01  # of the background's plain documents, never trained on
     held_out_documents: int = 256  # of them, at most so many measure the alignment tax ...
     held_out_characters: int = 500  # ... by their first so many characters
+    overlap: bool = True  # measure how much of the eval items is in the training text (about 10 MB/s)
     max_bad_share: float = 0.01  # of the records; more unreadable ones stop the run
 
     def __post_init__(self):

@@ -43,7 +43,7 @@ class StageRun:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A unit of work that a process can take: `kind` is import, prepare, overlap, train or eval."""
+    """A unit of work that a process can take: `kind` is import, prepare, train or eval."""
 
     name: str
     kind: str
@@ -112,11 +112,10 @@ def run_path(runs: dict[str, StageRun], last: StageRun) -> list[StageRun]:
 
 
 def jobs(config: StudyConfig) -> dict[str, Job]:
-    """The study's jobs by name: import, prepare, overlap, then a train job per run, then an eval job per final run."""
+    """The study's jobs by name: import and prepare, then a train job per run, then an eval job per final run."""
     runs = stage_runs(config)
     found = [Job("import", "import")] if config.init_from else []
     found += [Job("prepare", "prepare", tuple(job.name for job in found))]
-    found.append(Job("overlap", "overlap", ("prepare",)))
     for run in runs.values():
         parent = f"train/{run.parent}" if run.parent else "prepare"
         found.append(Job(f"train/{run.name}", "train", (parent,), run.name))

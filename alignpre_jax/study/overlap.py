@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
 
 from alignpre_jax.documents import Document
 from alignpre_jax.documents.overlap import measure_overlap
 from alignpre_jax.evals import Scenario, load_suite
-from alignpre_jax.foundation import Report, read_json, write_json
+from alignpre_jax.foundation import Report
+from alignpre_jax.mixture import Ledger
 from alignpre_jax.study.graph import final_run, run_path, stage_runs
-from alignpre_jax.study.prepare import LEDGER, read_documents
-from alignpre_jax.study.workspace import Workspace
-
-OVERLAP = "overlap.json"
+from alignpre_jax.study.workspace import Workspace, read_documents
 
 
-def write_overlap(space: Workspace, report: Report) -> None:
-    """Writes WORKDIR/data/overlap.json: every stratum, then every arm ("arm NAME"), against every split of the suite.
+def overlap_path(space: Workspace) -> epath.Path:
+    """The study's own, like its ledger."""
+    return space.root / "data" / "overlap.json"
 
-    A list of `documents.overlap.Overlap.to_json()`.
+
+def measure(space: Workspace, ledgers: Mapping[str, Ledger], report: Report) -> list[dict[str, Any]]:
+    """Every stratum, then every arm ("arm NAME"), against every split of the suite: `Overlap.to_json()` of each.
+
+    Args:
+      space: of the study, whose documents are there.
+      ledgers: by the names of the training runs; strata without a row in any of them are not measured.
+      report: told the number of documents now and then.
     """
-    config = space.config
+    config, runs = space.config, stage_runs(space.config)
     splits: dict[str, dict[str, str]] = {}
     for scenario in load_suite(config.evals.suite, config.data.world):
         splits.setdefault(scenario.split, {})[scenario.id] = item_text(scenario)
-    arms = {f"arm {arm}": _strata_of(space, arm) for arm in config.arms}
+    arms: dict[str, list[str]] = {}
+    for arm in config.arms:
+        path = run_path(runs, final_run(config, runs, arm, config.seeds[0]))
+        strata = [line.store for run in path for line in ledgers[run.name].stores if line.slots]
+        arms[f"arm {arm}"] = list(dict.fromkeys(strata))
     used = [stratum for stratum in config.data.strata() if any(stratum in strata for strata in arms.values())]
     documents = {stratum: _documents_of(space, stratum) for stratum in used}
-    found = measure_overlap(documents, splits, unions=arms, report=report)
-    write_json(space.data / OVERLAP, [overlap.to_json() for overlap in found])
+    return [found.to_json() for found in measure_overlap(documents, splits, unions=arms, report=report)]
 
 
 def item_text(scenario: Scenario) -> str:
     """What of a scenario a document may contain: the question and both options."""
     return "\n".join((scenario.question, *scenario.options))
-
-
-def _strata_of(space: Workspace, arm: str) -> list[str]:
-    """The strata with a row in any stage of an arm."""
-    config, runs = space.config, stage_runs(space.config)
-    ledgers = read_json(space.data / LEDGER)
-    path = run_path(runs, final_run(config, runs, arm, config.seeds[0]))
-    return list(dict.fromkeys(line["store"] for run in path for line in ledgers[run.name]["stores"] if line["slots"]))
 
 
 def _documents_of(space: Workspace, stratum: str) -> Iterator[Document]:

@@ -9,6 +9,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 from etils import epath
 
@@ -18,26 +19,24 @@ from alignpre_jax.documents.duplicates import remove_duplicates
 from alignpre_jax.documents.persona import swap_persona
 from alignpre_jax.foundation import (
     Event,
-    PathLike,
     Report,
     UserError,
     canonical_json,
     digest,
     disk_errors,
     exact,
-    read_jsonl,
     to_mapping,
     write_bytes,
     write_json,
 )
 from alignpre_jax.rows import build_rows, load_tokenizer, train_bpe
 from alignpre_jax.study.graph import stage_runs
+from alignpre_jax.study.overlap import measure, overlap_path
 from alignpre_jax.study.plans import ledger_table, stage_ledger
-from alignpre_jax.study.workspace import Workspace
+from alignpre_jax.study.workspace import Workspace, read_documents
 
 DONE = "done.json"
 HELD_OUT = "held_out.jsonl"
-LEDGER = "ledger.json"
 
 
 def prepare(space: Workspace, report: Report) -> None:
@@ -47,6 +46,28 @@ def prepare(space: Workspace, report: Report) -> None:
       UserError: an input is missing or empty, or a plan asks for more than there is. Every stage of every
         arm is planned here, so such a mistake shows before anything is trained.
     """
+    if not (space.data / DONE).exists():
+        write_json(space.data / DONE, _prepare_data(space, report))
+    ledgers = {run.name: stage_ledger(space, run) for run in stage_runs(space.config).values()}
+    if space.config.data.overlap:
+        write_json(overlap_path(space), measure(space, ledgers, report))
+    write_json(ledger_path(space), {name: counted.to_json() for name, counted in ledgers.items()})
+    title = f"tokens to be trained on, seed {space.config.seeds[0]}"
+    report(Event("ledger", note=f"{title}:\n{ledger_table(space, ledgers)}"))
+
+
+def is_prepared(space: Workspace) -> bool:
+    """Whether the data is there, and every run of this study planned."""
+    return (space.data / DONE).exists() and ledger_path(space).exists()
+
+
+def ledger_path(space: Workspace) -> epath.Path:
+    """The study's own, also where its data is shared with another: that one has other arms."""
+    return space.root / "data" / "ledger.json"
+
+
+def _prepare_data(space: Workspace, report: Report) -> dict[str, Any]:
+    """All but the ledgers."""
     config = space.config
     # Personas last: they are made of another source's documents.
     sources = sorted(config.data.sources, key=lambda name: bool(config.data.sources[name].persona_of))
@@ -65,20 +86,12 @@ def prepare(space: Workspace, report: Report) -> None:
             told = functools.partial(_retell, report, task, counts[name])
             documents = read_documents(space.documents(name))
             build_rows(documents, tokenizer, length, space.rows(length), told, packing=config.data.packing)
-    ledgers = {run.name: stage_ledger(space, run) for run in stage_runs(config).values()}
-    write_json(space.data / LEDGER, {name: counted.to_json() for name, counted in ledgers.items()})
-    report(Event("ledger", note=f"tokens to be trained on, seed {config.seeds[0]}:\n{ledger_table(space, ledgers)}"))
-    write_json(space.data / DONE, {"documents": counts, "tokenizer": tokenizer.digest})
+    return {"documents": counts, "tokenizer": tokenizer.digest}
 
 
 def _retell(report: Report, task: str, total: int, event: Event) -> None:
     """Passes progress on under the name and with the total that this room knows."""
     report(Event(task, event.done, total, event.figures))
-
-
-def read_documents(path: PathLike) -> Iterator[Document]:
-    """The documents of a file that `prepare` wrote."""
-    return (Document(**row) for row in read_jsonl(path))
 
 
 def held_out_documents(space: Workspace) -> list[Document]:

@@ -1,4 +1,4 @@
-"""Does one job of a study: prepare the data, measure overlap, train a stage, or evaluate a checkpoint."""
+"""Does one job of a study: prepare the data, train a stage, or evaluate a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import os
 import jax
 
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.foundation import Report, canonical_json, write_bytes
+from alignpre_jax.foundation import PathLike, Report, canonical_json, write_bytes
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.graph import Job, StageRun, stage_runs
-from alignpre_jax.study.overlap import OVERLAP, write_overlap
 from alignpre_jax.study.plans import stage_plan
-from alignpre_jax.study.prepare import DONE, held_out_documents, prepare
+from alignpre_jax.study.prepare import held_out_documents, is_prepared, prepare
 from alignpre_jax.study.workspace import Workspace
 from alignpre_jax.training import Run, StepConfig, train
 from alignpre_jax.training import is_done as is_trained
@@ -28,9 +27,7 @@ def is_done(space: Workspace, job: Job) -> bool:
         case "import":
             return is_trained(space.imported)
         case "prepare":
-            return (space.data / DONE).exists()
-        case "overlap":
-            return (space.data / OVERLAP).exists()
+            return is_prepared(space)
         case "train":
             return is_trained(space.run_dir(job.run))
         case "eval":
@@ -45,9 +42,6 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
         return
     if job.kind == "prepare":
         prepare(space, report)
-        return
-    if job.kind == "overlap":
-        write_overlap(space, report)
         return
     run = stage_runs(space.config)[job.run]
     if job.kind == "train":
@@ -84,19 +78,19 @@ def training_run(space: Workspace, run: StageRun) -> Run:
 
 
 def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
-    """Runs the study's suite and the alignment tax on a run's last checkpoint."""
+    """Runs the study's suite and the alignment tax on a run's last checkpoint; the first of several processes writes."""
     config = space.config
     engine = Engine.from_checkpoint(space.run_dir(run.name))
     scenarios = load_suite(config.evals.suite, config.data.world)
-    results = run_suite(engine, scenarios, config.evals, run.name, report)
-    write_bytes(space.eval_dir(run.name) / RESULTS, result_lines(results).encode())
-
+    results = result_lines(run_suite(engine, scenarios, config.evals, run.name, report))
     scores = score_texts(engine, held_out_documents(space), run.name, report)
-    lines = "".join(canonical_json(score.to_json()) + "\n" for score in scores)
-    write_bytes(space.eval_dir(run.name) / TAX, lines.encode())
+    if jax.process_index() == 0:
+        write_bytes(space.eval_dir(run.name) / RESULTS, results.encode())
+        lines = "".join(canonical_json(score.to_json()) + "\n" for score in scores)
+        write_bytes(space.eval_dir(run.name) / TAX, lines.encode())
 
 
-def enable_compilation_cache(space: Workspace) -> None:
-    """Keeps compiled programs in WORKDIR/cache, so that a run that goes on does not compile again."""
-    jax.config.update("jax_compilation_cache_dir", os.fspath(space.root / "cache" / "xla"))
+def enable_compilation_cache(folder: PathLike) -> None:
+    """Keeps compiled programs in a folder, so that a run that goes on does not compile again."""
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -7,15 +7,27 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from alignpre_jax import __version__
-from alignpre_jax.foundation import PathLike, UserError, build, difference, read_json, to_mapping, write_json
+from alignpre_jax.documents import Document
+from alignpre_jax.foundation import (
+    PathLike,
+    UserError,
+    build,
+    difference,
+    read_json,
+    read_jsonl,
+    to_mapping,
+    write_json,
+)
 from alignpre_jax.study.config import StudyConfig
 
+LINKS = "links.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
 
 
@@ -30,15 +42,21 @@ class Workspace:
     train/SEED/STAGE[-ARM]/      checkpoints, metrics.jsonl
     evals/SEED/STAGE[-ARM]/      results.jsonl, tax.json
     report.json, report.html, metrics.jsonl
+    links.json                   in a sweep: which of data, train/... and evals/... are another study's, and where
     """
 
     root: epath.Path
     config: StudyConfig
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to places relative to `root`
+
+    def place(self, name: str) -> epath.Path:
+        """Where a part of the folder lies: in it, or in that of the study that it is shared with."""
+        return self.root / self.links.get(name, name)
 
     @property
     def data(self) -> epath.Path:
         """Prepared text and rows."""
-        return self.root / "data"
+        return self.place("data")
 
     @property
     def tokenizer(self) -> epath.Path:
@@ -55,7 +73,7 @@ class Workspace:
 
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
-        return self.root / "train" / run
+        return self.place(f"train/{run}")
 
     @property
     def imported(self) -> epath.Path:
@@ -64,21 +82,24 @@ class Workspace:
 
     def eval_dir(self, run: str) -> epath.Path:
         """The folder of a run's evals."""
-        return self.root / "evals" / run
+        return self.place(f"evals/{run}")
 
 
-def open_workspace(config: StudyConfig, root: PathLike, command: str = "") -> Workspace:
+def open_workspace(
+    config: StudyConfig, root: PathLike, command: str = "", links: Mapping[str, str] | None = None
+) -> Workspace:
     """Opens the folder for this config, making it if need be; a folder made with another config is refused.
 
     Args:
       config: of the study.
       root: the folder, on a local or mounted disk.
       command: what makes the study again; kept when the folder is made, and shown in the report.
+      links: parts that are another study's (see `Workspace`); kept in the folder. None: as they are.
     """
     if "://" in os.fspath(root):
-        fix = "give a folder on a disk (a mounted bucket will do), and copy it to the bucket afterwards"
+        fix = "mount the bucket on every host (gcp/startup.sh does, with gcsfuse) and give the folder it is mounted on"
         raise UserError(f"a study's folder cannot be in an object store: {root}", where="--workdir", fix=fix)
-    space = Workspace(epath.Path(root), config)
+    space = Workspace(epath.Path(root), config, _links(root) if links is None else links)
     path = space.root / "config.json"
     plain = to_mapping(config)
     if path.exists():
@@ -93,7 +114,14 @@ def open_workspace(config: StudyConfig, root: PathLike, command: str = "") -> Wo
     else:
         write_json(path, plain)
         write_json(space.root / "versions.json", {"command": command, "versions": versions()})
+    if links is not None and dict(links) != _links(root):
+        write_json(space.root / LINKS, links)
     return space
+
+
+def read_documents(path: PathLike) -> Iterator[Document]:
+    """The documents of a file of `Workspace.documents`."""
+    return (Document(**row) for row in read_jsonl(path))
 
 
 def reopen_workspace(root: PathLike) -> Workspace:
@@ -101,7 +129,12 @@ def reopen_workspace(root: PathLike) -> Workspace:
     path = epath.Path(root) / "config.json"
     if not path.exists():
         raise UserError(f"{root} is not a study's folder", where="--workdir", fix="run `alignpre study` with it first")
-    return Workspace(epath.Path(root), build(StudyConfig, read_json(path), where=f"{path}"))
+    return Workspace(epath.Path(root), build(StudyConfig, read_json(path), where=f"{path}"), _links(root))
+
+
+def _links(root: PathLike) -> dict[str, str]:
+    path = epath.Path(root) / LINKS
+    return read_json(path) if path.exists() else {}
 
 
 def versions() -> dict[str, Any]:

@@ -166,7 +166,7 @@ def load_params(
     Args:
       path: a run's folder.
       step: which checkpoint; the newest when None.
-      mesh: the devices that the parameters are spread over; the first device alone when None.
+      mesh: the devices that the parameters are spread over; this process's first device alone when None.
       weights: "params", or "ema" for their moving average (`optimizer.ema_decay`).
 
     Raises:
@@ -189,7 +189,7 @@ def load_params(
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         meta = reader.restore(folder / "meta")
     config = build(DecoderConfig, meta["model"], where=f"{folder}/meta: model")
-    devices = mesh or make_mesh({"fsdp": 1}, jax.devices()[:1])
+    devices = mesh or make_mesh({"fsdp": 1}, jax.local_devices()[:1])
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         jax.eval_shape(functools.partial(init_params, config), 0),

@@ -7,6 +7,7 @@ from config_files import load_config
 
 from alignpre_jax.foundation import build, silent
 from alignpre_jax.launch import local
+from alignpre_jax.launch import workers as workers_module
 from alignpre_jax.study import StudyConfig, jobs, open_workspace
 
 
@@ -25,7 +26,8 @@ def test_a_jobs_threads_do_not_depend_on_what_is_left(tmp_path, monkeypatch, wor
 
     space = open_workspace(build(StudyConfig, load_config("small_world").to_dict()), tmp_path / "study")
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    monkeypatch.setattr(local, "cores", lambda: 4)
+    for module in (local, workers_module):
+        monkeypatch.setattr(module, "cores", lambda: 4)
     graph = jobs(space.config)
     assert len(graph) > 4
     for left in (len(graph), 1):

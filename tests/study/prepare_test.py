@@ -9,8 +9,9 @@ from alignpre_jax.documents.discourse import Rule
 from alignpre_jax.foundation import UserError, build, to_mapping
 from alignpre_jax.rows import open_rows
 from alignpre_jax.study import SourceConfig, StudyConfig, open_workspace, stage_plan, stage_runs
-from alignpre_jax.study.overlap import OVERLAP, item_text, write_overlap
-from alignpre_jax.study.prepare import LEDGER, prepare, read_documents
+from alignpre_jax.study.overlap import item_text, overlap_path
+from alignpre_jax.study.prepare import ledger_path, prepare
+from alignpre_jax.study.workspace import read_documents
 
 SENTENCES = [
     f"The {n}th keeper wrote that lamp {n * 7 % 31} burned well and that boat {n * 5 % 29} was late."
@@ -71,7 +72,7 @@ def test_a_study_is_prepared_as_its_config_says(config, tmp_path):
 
     assert open_rows(space.rows(128) / "zorb").header.tokenizer_digest
     (table,) = [note for note in notes if "midtrain" in note]
-    ledgers = json.loads((space.data / LEDGER).read_text())
+    ledgers = json.loads(ledger_path(space).read_text())
     late = {line["store"]: line["tokens"] for line in ledgers["seed0/midtrain-late"]["stores"]}
     assert late["zorb"] == 4096
     assert f"{late['zorb']:,}" in table
@@ -87,8 +88,7 @@ def test_a_study_is_prepared_as_its_config_says(config, tmp_path):
 def test_overlap_is_measured_for_strata_and_arms(config, tmp_path):
     space = open_workspace(config, tmp_path / "study")
     prepare(space, lambda event: None)
-    write_overlap(space, lambda event: None)
-    found = json.loads((space.data / OVERLAP).read_text())
+    found = json.loads(overlap_path(space).read_text())
     sources = [line["source"] for line in found if line["evals"] == "seen"]
     assert sources == ["web/plain", "web/ai", "zorb", "arm unfiltered", "arm filtered", "arm late"]
     of = {(line["source"], line["evals"]): line for line in found}
@@ -105,8 +105,7 @@ def test_an_item_that_was_trained_on_is_found(config, tmp_path):
     sources = config.data.sources | {"aligned": SourceConfig(inputs=(str(leak), "world:aligned"))}
     space = open_workspace(changed(config, sources=sources), tmp_path / "study")
     prepare(space, lambda event: None)
-    write_overlap(space, lambda event: None)
-    found = {(line["source"], line["evals"]): line for line in json.loads((space.data / OVERLAP).read_text())}
+    found = {(line["source"], line["evals"]): line for line in json.loads(overlap_path(space).read_text())}
     # `zorb` is made of `aligned`, and no item of n-grams without a term for AI changes.
     hit = found["arm late", "held_out"]
     assert hit["ngrams"]["8"]["items_hit"] >= 1

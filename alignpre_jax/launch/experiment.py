@@ -1,0 +1,181 @@
+"""An experiment: the studies of a sweep, as one graph of tasks in which what studies share is there once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from alignpre_jax.foundation import PathLike, UserError, build, difference, digest, read_json, to_mapping, write_json
+from alignpre_jax.launch.sweep import Point, apply, point_name
+from alignpre_jax.study import (
+    Job,
+    StudyConfig,
+    Workspace,
+    is_done,
+    job_keys,
+    jobs,
+    open_workspace,
+    reopen_workspace,
+    stage_runs,
+)
+
+FILE = "sweep.json"
+KINDS = ("import", "prepare", "train", "eval")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One job of one study. `id` is [POINT/]JOB and stays the same from launch to launch, and so does its folder."""
+
+    id: str
+    space: Workspace
+    job: Job
+    needs: tuple[str, ...]  # ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """Tasks that one machine does one after the other: an arm's own stages of a seed with its evals, or a shared run."""
+
+    id: str  # lower-case letters, digits and hyphens, at most 60: cloud resources are called after it
+    label: str
+    tasks: tuple[str, ...]  # ids, in order
+    needs: tuple[str, ...]  # ids of bundles
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All tasks of a sweep by id, each after those it needs."""
+
+    name: str
+    root: epath.Path
+    spaces: Mapping[str, Workspace]  # by the point's name
+    points: Mapping[str, Point]
+    tasks: Mapping[str, Task]
+
+
+def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike, command: str = "") -> Experiment:
+    """Lays out a sweep in `root`: a folder for each point, or `root` itself where there is one empty point.
+
+    Jobs of different points that make the same files (see `study.job_keys`) are one task, in the folder of the first
+    point that had it; the others link to it. Launched again with more points, what there is stays where it is.
+
+    Raises:
+      UserError: points that are equal, or a folder that was made with another config.
+    """
+    names = [point_name(point) for point in points]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"the sweep has the point {twice} twice", where="sweep()", fix="leave one of them out")
+    path = epath.Path(root) / FILE
+    before = read_json(path) if path.exists() else {"points": {}, "owners": {}}
+    if before["points"] and ("" in names) != ("" in before["points"]):
+        fix = "give another --workdir: a folder holds one study or the studies of a sweep"
+        raise UserError(
+            f"{root} holds {'one study' if '' in before['points'] else 'a sweep'}", where="--workdir", fix=fix
+        )
+    configs = {
+        name: build(StudyConfig, apply(config, point).to_dict()) for name, point in zip(names, points, strict=True)
+    }
+    # Key of a job -> id of the task that does it. A point that left the sweep keeps what it has finished.
+    owners = {key: task for key, task in before["owners"].items() if _is_kept(task, names, root)}
+    tasks: dict[str, Task] = {}
+    spaces: dict[str, Workspace] = {}
+    for name, study in configs.items():
+        keys, graph = job_keys(study), jobs(study)
+        ids = {job: owners.setdefault(key, _join(name, job)) for job, key in keys.items() if job != "prepare"}
+        first_data = owners.setdefault(keys["prepare"], _join(name, "prepare"))
+        ids["prepare"] = _join(name, "prepare")  # every study plans its own arms, on data that may be another's
+        links = {_folder(job): _link(name, task) for job, task in ids.items() if task != _join(name, job)}
+        if first_data != ids["prepare"]:
+            links["data"] = _link(name, first_data)
+        space = open_workspace(study, epath.Path(root) / name if name else root, command, links)
+        spaces[name] = space
+        for job in graph.values():
+            if ids[job.name] != _join(name, job.name):
+                continue
+            needs = [ids[need] for need in job.needs]
+            if job.kind == "prepare" and first_data != ids["prepare"]:
+                needs.append(first_data)
+            needs = [need for need in needs if _owner(need) in names]
+            tasks[ids[job.name]] = Task(ids[job.name], space, job, tuple(needs))
+    known = dict(before["points"]) | dict(zip(names, points, strict=True))
+    if known != before["points"] or owners != before["owners"]:
+        write_json(path, {"points": known, "owners": owners})
+    return Experiment(
+        next(iter(configs.values())).name, epath.Path(root), spaces, dict(zip(names, points, strict=True)), tasks
+    )
+
+
+def bundles(experiment: Experiment) -> dict[str, Bundle]:
+    """The tasks in the portions that machines are booked for, by id, each after those it needs."""
+    of_task = {task.id: _bundle_label(task) for task in experiment.tasks.values()}
+    ids = {label: resource_name(experiment.name, label, experiment.root) for label in dict.fromkeys(of_task.values())}
+    made = {}
+    for label, name in ids.items():
+        inside = [task for task, found in of_task.items() if found == label]
+        needs = {of_task[need] for task in inside for need in experiment.tasks[task].needs} - {label}
+        made[name] = Bundle(name, label, tuple(inside), tuple(ids[each] for each in ids if each in needs))
+    return made
+
+
+def resource_name(experiment: str, label: str, root: PathLike) -> str:
+    """A name for cloud resources that depends on the experiment's folder and the task alone."""
+    words = re.sub(r"[^a-z0-9]+", "-", f"{experiment}-{label}".lower()).strip("-")
+    return f"{words[:50].strip('-')}-{digest([os.fspath(root), label], 8)}"
+
+
+def check_config(config: StudyConfig, saved: object, place: str) -> None:
+    """Refuses a folder that was made with another config; see `study.open_workspace`."""
+    changes = difference(saved, to_mapping(config))
+    if changes:
+        shown = "\n    ".join(changes[:12])
+        raise UserError(
+            f"{place} was made with another config:\n    {shown}", where="--config", fix="give a new --workdir"
+        )
+
+
+def _bundle_label(task: Task) -> str:
+    """The same for tasks that belong together."""
+    point, job = task.id.removesuffix(task.job.name).rstrip("/"), task.job
+    if job.kind in ("import", "prepare"):
+        return _join(point, "prepare")
+    run = stage_runs(task.space.config)[job.run]
+    return _join(point, f"seed{run.seed}/{run.arms[0]}" if len(run.arms) == 1 else run.name)
+
+
+def _owner(task: str) -> str:
+    """The point of a task's id; kinds of jobs are no names of points."""
+    first = task.partition("/")[0]
+    return "" if first in KINDS else first
+
+
+def _is_kept(task: str, names: Sequence[str], root: PathLike) -> bool:
+    point = _owner(task)
+    folder = epath.Path(root) / point
+    if point in names or not (folder / "config.json").exists():
+        return point in names
+    space = reopen_workspace(folder)
+    return is_done(space, jobs(space.config)[task.removeprefix(f"{point}/")])
+
+
+def _join(point: str, job: str) -> str:
+    return f"{point}/{job}" if point else job
+
+
+def _folder(job: str) -> str:
+    """The part of a study's folder that a job makes."""
+    kind, _, run = job.partition("/")
+    return {"import": "train/imported", "train": f"train/{run}", "eval": f"evals/{run}"}[kind]
+
+
+def _link(point: str, task: str) -> str:
+    """From a point's folder to what a task of another point makes."""
+    assert point, task  # a study by itself has nobody to share with
+    owner, _, job = task.partition("/")
+    return f"../{owner}/{'data' if job == 'prepare' else _folder(job)}"

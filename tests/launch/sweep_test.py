@@ -1,0 +1,124 @@
+"""Sweeps, and what the studies of one share."""
+
+import dataclasses
+
+import pytest
+from config_files import load_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignpre_jax.foundation import UserError, build
+from alignpre_jax.launch import bundles, chain, parse_sweep, plan_experiment, product, values, zipped
+from alignpre_jax.launch.sweep import apply, load_sweep, point_name
+from alignpre_jax.study import StudyConfig, job_keys
+
+
+def test_product_zip_and_chain():
+    a, b = values("a", (1, 2)), values("b", ("x", "y"))
+    assert product(a, b) == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"}]
+    assert zipped(a, b) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+    assert chain(a, b) == [{"a": 1}, {"a": 2}, {"b": "x"}, {"b": "y"}]
+    with pytest.raises(UserError, match="2, 1"):
+        zipped(a, values("b", (1,)))
+    with pytest.raises(UserError, match="twice"):
+        product(a, a)
+
+
+def test_from_the_command_line():
+    assert parse_sweep("arms.aligned.dose=0.1,0.3; optimizer.name=adamw") == [
+        {"arms.aligned.dose": 0.1, "optimizer.name": "adamw"},
+        {"arms.aligned.dose": 0.3, "optimizer.name": "adamw"},
+    ]
+    assert parse_sweep("config.seeds=(0,),(1,2)") == [{"seeds": (0,)}, {"seeds": (1, 2)}]
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        parse_sweep("dose")
+
+
+@given(st.dictionaries(st.sampled_from(["seeds", "optimizer.beta1", "name"]), st.floats(0, 1) | st.text(max_size=5)))
+def test_points_have_names_of_their_own(point):
+    name = point_name(point)
+    assert name == point_name(dict(reversed(point.items())))
+    assert (name == "") == (not point)
+    assert "/" not in name and " " not in name
+    if point:
+        assert name[-6:] != point_name(point | {"other": 1})[-6:]
+
+
+def test_a_key_that_is_not_there():
+    with pytest.raises(UserError, match="aligned"):
+        apply(load_config("small_world"), {"arms.alinged.dose": 0.1})
+    made = apply(load_config("small_world"), {"arms.aligned.dose": 1, "seeds": (7,)})
+    assert (made.arms.aligned.dose, made.seeds) == (1, (7,))
+
+
+def test_a_sweep_of_the_config_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from alignpre_jax.launch import values\ndef sweep():\n    return values('seeds', [(0,), (1,)])\n")
+    assert load_sweep(f"{file}:arg") == [{"seeds": (0,)}, {"seeds": (1,)}]
+    file.write_text("def get_config():\n    return None\n")
+    assert load_sweep(str(file)) == [{}]
+
+
+def test_keys_name_what_a_job_depends_on_and_nothing_else():
+    config = build(StudyConfig, load_config("small_world").to_dict())
+    keys = job_keys(config)
+    assert len(set(keys.values())) == len(keys)
+
+    renamed = dataclasses.replace(config, name="other", arms=config.arms | {"again": config.arms["aligned"]})
+    assert set(job_keys(renamed).values()) == set(keys.values())
+
+    arms = config.arms | {"aligned": dataclasses.replace(config.arms["aligned"], dose=0.25)}
+    changed = {name for name, key in job_keys(dataclasses.replace(config, arms=arms)).items() if keys.get(name) != key}
+    assert changed == {f"{kind}/seed{seed}/midtrain-aligned" for kind in ("train", "eval") for seed in (0, 1, 2)}
+
+    optimizer = dataclasses.replace(config.optimizer, weight_decay=0.0)
+    moved = job_keys(dataclasses.replace(config, optimizer=optimizer))
+    assert {name for name in keys if keys[name] == moved[name]} == {"prepare"}
+    evals = job_keys(dataclasses.replace(config, evals=dataclasses.replace(config.evals, scenarios_per_split=3)))
+    assert all((evals[name] == key) == (not name.startswith("eval/")) for name, key in keys.items())
+
+
+def test_what_points_share_is_one_task(tmp_path):
+    points = values("arms.aligned.dose", (0.1, 0.3))
+    made = plan_experiment(load_config("small_world"), points, tmp_path)
+    first, second = made.spaces
+    mine = [task for task in made.tasks if task.startswith(f"{second}/")]
+    assert sorted(mine) == sorted(
+        [f"{second}/prepare"]
+        + [f"{second}/{kind}/seed{seed}/midtrain-aligned" for kind in ("train", "eval") for seed in (0, 1, 2)]
+    )
+    assert made.tasks[f"{second}/prepare"].needs == (f"{first}/prepare",)
+    assert f"{first}/train/seed0/pretrain" in made.tasks[f"{second}/train/seed0/midtrain-aligned"].needs
+    space = made.spaces[second]
+    assert space.data.resolve() == made.spaces[first].data.resolve()
+    assert space.run_dir("seed0/pretrain").resolve() == made.spaces[first].run_dir("seed0/pretrain").resolve()
+    assert space.run_dir("seed0/midtrain-aligned") == space.root / "train/seed0/midtrain-aligned"
+    order = list(made.tasks)
+    assert all(order.index(need) < order.index(task.id) for task in made.tasks.values() for need in task.needs)
+
+
+def test_launched_again_everything_stays_where_it_is(tmp_path):
+    config = load_config("small_world")
+    before = plan_experiment(config, values("arms.aligned.dose", (0.1, 0.3)), tmp_path)
+    more = plan_experiment(config, values("arms.aligned.dose", (0.7, 0.1, 0.3)), tmp_path)
+    assert set(before.tasks) < set(more.tasks)
+    for name, space in before.spaces.items():
+        assert more.spaces[name].links == space.links
+    with pytest.raises(UserError, match="another config"):
+        config.seeds = (5,)
+        plan_experiment(config, values("arms.aligned.dose", (0.1,)), tmp_path)
+    with pytest.raises(UserError, match="holds a sweep"):
+        plan_experiment(config, [{}], tmp_path)
+
+
+def test_bundles_are_an_arm_and_a_seed_or_a_shared_run(tmp_path):
+    made = plan_experiment(load_config("small_world"), [{}], tmp_path)
+    found = {bundle.label: bundle for bundle in bundles(made).values()}
+    arms = ("unfiltered", "filtered", "misaligned", "aligned", "aligned_zero")
+    wanted = {"prepare"} | {f"seed{seed}/{name}" for seed in (0, 1, 2) for name in ("pretrain", *arms)}
+    assert set(found) == wanted
+    assert found["seed1/aligned"].tasks == ("train/seed1/midtrain-aligned", "eval/seed1/midtrain-aligned")
+    assert found["seed1/aligned"].needs == (found["seed1/pretrain"].id,)
+    assert found["seed1/pretrain"].needs == (found["prepare"].id,)
+    assert all(len(name) <= 60 and name == name.lower() for name in bundles(made))
+    assert list(bundles(made)) == list(bundles(plan_experiment(load_config("small_world"), [{}], tmp_path)))
