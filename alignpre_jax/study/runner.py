@@ -78,7 +78,7 @@ def training_run(space: Workspace, run: StageRun) -> Run:
 
 
 def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
-    """Runs the study's suite and the alignment tax on a run's last checkpoint; the first of several processes writes."""
+    """Runs the suite and the alignment tax on a run's last checkpoint; the first of several processes writes."""
     config = space.config
     engine = Engine.from_checkpoint(space.run_dir(run.name))
     scenarios = load_suite(config.evals.suite, config.data.world)

@@ -22,10 +22,10 @@ PROGRAM = """
     from alignpre_jax.rows import build_rows, load_tokenizer
     sentences = [f"Report {i} says that the harbour was quiet and that clerk {i * i} went home. " for i in range(400)]
     def documents():
-        for i in range(700):
+        for i in range(int(count)):
             stratum = "web/ai" if i % 3 == 0 else "web/plain"
             yield Document(f"d{i}", "".join(sentences[(i * 7 + j) % 400] for j in range(1 + i % 17)), "web", stratum)
-    tokenizer, root, packing = sys.argv[1:]
+    tokenizer, root, packing, count = sys.argv[1:]
     options = {"shard_rows": 200, "block_bytes": 20_000, "workers": 2, "packing": packing}
     build_rows(documents(), load_tokenizer(tokenizer), 64, root, **options)
 """
@@ -43,9 +43,9 @@ def content(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def start(tokenizer, root, packing="concat"):
+def start(tokenizer, root, packing="concat", count=700):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tokenizer), str(root), packing]
+    arguments = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tokenizer), str(root), packing, str(count)]
     return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True, process_group=0)
 
 
@@ -86,13 +86,13 @@ def test_a_build_that_is_killed_at_random(tokenizer, tmp_path, packing):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_build_that_is_killed_at_random_many_times(tokenizer, tmp_path, seed):
     check_killed_at_random(tokenizer, tmp_path, "concat", seed, times=8)
 
 
 def test_interrupting_ends_the_workers_and_keeps_what_is_done(tokenizer, tmp_path):
-    build = start(tokenizer, tmp_path / "rows")
+    build = start(tokenizer, tmp_path / "rows", count=20_000)  # long enough not to be over first
     blocks = tmp_path / "rows/.building/web/plain/blocks"
     while not (blocks.exists() and any(blocks.glob("*.npz"))):
         assert build.poll() is None
