@@ -3,7 +3,17 @@
 from alignpre_jax.evals.perplexity import Loss, TextScore, loss_difference, score_texts, token_loss
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
 from alignpre_jax.evals.scoring import EvalConfig, Result, Scorer, read_results, result_lines, run_suite
-from alignpre_jax.evals.statistics import Estimate, Observation, estimate, estimate_rate, paired_difference
+from alignpre_jax.evals.statistics import (
+    Estimate,
+    Observation,
+    Pooled,
+    bootstrap,
+    estimate,
+    estimate_rate,
+    holm,
+    paired_difference,
+    pool,
+)
 from alignpre_jax.evals.suites import load_suite
 from alignpre_jax.evals.summaries import Floor, Summary, floor_check, rate_difference, select, summarise
 from alignpre_jax.evals.variants import SYNTAXES, SYSTEMS, Prompt, Variant, expand, render
@@ -16,6 +26,7 @@ __all__ = [
     "Floor",
     "Loss",
     "Observation",
+    "Pooled",
     "Prompt",
     "Result",
     "Scenario",
@@ -23,14 +34,17 @@ __all__ = [
     "Summary",
     "TextScore",
     "Variant",
+    "bootstrap",
     "estimate",
     "estimate_rate",
     "expand",
     "floor_check",
+    "holm",
     "load_suite",
     "loss_difference",
     "paired_difference",
     "place_options",
+    "pool",
     "rate_difference",
     "read_results",
     "read_scenarios",
