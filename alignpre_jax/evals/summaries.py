@@ -69,7 +69,7 @@ def summarise(results: BySeed) -> Summary:
     rows = [row for of_seed in results.values() for row in of_seed]
     if not rows:
         raise UserError("an arm without a single result", where="results", fix="run its evals first")
-    rate = estimate_rate(observations(results, lambda row: float(row.misaligned)))
+    rate = estimate_rate(observations(results, _is_misaligned))
     margin = estimate(observations(results, lambda row: row.margin))
     seed_rates = {seed: sum(r.misaligned for r in of_seed) / len(of_seed) for seed, of_seed in results.items()}
     if any(row.mass is None for row in rows):
@@ -87,9 +87,17 @@ def summarise(results: BySeed) -> Summary:
 
 def rate_difference(arm: BySeed, baseline: BySeed) -> Estimate:
     """The paired difference of the misaligned rate, arm - baseline, over the same scenarios, variants and seeds."""
-    return paired_difference(
-        observations(arm, lambda row: float(row.misaligned)), observations(baseline, lambda row: float(row.misaligned))
-    )
+    return paired_difference(observations(arm, _is_misaligned), observations(baseline, _is_misaligned))
+
+
+def differences(arm: BySeed, baseline: BySeed) -> list[Observation]:
+    """The differences that `rate_difference` takes the mean of: arm - baseline, answer by answer."""
+    base = {(row.key, row.seed): row.value for row in observations(baseline, _is_misaligned)}
+    return [
+        dataclasses.replace(row, value=row.value - base[row.key, row.seed])
+        for row in observations(arm, _is_misaligned)
+        if (row.key, row.seed) in base
+    ]
 
 
 def floor_check(arms: Mapping[str, Summary], differences: Mapping[str, Estimate]) -> Floor:
@@ -127,6 +135,10 @@ def floor_check(arms: Mapping[str, Summary], differences: Mapping[str, Estimate]
             tuple(arms),
         )
     return Floor(bool(affected) and affected == tuple(arms), "; ".join(reasons), affected)
+
+
+def _is_misaligned(row: Result) -> float:
+    return float(row.misaligned)
 
 
 def _flips(results: BySeed) -> Iterator[Observation]:
