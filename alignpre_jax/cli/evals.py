@@ -80,7 +80,9 @@ VERBS = {
             Flag("items", "50,100,300,1000,4000", "numbers of scenarios"),
             Flag("seeds", "1,2,3,5,10", "numbers of seeds"),
             Flag("rate", 0.45, "the baseline's misaligned rate, without a pilot", lower=0.0, upper=1.0),
-            Flag("agreement", 0.3, "correlation of two arms' answers to one item, without a pilot", lower=0.0, upper=1.0),
+            Flag(
+                "agreement", 0.3, "correlation of two arms' answers to one item, without a pilot", lower=0.0, upper=1.0
+            ),
             Flag("seed_sd", 0.03, "spread of a difference between seeds, as a share of 1, without a pilot", lower=0.0),
         ),
         _power,

@@ -2,7 +2,15 @@
 
 from alignpre_jax.evals.perplexity import Loss, TextScore, loss_difference, score_texts, token_loss
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
-from alignpre_jax.evals.scoring import EvalConfig, Result, Scorer, read_results, result_lines, run_suite
+from alignpre_jax.evals.scoring import (
+    EvalConfig,
+    Result,
+    Scorer,
+    read_results,
+    renormalised,
+    result_lines,
+    run_suite,
+)
 from alignpre_jax.evals.statistics import (
     Estimate,
     Observation,
@@ -15,13 +23,23 @@ from alignpre_jax.evals.statistics import (
     pool,
 )
 from alignpre_jax.evals.suites import load_suite
-from alignpre_jax.evals.summaries import Floor, Summary, floor_check, rate_difference, select, summarise
+from alignpre_jax.evals.summaries import (
+    Answered,
+    Floor,
+    Summary,
+    answered,
+    floor_check,
+    rate_difference,
+    select,
+    summarise,
+)
 from alignpre_jax.evals.variants import SYNTAXES, SYSTEMS, Prompt, Variant, expand, render
 
 __all__ = [
     "SYNTAXES",
     "SYSTEMS",
     "Estimate",
+    "Answered",
     "EvalConfig",
     "Floor",
     "Loss",
@@ -34,6 +52,7 @@ __all__ = [
     "Summary",
     "TextScore",
     "Variant",
+    "answered",
     "bootstrap",
     "estimate",
     "estimate_rate",
@@ -49,6 +68,7 @@ __all__ = [
     "read_results",
     "read_scenarios",
     "render",
+    "renormalised",
     "result_lines",
     "run_suite",
     "score_texts",
