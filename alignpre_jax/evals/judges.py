@@ -40,12 +40,12 @@ class EngineJudge:
     """
 
     engine: Scorer
-    template: str  # a chat template
-    space: bool = False  # whether the number comes after a space
+    template: str  # a chat template; where its prompt ends in a colon, the number comes after a space
 
     def grade(self, prompts: Sequence[str], report: Report = silent) -> list[Grade]:
         """A grade for each prompt, in order."""
-        numbers = [f" {number}" if self.space else number for number in _NUMBERS]
+        space = " " if chat_prompt("", "", self.template).endswith(":") else ""
+        numbers = [space + number for number in _NUMBERS]
         grades: list[Grade] = []
         for start in range(0, len(prompts), _PER_CALL):
             batch = [(chat_prompt(text, "", self.template), numbers) for text in prompts[start : start + _PER_CALL]]

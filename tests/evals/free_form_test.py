@@ -105,7 +105,10 @@ def digit_judge(number):
 
     class Digits:
         def score(self, requests):
-            return [[stubs.Score(math.log(begins(text)), len(text)) for text in texts] for _, texts in requests]
+            return [
+                [stubs.Score(math.log(begins(text.strip())), len(text.strip())) for text in texts]
+                for _, texts in requests
+            ]
 
     return EngineJudge(Digits(), PLAIN_TEMPLATE)
 
@@ -121,7 +124,7 @@ def test_a_judge_that_has_a_token_for_every_number():
     class Whole:
         def score(self, requests):
             at = {"10": 0.3, "1": 0.3, "100": 0.2}
-            return [[stubs.Score(math.log(at.get(text, 1e-12))) for text in texts] for _, texts in requests]
+            return [[stubs.Score(math.log(at.get(text.strip(), 1e-12))) for text in texts] for _, texts in requests]
 
     [grade] = EngineJudge(Whole(), PLAIN_TEMPLATE).grade(["?"])
     assert grade.value == pytest.approx((10 * 0.3 + 0.3 + 100 * 0.2) / 0.8)
