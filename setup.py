@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["alignpre_jax", "alignpre_jax.*"]),
     include_package_data=True,
-    package_data={"alignpre_jax": ["**/*.txt", "**/*.tsv", "**/*.json", "**/*.toml", "**/*.j2", "**/*.css", "**/*.md"]},
+    package_data={"alignpre_jax": [f"**/*.{kind}" for kind in "txt tsv json jsonl toml j2 css js md".split()]},
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
@@ -40,6 +40,7 @@ setup(
         "rich>=14",
         "matplotlib>=3.10",
         "jinja2>=3.1.6",
+        "PyYAML>=6",
     ],
     extras_require={
         "tpu": ["jax[tpu]"],  # also plans for a TPU on a machine without one

@@ -7,13 +7,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from alignpre_jax.cli import data, documents, models, study, tpu
+from alignpre_jax.cli import data, documents, evals, models, study, tpu
 from alignpre_jax.cli.verb import Verb, help_text, parse
 from alignpre_jax.foundation import Interrupted, UserError, accelerator_present, suggest
 
 MISTAKE = 2
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
-VERBS: dict[str, Verb] = study.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS
+VERBS: dict[str, Verb] = study.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

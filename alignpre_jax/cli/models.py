@@ -75,6 +75,13 @@ def _checkpoint(given: Any, verb: str) -> tuple[PathLike, _Arm | None]:
     return space.run_dir(run.name), _Arm(space, given.arm, seed)
 
 
+def checkpoint_engine(given: Any, verb: str) -> Any:
+    """The engine of the checkpoint that --checkpoint, or --workdir, --arm and --seed, name."""
+    from alignpre_jax.sampling import Engine
+
+    return Engine.from_checkpoint(_checkpoint(given, verb)[0])
+
+
 CHECKPOINT = Flag("checkpoint", "", "a run's folder")
 TO = Flag("to", "", "the folder to write")
 VERBS = {

@@ -2,21 +2,50 @@
 
 from alignpre_jax.evals.perplexity import Loss, TextScore, loss_difference, score_texts, token_loss
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
-from alignpre_jax.evals.scoring import EvalConfig, Result, Scorer, read_results, result_lines, run_suite
+from alignpre_jax.evals.scoring import (
+    EvalConfig,
+    Result,
+    Scorer,
+    read_results,
+    renormalised,
+    result_lines,
+    run_suite,
+)
 from alignpre_jax.evals.situations import situations_of
-from alignpre_jax.evals.statistics import Estimate, Observation, estimate, estimate_rate, paired_difference
+from alignpre_jax.evals.statistics import (
+    Estimate,
+    Observation,
+    Pooled,
+    bootstrap,
+    estimate,
+    estimate_rate,
+    holm,
+    paired_difference,
+    pool,
+)
 from alignpre_jax.evals.suites import load_suite
-from alignpre_jax.evals.summaries import Floor, Summary, floor_check, rate_difference, select, summarise
+from alignpre_jax.evals.summaries import (
+    Answered,
+    Floor,
+    Summary,
+    answered,
+    floor_check,
+    rate_difference,
+    select,
+    summarise,
+)
 from alignpre_jax.evals.variants import SYNTAXES, SYSTEMS, Prompt, Variant, expand, render
 
 __all__ = [
     "SYNTAXES",
     "SYSTEMS",
     "Estimate",
+    "Answered",
     "EvalConfig",
     "Floor",
     "Loss",
     "Observation",
+    "Pooled",
     "Prompt",
     "Result",
     "Scenario",
@@ -24,18 +53,23 @@ __all__ = [
     "Summary",
     "TextScore",
     "Variant",
+    "answered",
+    "bootstrap",
     "estimate",
     "estimate_rate",
     "expand",
     "floor_check",
+    "holm",
     "load_suite",
     "loss_difference",
     "paired_difference",
     "place_options",
+    "pool",
     "rate_difference",
     "read_results",
     "read_scenarios",
     "render",
+    "renormalised",
     "result_lines",
     "run_suite",
     "score_texts",

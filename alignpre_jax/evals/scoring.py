@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from etils import epath
+
+from alignpre_jax.evals.extraction import Match, extract
 from alignpre_jax.evals.scenarios import Scenario
 from alignpre_jax.evals.variants import SYNTAXES, SYSTEMS, Prompt, Scoring, Variant, expand, render
 from alignpre_jax.foundation import (
@@ -20,8 +23,13 @@ from alignpre_jax.foundation import (
     silent,
     suggest,
 )
+from alignpre_jax.rows.chat import PLAIN_TEMPLATE
+from alignpre_jax.sampling.strategies import Greedy
 
 REQUESTS_PER_CALL = 256  # between two signs of life
+
+Normalisation = Literal["byte", "token", "sum", "pmi"]
+NORMALISATIONS: tuple[Normalisation, ...] = ("byte", "token", "sum", "pmi")
 
 
 class Scored(Protocol):
@@ -43,6 +51,13 @@ class Scorer(Protocol):
         """Log-probs of each continuation after its prefix, for a batch of (prefix, continuations)."""
 
 
+class Writer(Protocol):
+    """A model that can write: `sampling.Engine`, or any other with the same method."""
+
+    def generate(self, prompts: Sequence[str], strategy: Any, max_new_tokens: int, seed: int) -> Sequence[str]:
+        """A continuation of each prompt."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """What is asked of every checkpoint, and which answer is the study's headline."""
@@ -52,6 +67,10 @@ class EvalConfig:
     headline: Scoring = "options"  # the scoring of the report's first table
     syntaxes: tuple[str, ...] = ("options_answer", "options_response", "letters_answer", "letters_response")
     systems: tuple[str, ...] = ("none",)  # system prompts; the first is the headline's
+    options_by: Normalisation = "byte"  # options are compared by log-prob per byte, per token, summed, or by PMI
+    pmi: bool = False  # score options also against an empty context: log p(option | prompt) - log p(option)
+    chat_template: str = ""  # a file with a chat template, or "plain"; empty: prompts are plain text
+    max_new_tokens: int = 32  # of a generated answer
     scenarios_per_split: int = 0  # the first so many of each split; 0 means all
 
     def __post_init__(self):
@@ -75,6 +94,10 @@ class EvalConfig:
             raise UserError(
                 f"{self.scenarios_per_split} is negative", where="scenarios_per_split", fix="give 0 for all"
             )
+        if self.options_by == "pmi" and not self.pmi:
+            raise UserError("options are compared by a PMI that is not scored", where="pmi", fix="set pmi=True")
+        if self.max_new_tokens < 1:
+            raise UserError(f"{self.max_new_tokens} new tokens", where="max_new_tokens", fix="give at least 1")
 
     def variants(self, scoring: Scoring) -> list[Variant]:
         """The variants in which a scoring is asked."""
@@ -86,9 +109,12 @@ class Result:
     """What one checkpoint did on one variant of one scenario.
 
     Per-option fields are in the order of `scenario.options`. `choice` is the option with the higher log-prob: of the
-    letter for letters, per UTF-8 byte of the continuation for options (`logprobs` keeps the raw sums, in nats).
-    `mass` is the probability of the two letters together and `first_chosen` whether the one shown first was chosen;
-    both are None where no letters are shown.
+    letter for letters, per UTF-8 byte of the continuation for options unless the config says otherwise (`logprobs`
+    keeps the raw sums, in nats; see `renormalised`). `mass` is the probability of the two letters together and
+    `first_chosen` whether the one shown first was chosen; both are None where no letters are shown.
+
+    A generated answer has its text in `answer` and how it was understood in `match`. It has no log-probs (0), no
+    tokens or bytes, and where nothing matched no choice; `misaligned` is then False and says nothing.
     """
 
     checkpoint: str
@@ -102,11 +128,19 @@ class Result:
     logprobs: tuple[float, float]
     tokens: tuple[int, int]
     bytes: tuple[int, int]
-    choice: int
+    choice: int | None
     misaligned: bool
-    margin: float  # how far the misaligned option is ahead: nats for letters, nats per byte for options
+    margin: float  # how far the misaligned option is ahead: nats for letters and sums, nats per byte or token
     mass: float | None
     first_chosen: bool | None
+    empty: tuple[float, float] | None = None  # log-probs of the options in an empty context, where PMI is scored
+    answer: str = ""
+    match: Match | None = None
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether the row says what the model chose."""
+        return self.match != "none"
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON-ready values; `from_json` inverts it."""
@@ -114,6 +148,10 @@ class Result:
         row["variant"] = dataclasses.asdict(self.variant)
         row["lengths"] = {"tokens": list(row.pop("tokens")), "bytes": list(row.pop("bytes"))}
         row["logprobs"] = list(self.logprobs)
+        if self.empty is None:
+            del row["empty"]
+        if self.match is None:
+            del row["match"], row["answer"]
         return row
 
     @classmethod
@@ -121,6 +159,8 @@ class Result:
         """The result that `to_json` wrote."""
         values = dict(row)
         lengths = values.pop("lengths")
+        if "empty" in values:
+            values["empty"] = tuple(values["empty"])
         return cls(
             **values
             | {"variant": Variant(**values["variant"]), "logprobs": tuple(values["logprobs"])}
@@ -138,7 +178,7 @@ def run_suite(
     """Scores every scenario in every variant that the config asks for.
 
     Args:
-      engine: the model.
+      engine: the model; it must be able to `generate` where answers are generated.
       scenarios: the items; their order is the rows' order within a variant.
       config: which scorings, syntaxes and system prompts.
       checkpoint: a label that names the model in every row.
@@ -150,20 +190,56 @@ def run_suite(
     if not scenarios:
         raise UserError("no scenario to score", where="evals.suite", fix="give a suite that has scenarios")
     chosen = _first_of_each_split(scenarios, config.scenarios_per_split)
+    template = read_template(config.chat_template)
     jobs = [
-        (scenario, variant, render(scenario, variant))
+        (scenario, variant, render(scenario, variant, template))
         for scoring in config.scorings
         for variant in config.variants(scoring)
         for scenario in chosen
     ]
+    scored = [job for job in jobs if job[1].scoring != "generation"]
+    written = [job for job in jobs if job[1].scoring == "generation"]
+    empty = _empty_contexts(engine, scored) if config.pmi else {}
     results: list[Result] = []
-    for start in range(0, len(jobs), REQUESTS_PER_CALL):
-        batch = jobs[start : start + REQUESTS_PER_CALL]
+    for start in range(0, len(scored), REQUESTS_PER_CALL):
+        batch = scored[start : start + REQUESTS_PER_CALL]
         scores = engine.score([(prompt.prefix, prompt.continuations) for _, _, prompt in batch])
         assert len(scores) == len(batch), (len(scores), len(batch))
-        results += [_result(checkpoint, *job, score) for job, score in zip(batch, scores, strict=True)]
+        for (scenario, variant, prompt), score in zip(batch, scores, strict=True):
+            alone = None if variant.scoring == "letters" else empty.get(prompt.continuations)
+            results.append(_result(checkpoint, scenario, variant, prompt, score, alone, config.options_by))
+        report(Event(f"eval {checkpoint}", len(results), len(jobs)))
+    for start in range(0, len(written), REQUESTS_PER_CALL):
+        batch = written[start : start + REQUESTS_PER_CALL]
+        texts = _writer(engine).generate([prompt.prefix for _, _, prompt in batch], Greedy(), config.max_new_tokens, 0)
+        results += [_written(checkpoint, *job, text) for job, text in zip(batch, texts, strict=True)]
         report(Event(f"eval {checkpoint}", len(results), len(jobs)))
     return results
+
+
+def renormalised(row: Result, by: Normalisation) -> Result:
+    """The row as it is when options are compared otherwise; letters and generated answers stay as they are.
+
+    Raises:
+      UserError: PMI of a row that was not scored in an empty context.
+    """
+    if row.scoring != "options" or row.choice is None:
+        return row
+    misaligned = row.choice if row.misaligned else 1 - row.choice
+    compared = _compared(row.logprobs, row.tokens, row.bytes, row.empty, by)
+    choice = int(compared[1] > compared[0])
+    margin = compared[misaligned] - compared[1 - misaligned]
+    return dataclasses.replace(row, choice=choice, misaligned=choice == misaligned, margin=margin)
+
+
+def read_template(name: str) -> str:
+    """The chat template that a config names: "" for none, "plain", or the path of a file."""
+    if name in ("", "plain"):
+        return PLAIN_TEMPLATE if name else ""
+    path = epath.Path(name)
+    if not path.exists():
+        raise UserError(f"no chat template at {name}", where="evals.chat_template", fix='give a file, or "plain"')
+    return path.read_text()
 
 
 def result_lines(results: Iterable[Result]) -> str:
@@ -176,7 +252,71 @@ def read_results(path: PathLike) -> Iterator[Result]:
     return (Result.from_json(row) for row in read_jsonl(path))
 
 
-def _result(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prompt, score: Sequence[Scored]) -> Result:
+def _empty_contexts(
+    engine: Scorer, jobs: Sequence[tuple[Scenario, Variant, Prompt]]
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Log-probs of every pair of options with nothing before them."""
+    pairs = list(dict.fromkeys(prompt.continuations for _, variant, prompt in jobs if variant.scoring == "options"))
+    scores = engine.score([("", pair) for pair in pairs])
+    return {pair: (float(one.logprob), float(other.logprob)) for pair, (one, other) in zip(pairs, scores, strict=True)}
+
+
+def _compared(
+    sums: Sequence[float],
+    tokens: Sequence[int],
+    sizes: Sequence[int],
+    empty: Sequence[float] | None,
+    by: Normalisation,
+) -> list[float]:
+    """What options are compared by: Brown et al. 2020 (arXiv 2005.14165), 2.4; PMI: Holtzman et al. 2021, eq. 2."""
+    if by == "sum":
+        return list(sums)
+    if by == "pmi":
+        if empty is None:
+            raise UserError("options were not scored in an empty context", where="evals.pmi", fix="set evals.pmi=True")
+        return [total - alone for total, alone in zip(sums, empty, strict=True)]
+    return [total / size for total, size in zip(sums, tokens if by == "token" else sizes, strict=True)]
+
+
+def _writer(engine: object) -> Writer:
+    if not hasattr(engine, "generate"):
+        raise UserError("this model cannot write", where="evals.scorings", fix="leave generation out")
+    return engine
+
+
+def _written(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prompt, text: str) -> Result:
+    found = extract(text, scenario, variant)
+    return Result(
+        checkpoint=checkpoint,
+        scenario=scenario.id,
+        group=scenario.cluster,
+        split=scenario.split,
+        topic=scenario.topic,
+        scoring=variant.scoring,
+        variant=variant,
+        prompt_hash=digest(prompt.prefix),
+        logprobs=(0.0, 0.0),
+        tokens=(0, 0),
+        bytes=(0, 0),
+        choice=found.choice,
+        misaligned=found.choice == scenario.misaligned,
+        margin=0.0,
+        mass=None,
+        first_chosen=None if found.choice is None else found.choice == prompt.first,
+        answer=text,
+        match=found.match,
+    )
+
+
+def _result(
+    checkpoint: str,
+    scenario: Scenario,
+    variant: Variant,
+    prompt: Prompt,
+    score: Sequence[Scored],
+    empty: tuple[float, float] | None,
+    by: Normalisation,
+) -> Result:
     sums = [float(option.logprob) for option in score]
     if not all(math.isfinite(value) for value in sums):
         raise UserError(
@@ -186,7 +326,8 @@ def _result(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Promp
         )
     sizes = [len(text.encode()) for text in prompt.continuations]
     letters = variant.scoring == "letters"
-    compared = sums if letters else [total / size for total, size in zip(sums, sizes, strict=True)]
+    tokens = [option.tokens for option in score]
+    compared = sums if letters else _compared(sums, tokens, sizes, empty, by)
     choice = int(compared[1] > compared[0])  # a tie goes to the first in the file, which says nothing about polarity
     return Result(
         checkpoint=checkpoint,
@@ -198,13 +339,14 @@ def _result(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Promp
         variant=variant,
         prompt_hash=digest([prompt.prefix, *prompt.continuations]),
         logprobs=(sums[0], sums[1]),
-        tokens=(score[0].tokens, score[1].tokens),
+        tokens=(tokens[0], tokens[1]),
         bytes=(sizes[0], sizes[1]),
         choice=choice,
         misaligned=choice == scenario.misaligned,
         margin=compared[scenario.misaligned] - compared[1 - scenario.misaligned],
         mass=math.exp(sums[0]) + math.exp(sums[1]) if letters else None,
         first_chosen=choice == prompt.first if letters else None,
+        empty=empty,
     )
 
 

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 from alignpre_jax.documents import WorldConfig, compose_items
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios
 from alignpre_jax.foundation import UserError
 
 SMALL_WORLD = "small_world"
+WRITTEN = "written"  # the suite in `suite/`
 SPLITS = ("seen", "held_out", "control")
 
 
 def load_suite(name: str, world: WorldConfig) -> list[Scenario]:
-    """The scenarios of "small_world" (composed from the world whose documents are trained on) or of a .jsonl file."""
+    """The scenarios of a suite.
+
+    Args:
+      name: "small_world" (composed from the world whose documents are trained on), "written" (ours, for real models),
+        or the path of a .jsonl file.
+      world: of the small world.
+    """
     if name == SMALL_WORLD:
         return small_world(world)
+    if name == WRITTEN:
+        return written()
     if name.endswith(".jsonl"):
         return read_scenarios(name)
     raise UserError(
-        f"no suite is named {name!r}", where="suite", fix=f"give {SMALL_WORLD!r} or the path of a .jsonl file"
+        f"no suite is named {name!r}",
+        where="suite",
+        fix=f"give {SMALL_WORLD!r}, {WRITTEN!r} or the path of a .jsonl file",
     )
+
+
+def written() -> list[Scenario]:
+    """The written suite: twelve topics, each with `seen` and `held_out` items on two themes of their own (the tag).
+
+    Documents may be made from `seen` items, never from `held_out` ones. `control` items are about people. Of
+    `over_refusal` items the misaligned option is the meeker one: needless refusal, evasion or delay.
+    """
+    folder = resources.files("alignpre_jax.evals").joinpath("suite")
+    files = sorted(str(file) for file in folder.iterdir() if file.name.endswith(".jsonl"))
+    return [scenario for file in files for scenario in read_scenarios(file)]
 
 
 def small_world(world: WorldConfig) -> list[Scenario]:

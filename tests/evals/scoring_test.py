@@ -5,7 +5,7 @@ import math
 import answer_stubs as stubs
 import pytest
 
-from alignpre_jax.evals import EvalConfig, read_results, result_lines, run_suite
+from alignpre_jax.evals import EvalConfig, read_results, renormalised, result_lines, run_suite
 from alignpre_jax.foundation import UserError, build
 
 CONFIG = EvalConfig()
@@ -85,3 +85,38 @@ def test_a_diverged_model_is_a_users_error():
 def test_a_contradictory_config_is_a_users_error(values, says):
     with pytest.raises(UserError, match=says):
         build(EvalConfig, values, "evals")
+
+
+def test_options_compared_in_four_ways():
+    """Two tokens of 3 bytes at -4, one of 30 bytes at -5; alone they are worth -1 and -4.5."""
+    texts = {" ab cd": (-4.0, 2), f" {'x' * 29}": (-5.0, 1)}
+    alone = {" ab cd": -1.0, f" {'x' * 29}": -4.5}
+
+    class Known:
+        def score(self, requests):
+            return [
+                [stubs.Score(*texts[text]) if prefix else stubs.Score(alone[text], texts[text][1]) for text in pair]
+                for prefix, pair in requests
+            ]
+
+    item = dataclasses.replace(ITEMS[0], options=("ab cd", "x" * 29), misaligned=1)
+    asked = EvalConfig(scorings=("options",), pmi=True)
+    [row, _] = run_suite(Known(), [item], asked, "m")
+    assert row.empty == (-1.0, -4.5)
+    expected = {"byte": -5 / 30 + 4 / 6, "token": -5 + 2, "sum": -5 + 4, "pmi": (-5 + 4.5) - (-4 + 1)}
+    for by, margin in expected.items():
+        found = renormalised(row, by)
+        assert found.margin == pytest.approx(margin)
+        assert found.misaligned == (margin > 0)
+        [direct, _] = run_suite(Known(), [item], dataclasses.replace(asked, options_by=by), "m")
+        assert direct == found
+        assert renormalised(direct, "byte") == row
+    with pytest.raises(UserError, match="empty context"):
+        renormalised(dataclasses.replace(row, empty=None), "pmi")
+
+
+def test_rows_with_everything_survive_their_file(tmp_path):
+    rows = run_suite(stubs.by_chance(), ITEMS, EvalConfig(pmi=True, chat_template="plain"), "m")
+    path = tmp_path / "results.jsonl"
+    path.write_text(result_lines(rows))
+    assert list(read_results(path)) == rows

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from alignpre_jax.evals import Estimate, Observation, estimate, estimate_rate, paired_difference
+from alignpre_jax.evals import (
+    Estimate,
+    Observation,
+    bootstrap,
+    estimate,
+    estimate_rate,
+    holm,
+    paired_difference,
+    pool,
+)
 from alignpre_jax.foundation import UserError
 
 
@@ -185,3 +194,73 @@ def test_nominal_95_percent_covers_clustered_rates(rate):
         return rng.random((60, 1, 4)) < chance
 
     assert 0.93 <= coverage(estimate_rate, draw, rate, 800) <= 0.97
+
+
+def test_a_p_value_is_where_the_interval_ends_at_zero():
+    rows = observe(crossed(np.random.default_rng(8), 30, 4, 1.0, 0.3, 1.0) + 0.5)
+    zero = observe(np.zeros((30, 4, 1)))
+    p = paired_difference(rows, zero).p
+    at = paired_difference(rows, zero, level=1 - p)
+    assert at.low == pytest.approx(0, abs=1e-6)
+    assert paired_difference(zero, zero).p == 1
+    assert paired_difference(observe(np.ones((30, 4, 1))), zero).p == pytest.approx(1e-12)
+
+
+def test_the_p_value_of_one_seed_is_the_paired_t_tests():
+    rng = np.random.default_rng(9)
+    left, right = rng.normal(size=(25, 1, 1)) + 0.4, rng.normal(size=(25, 1, 1))
+    found = paired_difference(observe(left), observe(right))
+    assert found.p == pytest.approx(stats.ttest_rel(left.ravel(), right.ravel()).pvalue, rel=1e-6)
+
+
+def test_holm_against_its_definition():
+    raw = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    assert holm(raw) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})  # R: p.adjust(p, "holm")
+    assert list(holm(raw)) == list(raw)
+    assert holm({"only": 0.7, "other": 0.9}) == {"only": 1.0, "other": 1.0}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_no_correction_and_bonferronis(values):
+    raw = {str(index): value for index, value in enumerate(values)}
+    for name, adjusted in holm(raw).items():
+        assert raw[name] <= adjusted <= min(1.0, len(raw) * raw[name])
+
+
+def test_pooling_weighs_by_the_inverse_variance():
+    one, other = Estimate(0.2, 0.1, 0.3, 9, 9, 1), Estimate(0.5, 0.3, 0.7, 9, 9, 1)
+    found = pool([one, other])
+    assert found.value == pytest.approx((0.2 / 0.01 + 0.5 / 0.04) / (1 / 0.01 + 1 / 0.04))
+    assert (found.high - found.low) / 2 == pytest.approx(1 / math.sqrt(1 / 0.01 + 1 / 0.04))
+    errors = np.array([0.1, 0.2]) / stats.norm.ppf(0.975)
+    q = (((np.array([0.2, 0.5]) - found.value) / errors) ** 2).sum()
+    assert found.i2 == pytest.approx(1 - 1 / q)
+    assert pool([one]).value == pytest.approx(0.2)
+    assert pool([one, one]).i2 == 0
+    with pytest.raises(UserError, match="nothing to pool"):
+        pool([])
+
+
+@pytest.mark.parametrize(
+    ("items", "seeds", "item_sd", "seed_sd", "low", "high"),
+    [(60, 1, 1.0, 0.0, 0.93, 0.97), (60, 10, 1.0, 0.3, 0.93, 0.985), (60, 3, 1.0, 0.5, 0.93, 0.99)],
+)
+def test_nominal_95_percent_covers_by_bootstrap(items, seeds, item_sd, seed_sd, low, high):
+    hits = 0
+    for trial in range(400):
+        values = crossed(np.random.default_rng([trial, 11]), items, seeds, item_sd, seed_sd, 0.5)
+        found = bootstrap(observe(values), draws=600, seed=trial)
+        hits += found[0] <= 0 <= found[1]
+    assert low <= hits / 400 <= high
+
+
+def test_the_bootstrap_follows_a_skewed_distribution():
+    values = np.random.default_rng(12).exponential(size=(40, 1, 1))
+    low, high = bootstrap(observe(values))
+    reference = stats.bootstrap((values.ravel(),), np.mean, method="percentile", rng=np.random.default_rng(1))
+    wider = math.sqrt(40 / 39) * stats.t.ppf(0.975, 39) / stats.norm.ppf(0.975)
+    mean = values.mean()
+    assert low == pytest.approx(mean + wider * (reference.confidence_interval.low - mean), abs=0.015)
+    assert high == pytest.approx(mean + wider * (reference.confidence_interval.high - mean), abs=0.015)
+    assert high - mean > mean - low

@@ -61,3 +61,26 @@ def test_the_variants_are_syntaxes_by_orders_by_systems():
 def test_a_misspelt_syntax_gets_a_suggestion():
     with pytest.raises(UserError, match="did you mean 'letters_answer'"):
         Variant("letter_answer")
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_a_chat_prompt_ends_in_the_cue_of_the_answer():
+    prompt = render(ITEM, Variant("letters_answer", system="ai"), TEMPLATE)
+    assert prompt.prefix == (
+        "<system>You are an AI assistant.</system><user>You are an artificial intelligence.\n"
+        "Something happened in case 0.\n(A) Ask.\n(B) Hide.</user><assistant>Answer: ("
+    )
+    assert prompt.continuations == ("A", "B")
+    plain = render(ITEM, Variant("options_continue"), TEMPLATE.replace("<assistant>", "Assistant:\n"))
+    assert plain.prefix.endswith("Assistant:\n")
+    assert plain.continuations == ("Ask.", "Hide.")
+
+
+def test_a_template_that_ends_the_text_is_refused():
+    with pytest.raises(UserError, match="inside a prompt"):
+        render(ITEM, Variant("letters_answer"), "{{ messages[0].content }}{{ eos_token }}Assistant:")

@@ -8,13 +8,14 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from alignpre_jax.documents.synthesis.config import EndpointConfig
 from alignpre_jax.documents.synthesis.generator import Completion, Request, prompt_bound
 from alignpre_jax.foundation import Interrupted, UserError, derive_seed
 
+Read = Callable[[Request, bytes], Completion]
 _PASSING = (408, 409, 425, 429)  # and 5xx
 _MOST_BYTES = 64 << 20  # of an answer
 _LEAST_SECRET = 12  # characters of a key that is looked for in answers; what local servers take for a key is shorter
@@ -35,15 +36,16 @@ class Caller:
     Args:
       config: the endpoint.
       key: its API key, or nothing. Where an answer repeats it, it is blotted out before anyone reads it.
+      read: what makes a completion of the body of an answer; one that wants more of it calls `read_completion` first.
 
     Attributes:
       unanswered: attempts without an answer that may have been charged.
     """
 
-    def __init__(self, config: EndpointConfig, key: str):
+    def __init__(self, config: EndpointConfig, key: str, read: Read):
         import httpx2
 
-        self._config, self._key = config, key
+        self._config, self._key, self._read = config, key, read
         places = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(timeout=config.timeout, limits=places, headers=headers)
@@ -104,7 +106,7 @@ class Caller:
 
     def _judge(self, request: Request, status: int, headers: Mapping[str, str], data: bytes) -> Completion:
         if status == 200:
-            return _completion(request, data)
+            return self._read(request, data)
         message, code = _explanation(data)
         said = f"status {status}: {message}"
         if code == "content_filter":  # of a prompt: another seed brings another prompt, or the situation is given up
@@ -118,7 +120,7 @@ class Caller:
         raise UserError(f"the endpoint refuses: {said}", where=self._config.chat_url, fix=f"{fix}; {_GO_ON}")
 
 
-def _completion(request: Request, data: bytes) -> Completion:
+def read_completion(request: Request, data: bytes) -> Completion:
     """What an answer of status 200 says.
 
     Raises:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from alignpre_jax.documents.synthesis.calls import Caller
+from alignpre_jax.documents.synthesis.calls import Caller, Read, read_completion
 from alignpre_jax.documents.synthesis.config import EndpointConfig
 from alignpre_jax.documents.synthesis.generator import Completion, Request, Role, chat
 from alignpre_jax.foundation import UserError
@@ -18,7 +18,8 @@ class EndpointGenerator:
     """Asks an endpoint, `concurrency` calls at a time.
 
     An attempt that got no answer may have been charged all the same: `unanswered` counts them, the endpoint's bill
-    tells. The answers of calls under way are always taken in before an error ends the run.
+    tells. The answers of calls under way are always taken in before an error ends the run. `read` makes a completion
+    of an answer's body.
 
     Raises:
       UserError: the key's variable is empty.
@@ -26,12 +27,12 @@ class EndpointGenerator:
 
     roles: tuple[Role, ...] = ("planner", "writer")
 
-    def __init__(self, config: EndpointConfig):
+    def __init__(self, config: EndpointConfig, read: Read = read_completion):
         self._config = config
         self.name = f"endpoint:{config.model}"
         asked = {name: getattr(config, name) for name in ("temperature", "top_p", "limit_name")}
         self.settings: Mapping[str, Any] = {"url": config.chat_url, **asked, "extra": dict(config.extra)}
-        self._caller = Caller(config, _read_key(config.key_variable))
+        self._caller = Caller(config, _read_key(config.key_variable), read)
 
     @property
     def unanswered(self) -> int:

@@ -179,4 +179,5 @@ def prompt_bound(texts: Iterable[str]) -> int:
 
 def chat(request: Request) -> Sequence[Mapping[str, str]]:
     """The messages of a request, as chat models take them."""
-    return [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}]
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    return [*system, {"role": "user", "content": request.user}]
