@@ -2,7 +2,8 @@
 
 from alignpre_jax.model.attention import choose_kernel
 from alignpre_jax.model.config import DecoderConfig, RotaryScaling
-from alignpre_jax.model.decoder import Cache, Decoder, bind, init_cache, init_params
+from alignpre_jax.model.decoder import Decoder, bind, init_params
+from alignpre_jax.model.inference import Cache, InferenceWeights, inference_weights, init_cache
 from alignpre_jax.model.parameters import Parameter, parameters
 from alignpre_jax.model.presets import PRESETS, get_preset
 from alignpre_jax.model.sharding import constrain, logical_axes, make_mesh, param_shardings
@@ -12,12 +13,14 @@ __all__ = [
     "Cache",
     "Decoder",
     "DecoderConfig",
+    "InferenceWeights",
     "Parameter",
     "RotaryScaling",
     "bind",
     "choose_kernel",
     "constrain",
     "get_preset",
+    "inference_weights",
     "init_cache",
     "init_params",
     "logical_axes",

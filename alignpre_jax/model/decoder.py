@@ -1,13 +1,12 @@
 """The decoder: one configured block for the GPT-NeoX, Llama, Qwen3 and OLMo2 families.
 
 Legend: B rows, L length, S = B * L tokens, D width, H heads, K kv heads, h head_dim, F mlp, V vocab (padded),
-T cache slots, N layers. Tokens stay flattened, [S, D], around all matrix multiplications; only attention is laid
+N layers. Tokens stay flattened, [S, D], around all matrix multiplications; only attention is laid
 out as [B, H, L, h].
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -24,23 +23,7 @@ from alignpre_jax.model.rotary import rotary_at, rotate
 from alignpre_jax.model.sharding import constrain
 
 Weights: TypeAlias = dict[str, jax.Array]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """Keys and values of the tokens seen so far: slots [0, length_B[b]) of row b are in use."""
-
-    k_NBKTh: jax.Array
-    v_NBKTh: jax.Array
-    length_B: jax.Array
-
-
-def init_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:
-    """An empty cache for `rows` sequences of at most `slots` tokens, in the dtype of the computation."""
-    shape = (config.layers, rows, config.kv_heads, slots, config.head_dim)
-    empty = jnp.zeros(shape, config.dtype)
-    return Cache(empty, empty, jnp.zeros(rows, jnp.int32))
+Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 class Decoder(nnx.Module):
@@ -68,64 +51,46 @@ class Decoder(nnx.Module):
         tokens_BL: jax.Array,
         segments_BL: jax.Array | None = None,
         positions_BL: jax.Array | None = None,
-        cache: Cache | None = None,
         *,
         mask_BLL: jax.Array | None = None,
-    ):
+    ) -> jax.Array:
         """Hidden states after the final norm, [B, L, D] in the dtype of the computation.
 
         Args:
           tokens_BL: int32 ids.
-          segments_BL: int32; a token sees only tokens of its own segment. With a cache: 0 marks padding at the end of
-            a prompt, which is not counted into the row's length (its slots are written again by what follows).
+          segments_BL: int32; a token sees only tokens of its own segment.
           positions_BL: int32 for the rotary embeddings; default: the place in the row. These embeddings are relative,
             so positions need not restart at a segment.
-          cache: tokens are appended to it and see all of their row's earlier tokens. There must be room.
-          mask_BLL: bool, what each token may see, in place of causal attention in segments (XLA kernel, no cache).
-
-        Returns:
-          `hidden_BLD`, or `(hidden_BLD, cache)` when a cache was given.
+          mask_BLL: bool, what each token may see, in place of causal attention in segments (XLA kernel).
         """
         config = self.config
         B, L = tokens_BL.shape
-        assert mask_BLL is None or cache is None
-        assert cache is not None or positions_BL is not None or config.max_length >= L, (L, config.max_length)
-        places: np.ndarray | jax.Array = np.arange(L)[None]
-        kernel, mask = "xla", segments_BL
-        if cache is not None:
-            places = cache.length_B[:, None] + places
-            mask = jnp.arange(cache.k_NBKTh.shape[3]) <= places[:, :, None]
-        elif mask_BLL is not None:
-            mask = mask_BLL
-        elif (kernel := attention.choose_kernel(config, L)) == "xla":
+        assert positions_BL is not None or config.max_length >= L, (L, config.max_length)
+        mask: jax.Array | None = segments_BL if mask_BLL is None else mask_BLL
+        kernel = "xla" if mask_BLL is not None else attention.choose_kernel(config, L)
+        if kernel == "xla" and mask_BLL is None:
             mask = attention.causal_mask(segments_BL, L)
-        rotary = rotary_at(config, places if positions_BL is None else positions_BL)
+        run_kernel: Callable[..., jax.Array] = (
+            attention.splash_attention if kernel == "splash" else attention.xla_attention
+        )
+        rotary = rotary_at(config, np.arange(L)[None] if positions_BL is None else positions_BL)
 
-        x_SD = self.embedding[...][tokens_BL.reshape(-1)].astype(config.dtype)
-        x_SD = constrain(x_SD, ("batch", None), "embedded tokens")
-        block: Callable[..., Any] = functools.partial(_block, config, kernel, rotary, mask, B)
+        def attend(q_BHLh: jax.Array, k_BKLh: jax.Array, v_BKLh: jax.Array) -> tuple[jax.Array, None]:
+            return run_kernel(rotate(q_BHLh, rotary), rotate(k_BKLh, rotary), v_BKLh, mask), None
+
+        x_SD = embed(config, {"embedding": self.embedding[...]}, tokens_BL.reshape(-1))
+        run: Callable[..., Any] = functools.partial(block, config, attend, B)
         if config.remat == "full":
-            block = jax.checkpoint(block, prevent_cse=config.layout == "unroll")
+            run = jax.checkpoint(run, prevent_cse=config.layout == "unroll")
         weights = {name: value[...] for name, value in self.blocks.items()}
-        carried = (x_SD, None if cache is None else cache.length_B)
-        layers = (weights, None if cache is None else (cache.k_NBKTh, cache.v_NBKTh))
         loop = jax.lax.scan if config.layout == "scan" else _unrolled
-        (x_SD, _), kv = loop(block, carried, layers)
-
-        hidden_BLD = _norm(config, x_SD, self.final_norm[...], self._bias("final_norm")).reshape(B, L, -1)
-        if cache is None:
-            return hidden_BLD
-        added_B = L if segments_BL is None else jnp.sum(segments_BL > 0, axis=1, dtype=jnp.int32)
-        return hidden_BLD, Cache(kv[0], kv[1], cache.length_B + added_B)
+        x_SD, _ = loop(run, x_SD, weights)
+        return normed(config, x_SD, self.final_norm[...], self._bias("final_norm")).reshape(B, L, -1)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
-        config = self.config
-        table_DV = self.embedding[...].T if config.tied_embeddings else self.unembedding[...]
-        logits = jnp.matmul(hidden, table_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
-        if config.padded_vocab == config.vocab_size:
-            return logits
-        return jnp.where(jnp.arange(config.padded_vocab) < config.vocab_size, logits, attention.MASKED)
+        table = "embedding" if self.config.tied_embeddings else "unembedding"
+        return unembed(self.config, {table: getattr(self, table)[...]}, hidden)
 
     def _bias(self, name: str) -> jax.Array | None:
         return getattr(self, f"{name}_bias")[...] if self.config.norm == "layernorm" else None
@@ -149,43 +114,60 @@ def _graphdef(config: DecoderConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
 
 
-def _block(config, kernel, rotary, mask, rows, carried, layer):
-    """One block: ((x_SD, start_B), (weights, cached keys and values)) -> the same, one layer later."""
-    (x_SD, start_B), (w, kv) = carried, layer
+def embed(config: DecoderConfig, tables: Weights, tokens_S: jax.Array) -> jax.Array:
+    """What enters the first block, [S, D]."""
+    x_SD = tables["embedding"][tokens_S].astype(config.dtype)
+    scale = tables.get("embedding_scale")
+    if scale is not None:
+        x_SD = x_SD * scale[tokens_S, None].astype(x_SD.dtype)
+    return constrain(x_SD, ("batch", None), "embedded tokens")
+
+
+def unembed(config: DecoderConfig, tables: Weights, hidden: jax.Array) -> jax.Array:
+    """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
+    name = "embedding" if config.tied_embeddings else "unembedding"
+    table_DV = tables[name].T if config.tied_embeddings else tables[name]
+    logits = jnp.matmul(hidden, table_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    if (scale := tables.get(f"{name}_scale")) is not None:
+        logits = logits * scale
+    if config.padded_vocab == config.vocab_size:
+        return logits
+    return jnp.where(jnp.arange(config.padded_vocab) < config.vocab_size, logits, attention.MASKED)
+
+
+def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: Weights) -> tuple[jax.Array, Any]:
+    """One block: its output [S, D], and what `attend` kept.
+
+    Args:
+      config: of the decoder.
+      attend: from queries, keys and values [B, heads, L, h], not yet rotated, to ([B, H, L, h], what to keep).
+      rows: B.
+      x_SD: the block's input.
+      w: its weights by name; int8 ones with a float32 `NAME_scale` for each of their outputs.
+    """
 
     def norm(y_SD: jax.Array, name: str, position: str) -> jax.Array:
         here = config.norm_position == position
-        return _norm(config, y_SD, w[name], w.get(f"{name}_bias")) if here else y_SD
+        return normed(config, y_SD, w[name], w.get(f"{name}_bias")) if here else y_SD
 
-    attended_SD, kv = _attention(
-        config, kernel, rotary, mask, rows, norm(x_SD, "attention_norm", "pre"), w, start_B, kv
-    )
-    after_SD = x_SD + norm(attended_SD, "attention_norm", "post")
+    y_SD = norm(x_SD, "attention_norm", "pre")
+    attended_BHLh, kept = attend(*(_heads(config, y_SD, w, name, rows) for name in "qkv"))
+    mixed_SD = _linear(attended_BHLh.transpose(0, 2, 1, 3).reshape(x_SD.shape[0], -1), w, "o")
+    after_SD = x_SD + norm(mixed_SD, "attention_norm", "post")
     read_SD = x_SD if config.parallel_residual else after_SD
     mapped_SD = norm(_mlp(config, norm(read_SD, "mlp_norm", "pre"), w), "mlp_norm", "post")
-    return (constrain(after_SD + mapped_SD, ("batch", None), "block output"), start_B), kv
-
-
-def _attention(config, kernel, rotary, mask, rows, x_SD, w: Weights, start_B, kv):
-    q_BHLh, k_BKLh, v_BKLh = (_heads(config, x_SD, w, name, rows) for name in "qkv")
-    q_BHLh, k_BKTh, v_BKTh = rotate(q_BHLh, rotary), rotate(k_BKLh, rotary), v_BKLh
-    if kv is not None:
-        append = jax.vmap(lambda old, new, start: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1))
-        k_BKTh, v_BKTh = kv = (append(kv[0], k_BKTh, start_B), append(kv[1], v_BKTh, start_B))
-    attend = attention.splash_attention if kernel == "splash" else attention.xla_attention
-    out_BHLh = attend(q_BHLh, k_BKTh, v_BKTh, mask)
-    return _linear(out_BHLh.transpose(0, 2, 1, 3).reshape(x_SD.shape[0], -1), w, "o"), kv
+    return constrain(after_SD + mapped_SD, ("batch", None), "block output"), kept
 
 
 def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     """Queries, keys or values: [B, heads, L, h]."""
-    y_SX, n = _linear(x_SD, w, name), w[name].shape[1]
+    y_SX, n = _linear(x_SD, w, name), config.heads if name == "q" else config.kv_heads
     scale = w.get(f"{name}_norm")
     if config.qk_norm == "full" and scale is not None:
-        y_SX = _norm(config, y_SX, scale.reshape(-1))
+        y_SX = normed(config, y_SX, scale.reshape(-1))
     y_BLnh = y_SX.reshape(rows, -1, n, config.head_dim)
     if config.qk_norm == "head" and scale is not None:
-        y_BLnh = _norm(config, y_BLnh, scale)
+        y_BLnh = normed(config, y_BLnh, scale)
     axes = ("batch", "heads" if name == "q" else "kv_heads", None, None)
     return constrain(y_BLnh.transpose(0, 2, 1, 3), axes, name)
 
@@ -202,11 +184,13 @@ def _mlp(config, x_SD, w: Weights) -> jax.Array:
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
     """x W + b on flat tokens; the kernel's head axes are merged, which costs nothing."""
     y_SY = x_SX @ w[name].astype(x_SX.dtype).reshape(x_SX.shape[1], -1)
+    if (scale := w.get(f"{name}_scale")) is not None:
+        y_SY = y_SY * scale.astype(x_SX.dtype).reshape(-1)
     bias = w.get(f"{name}_bias")
     return y_SY if bias is None else y_SY + bias.astype(x_SX.dtype).reshape(-1)
 
 
-def _norm(config, x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+def normed(config, x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """Layer norm with a bias, RMS norm without, over the last axis, in float32."""
     y = x.astype(jnp.float32)
     if bias is not None:

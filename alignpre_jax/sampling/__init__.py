@@ -1,6 +1,26 @@
 """Asking a model: log-probs of continuations and of whole texts, and new text."""
 
-from alignpre_jax.sampling.engine import Buckets, Engine, Score
-from alignpre_jax.sampling.strategies import Greedy, Strategy, Temperature, TopP
+from alignpre_jax.sampling.buckets import Buckets
+from alignpre_jax.sampling.constraints import Choice, Regex
+from alignpre_jax.sampling.engine import Engine
+from alignpre_jax.sampling.programs import keep_programs
+from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score
+from alignpre_jax.sampling.strategies import Greedy, MinP, Strategy, Temperature, TopK, TopP
 
-__all__ = ["Buckets", "Engine", "Greedy", "Score", "Strategy", "Temperature", "TopP"]
+__all__ = [
+    "Buckets",
+    "Choice",
+    "Completion",
+    "Engine",
+    "Greedy",
+    "MinP",
+    "Prompt",
+    "Regex",
+    "Request",
+    "Score",
+    "Strategy",
+    "Temperature",
+    "TopK",
+    "TopP",
+    "keep_programs",
+]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from alignpre_jax.foundation import PathLike, UserError
-from alignpre_jax.model import DecoderConfig
-from alignpre_jax.sampling import generation, scoring
-from alignpre_jax.sampling.packing import Ids, Packed, Question, batches
-from alignpre_jax.sampling.strategies import Strategy
+from alignpre_jax.foundation import Event, PathLike, Report, UserError, digest, silent, to_mapping
+from alignpre_jax.model import DecoderConfig, inference_weights
+from alignpre_jax.sampling import batching, generation, scoring
+from alignpre_jax.sampling.buckets import Buckets, shapes
+from alignpre_jax.sampling.constraints import Grammars
+from alignpre_jax.sampling.packing import Ids, Question, batches
+from alignpre_jax.sampling.programs import Programs
+from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score, spread
+from alignpre_jax.sampling.strategies import Strategy, pack
 
 OnText = Callable[[int, str], None]  # (number of the prompt, new text)
 
@@ -34,59 +36,27 @@ class TextCodec(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """A continuation's log-prob: nats, summed over its `tokens`; `greedy`: each of them was the most probable."""
-
-    logprob: float
-    tokens: int
-    greedy: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Buckets:
-    """The few shapes in which programs are compiled.
-
-    Args:
-      length: tokens of a scoring row; rows of 2, 4, 8 ... times as many are for what does not fit.
-      tokens: of a full scoring batch; smaller ones have an 8th and a 64th of its rows.
-      scores_bytes: most memory of a batch's float32 attention scores in one layer.
-      logits_bytes: most memory of the float32 logits that are computed at a time.
-      rows: of a full generation batch.
-      prompt: generation prompts are padded to a multiple of this many tokens.
-      steps: tokens that are decoded between two looks at which rows are done.
-    """
-
-    length: int = 256
-    tokens: int = 8192
-    scores_bytes: int = 1 << 30
-    logits_bytes: int = 16 << 20
-    rows: int = 32
-    prompt: int = 64
-    steps: int = 16
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise UserError(f"{getattr(self, field.name)} is not a size", where=field.name, fix="give at least 1")
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; needed for constraints alone."""
 
 
 class Engine:
     """Scores and generates with one set of parameters.
 
-    Every prompt is preceded by the tokenizer's end-of-text token, as every document was in training.
-
     Args:
       params: of the decoder, in training's or any other float dtype.
-      config: of the decoder.
+      config: of the decoder; its dtype is that of the computation.
       tokenizer: its vocabulary must fit the model's.
       buckets: shapes that programs are compiled for.
       mesh: the devices that `params` are spread over, if more than one.
+      int8: matrices are kept in 8 bits; see `model.inference_weights`.
+      invariant: one shape of each kind, and no two requests in one row: results are bitwise the same whatever else is
+        asked, in whatever order, before or after a restart. Slower, and best with Buckets made for it.
+      template: chat template (jinja2) that came with the model, "" for none.
 
     Attributes:
       truncated: how many prefixes and prompts have lost their beginning because they did not fit the context.
-      shapes: the shapes of the programs that were run, one compilation each.
+      programs: what was compiled, and how often.
 
     Raises:
       UserError: the tokenizer has ids that the model does not know.
@@ -100,6 +70,9 @@ class Engine:
         *,
         buckets: Buckets | None = None,
         mesh: Mesh | None = None,
+        int8: bool = False,
+        invariant: bool = False,
+        template: str = "",
     ):
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
@@ -107,38 +80,70 @@ class Engine:
                 where="tokenizer",
                 fix="use the tokenizer that the model was trained with",
             )
-        self.config, self.tokenizer = config, tokenizer
-        self.buckets = Buckets() if buckets is None else buckets
+        self.config, self.tokenizer, self.template = config, tokenizer, template
         self.truncated = 0
-        self.shapes: set[tuple[int, ...]] = set()
-        self._mesh = mesh
-        self._params = scoring.inference_params(config, params)
+        self._invariant = invariant
+        shards = math.prod(mesh.shape.get(axis, 1) for axis in ("data", "fsdp")) if mesh else 1
+        self._shapes = shapes(config, buckets or Buckets(), shards, invariant=invariant)
+        self._weights = inference_weights(config, params, int8=int8)
+        self.programs = Programs(config, self._weights, mesh)
 
     @classmethod
-    def from_checkpoint(cls, path: PathLike, step: int | None = None, *, mesh: Mesh | None = None) -> Engine:
-        """The model of a run's folder at `step` (default: the newest), its parameters laid out over `mesh`."""
-        from alignpre_jax.rows import load_tokenizer
-        from alignpre_jax.training.checkpoints import load_params
+    def from_checkpoint(
+        cls,
+        path: PathLike,
+        step: int | None = None,
+        *,
+        mesh: Mesh | None = None,
+        dtype: str = "",
+        int8: bool = False,
+        buckets: Buckets | None = None,
+        invariant: bool = False,
+    ) -> Engine:
+        """The model of a run's folder, of a Hugging Face folder, or of a .gguf file.
 
-        params, config, tokenizer = load_params(path, step, mesh=mesh)
-        return cls(params, config, load_tokenizer(tokenizer), mesh=mesh)
+        Args:
+          path: where it is.
+          step: of a run: which checkpoint; the newest when None.
+          mesh: the devices that the parameters are spread over; the first device alone when None.
+          dtype: "float32" or "bfloat16"; by default as trained, and float32 on a CPU for models from elsewhere.
+          int8: see `Engine`.
+          buckets: see `Engine`.
+          invariant: see `Engine`.
 
-    def score(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[list[Score]]:
+        Raises:
+          UserError: there is no such model, it is not one that is supported, or the dtype is no such one.
+        """
+        from alignpre_jax.sampling.loading import load
+
+        found = load(path, step, mesh, dtype)
+        options: dict[str, Any] = {"mesh": mesh, "int8": int8, "buckets": buckets, "invariant": invariant}
+        return cls(found.params, found.config, found.tokenizer, template=found.template, **options)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the weights, how they are computed with, and the tokenizer."""
+        from alignpre_jax.training.digests import parameters_digest
+
+        codec = getattr(self.tokenizer, "digest", type(self.tokenizer).__name__)
+        return digest([parameters_digest(self._weights), to_mapping(self.config), codec, self._invariant])
+
+    def score(self, requests: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[Score]]:
         """log p(continuation | prefix) of each continuation of each request.
 
-        Prefix and continuation are tokenised apart, so a continuation's tokens do not depend on the prefix. A prefix
-        runs once for all its continuations, and beginnings that requests have in common are shared too. A prefix that
-        is too long for the model's context together with its longest continuation loses its beginning, which
-        `truncated` counts. What else is in the call does not change a score beyond float32 rounding.
+        Prefix and continuation are tokenised apart, so a continuation's tokens do not depend on the prefix. What
+        prefixes and continuations have in common at their beginning runs once, and one-token continuations cost no
+        more than a look at the prefix's last logits. A prefix that is too long for the model's context together with
+        its longest continuation loses its beginning, which `truncated` counts. What else is in the call does not
+        change a score beyond float32 rounding, and with `invariant` not at all.
 
         Raises:
           UserError: an empty continuation, or one that alone is longer than the context.
         """
-        texts = [text for prefix, continuations in requests for text in (prefix, *continuations)]
-        encoded = iter(self._encode(texts))
+        prefixes = self._ids([prefix for prefix, _ in requests])
+        encoded = iter(self._encode([text for _, continuations in requests for text in continuations]))
         asked: list[list[Question]] = []
-        for number, (_, continuations) in enumerate(requests):
-            prefix = (self.tokenizer.eot_id, *next(encoded))
+        for number, (prefix, (_, continuations)) in enumerate(zip(prefixes, requests, strict=True)):
             targets = [tuple(next(encoded)) for _ in continuations]
             for text, target in zip(continuations, targets, strict=True):
                 self._check_target(target, text, f"request {number}")
@@ -159,134 +164,165 @@ class Engine:
             row = (self.tokenizer.eot_id, *ids)
             asked.append([Question(row[s : s + 1], row[s + 1 : s + 1 + size]) for s in range(0, len(ids), size)])
         found = self._score(question for questions in asked for question in questions)
-        return [_sum([found[question] for question in questions]) for questions in asked]
+        return [Score.sum([found[question] for question in questions]) for questions in asked]
 
     def generate(
         self,
-        prompts: Sequence[str],
-        strategy: Strategy,
-        max_new_tokens: int,
+        prompts: Sequence[Prompt],
+        strategy: Strategy | Sequence[Strategy],
+        max_new_tokens: int | Sequence[int],
         seed: int | Sequence[int] = 0,
         on_text: OnText | None = None,
+        **more: Any,
     ) -> list[str]:
-        """Continues each prompt until end-of-text or `max_new_tokens`; returns the new text alone.
+        """Continues each prompt until end-of-text, a stop string or `max_new_tokens`; returns the new text alone.
 
         Args:
-          prompts: may be empty strings. One that leaves no room for the new tokens loses its beginning (counted).
-          strategy: how a token is chosen.
-          max_new_tokens: at most so many.
-          seed: the i-th prompt draws from (seed, i), or from seed[i] when a sequence is given; nothing else about the
-            batch matters, beyond float32 rounding of the logits.
-          on_text: told new text as it comes.
+          prompts: see `Request.prompt`. Equal ones are read once: n samples of a prompt are n times the prompt.
+          strategy: how a token is chosen, one for all or one for each prompt.
+          max_new_tokens: at most so many, for all or for each.
+          seed: the i-th prompt draws from (seed, i), or from (seed[i], 0) when a sequence is given; nothing else about
+            the batch matters, beyond float32 rounding of the logits.
+          on_text: told (number of the prompt, new text) as it comes.
+          more: other fields of `Request`, the same for all.
 
         Raises:
-          UserError: `max_new_tokens` is below 1 or does not fit the context.
+          UserError: `max_new_tokens` is below 1 or does not fit the context; see also `Request`.
         """
-        room = self.config.max_length - max_new_tokens
-        if max_new_tokens < 1 or room < 1:
-            raise UserError(
-                f"{max_new_tokens} new tokens for a context of {self.config.max_length}",
-                where="max_new_tokens",
-                fix=f"give 1 to {self.config.max_length - 1}",
+        count = len(prompts)
+        wide = (
+            spread(count, strategy, "strategy"),
+            spread(count, max_new_tokens, "limit"),
+            spread(count, seed, "seed"),
+        )
+        requests = [
+            Request(prompt, chosen, limit, own, number if isinstance(seed, int) else 0, **more)
+            for number, (prompt, chosen, limit, own) in enumerate(zip(prompts, *wide, strict=True))
+        ]
+        return [completion.text for completion in self.complete(requests, on_text)]
+
+    def complete(self, requests: Sequence[Request], on_text: OnText | None = None) -> list[Completion]:
+        """Answers each request; see `Request` for what can be asked.
+
+        A prompt that leaves no room for its new tokens loses its beginning, which `truncated` counts. Requests are
+        computed in a few rows of a cache; as soon as some end, others take their place.
+
+        Args:
+          requests: in any order.
+          on_text: told (number of the request, new text) as it comes; all it is told is the completion's text.
+
+        Raises:
+          UserError: new tokens that do not fit the context; a beginning longer than the new tokens may be, or one that
+            the constraint does not allow; tokens that the model does not know.
+        """
+        jobs = [
+            self._job(number, request, prompt, begin)
+            for number, (request, prompt, begin) in enumerate(
+                zip(
+                    requests,
+                    self._ids([r.prompt for r in requests]),
+                    self._parts([r.begin for r in requests]),
+                    strict=True,
+                )
             )
-        if not isinstance(seed, int) and len(seed) != len(prompts):
-            raise UserError(f"{len(seed)} seeds for {len(prompts)} prompts", where="seed", fix="give one for each")
-        encoded = [(self.tokenizer.eot_id, *ids) for ids in self._encode(prompts)]
-        cut = [self._truncate(ids, max_new_tokens) for ids in encoded]
-        if isinstance(seed, int):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.arange(len(prompts)))
-        else:
-            keys = jax.vmap(jax.random.key)(np.asarray(seed, np.uint32))
-        texts = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda number: len(cut[number]))
-        for start in range(0, len(order), self.buckets.rows):
-            group = order[start : start + self.buckets.rows]
-            ids = self._decode([cut[i] for i in group], keys[np.array(group)], strategy, max_new_tokens, group, on_text)
-            for number, new in zip(group, ids, strict=True):
-                texts[number] = self.tokenizer.decode(new)
-        return texts
+        ]
+        runner = batching.Batching(
+            self.programs, self.config, self._shapes, self.tokenizer.decode, on_text, alone=self._invariant
+        )
+        found = {job.number: job.completion for job in runner.run(jobs)}
+        return [found[number] for number in range(len(jobs))]  # type: ignore[misc]
+
+    def compile(self, report: Report = silent) -> int:
+        """Compiles what scores questions that fit the shortest rows, ahead of use; the number of programs in use.
+
+        Longer rows and generation compile when they are first needed; `keep_programs` makes that once per machine.
+        """
+        length = self._shapes.lengths[0]
+        for number, height in enumerate(self._shapes.heights[length]):
+            scoring.compile_score(self.programs, self.config, (height, length), self._shapes.reads)
+            report(Event("compile", number + 1, len(self._shapes.heights[length])))
+        return len(self.programs.used)
 
     def _score(self, questions: Iterable[Question]) -> dict[Question, Score]:
-        lengths, heights = self._grid()
-        reads = max(1, self.buckets.logits_bytes // (4 * self.config.padded_vocab))
         found: dict[Question, Score] = {}
-        waiting: tuple[Packed, scoring.Started] | None = None  # one batch is packed while one is computed
-        with self._devices():
-            for packed in batches(questions, lengths, heights):
-                self.shapes.add(packed.tokens.shape)
-                started = scoring.score_batch(self.config, self._params, packed, reads)
-                if waiting:
-                    found |= _collect(*waiting)
-                waiting = (packed, started)
-        return found | _collect(*waiting) if waiting else found
+        waiting: scoring.Started | None = None  # one batch is packed while one is computed
+        packs = batches(questions, self._shapes.lengths, self._shapes.heights, self._dearness, alone=self._invariant)
+        for packed in packs:
+            started = scoring.score_batch(self.programs, packed, self._shapes.reads)
+            if waiting:
+                found |= _collect(waiting)
+            waiting = started
+        return found | _collect(waiting) if waiting else found
 
-    def _grid(self) -> tuple[list[int], dict[int, tuple[int, ...]]]:
-        """Row lengths up to the first that holds any prefix with any continuation, and numbers of rows for each."""
-        lengths = [self.buckets.length]
-        while lengths[-1] < self.config.max_length:
-            lengths.append(2 * lengths[-1])
-        shards = math.prod(self._mesh.shape.get(axis, 1) for axis in ("data", "fsdp")) if self._mesh else 1
-        heights = {}
-        for length in lengths:
-            fits = self.buckets.scores_bytes // (4 * self.config.heads * length * length)
-            most = max(1, min(self.buckets.tokens // length, fits))
-            sizes = {shards * math.ceil(most / (shards * part)) for part in (64, 8, 1)}
-            heights[length] = tuple(sorted(sizes))
-        return lengths, heights
+    def _dearness(self, length: int) -> float:
+        """Multiplications for a token in a row of `length`; attention's count twice, being slower."""
+        c = self.config
+        weights = c.num_params() - c.padded_vocab * c.width * (1 if c.tied_embeddings else 2)
+        return weights + 2 * 2 * c.layers * c.heads * c.head_dim * length
 
-    def _decode(
-        self,
-        prompts: Sequence[Ids],
-        keys_B: jax.Array,
-        strategy: Strategy,
-        max_new_tokens: int,
-        numbers: Sequence[int],
-        on_text: OnText | None,
-    ) -> list[list[int]]:
-        """New ids of each prompt of one batch, without end-of-text."""
-        b, stop, count = self.buckets, self.tokenizer.eot_id, len(prompts)
-        rows = 1 << (count - 1).bit_length() if not self._mesh else b.rows
-        length = math.ceil(max(map(len, prompts)) / b.prompt) * b.prompt
-        calls = math.ceil(max_new_tokens / b.steps)
-        ids, sizes = np.full((rows, length), stop, np.int32), np.zeros(rows, np.int32)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)], sizes[row] = prompt, len(prompt)
-        self.shapes.add((rows, length, calls * b.steps))
-        new: list[list[int]] = [[] for _ in prompts]
-        told, ended = [0] * count, [False] * count
-        with self._devices():
-            keys = keys_B[np.minimum(np.arange(rows), count - 1)]
-            state = generation.prefill(self.config, self._params, ids, sizes, length + calls * b.steps, keys)
-            while not all(ended):
-                state, chosen = generation.decode(self.config, self._params, state, strategy, stop, b.steps)
-                for row, more in enumerate(np.asarray(chosen)[:count].tolist()):
-                    if ended[row]:
-                        continue
-                    new[row] += more[: more.index(stop)] if stop in more else more
-                    ended[row] = stop in more or len(new[row]) >= max_new_tokens
-                    del new[row][max_new_tokens:]
-                    if on_text:
-                        told[row] += self._tell(on_text, numbers[row], new[row], told[row], ended[row])
-        return new
+    def _job(self, number: int, request: Request, prompt: Ids, begin: Ids) -> batching.Job:
+        """A request made ready: its tokens checked, cut to the context."""
+        config, ends = self.config, (self.tokenizer.eot_id, *request.ends)
+        room = config.max_length - request.max_new_tokens
+        if room < 1:
+            raise UserError(
+                f"{request.max_new_tokens} new tokens for a context of {config.max_length}",
+                where="max_new_tokens",
+                fix=f"give 1 to {config.max_length - 1}",
+            )
+        if len(begin) >= request.max_new_tokens:
+            raise UserError(
+                f"a beginning of {len(begin)} tokens for a text of {request.max_new_tokens}",
+                where="begin",
+                fix="give more max_new_tokens",
+            )
+        self._check_known((*ends, *request.banned), "ends or banned")
+        guide = None
+        if request.within:
+            guide = self._grammars.start(request.within)
+            for token in begin:
+                guide.take(token)
+        allowed = pack(np.setdiff1d(np.arange(config.vocab_size), request.banned), 32 * generation.words(config))
+        whole = self._truncate(prompt, request.max_new_tokens) + begin
+        return batching.Job(number, request, whole, len(begin), ends, allowed, guide, list(begin))
 
-    def _tell(self, on_text: OnText, number: int, ids: list[int], told: int, ended: bool) -> int:
-        """Passes on the text after its first `told` characters; a half character at the end waits for its rest."""
-        text = self.tokenizer.decode(ids)
-        fresh = (text if ended else text.rstrip("\ufffd"))[told:]
-        if fresh:
-            on_text(number, fresh)
-        return len(fresh)
+    @functools.cached_property
+    def _grammars(self) -> Grammars:
+        return Grammars(self.tokenizer, generation.words(self.config))
+
+    def _ids(self, prompts: Sequence[Prompt]) -> list[Ids]:
+        """Tokens of prompts: of a text, end-of-text first; of parts, these alone."""
+        wrapped = [(self.tokenizer.eot_id, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        found = self._parts(wrapped)
+        for prompt, ids in zip(prompts, found, strict=True):
+            if not ids:
+                raise UserError(
+                    f"the prompt {prompt!r} has no token to go on from", where="prompt", fix="begin with end-of-text"
+                )
+        return found
+
+    def _parts(self, prompts: Sequence[Prompt]) -> list[Ids]:
+        """Tokens of texts and token ids, one after the other."""
+        parts = [(prompt,) if isinstance(prompt, str) else prompt for prompt in prompts]
+        encoded = iter(self._encode([part for some in parts for part in some if isinstance(part, str)]))
+        ids = [tuple(i for p in some for i in (next(encoded) if isinstance(p, str) else (p,))) for some in parts]
+        for some in ids:
+            self._check_known(some, "prompt")
+        return ids
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self.tokenizer.encode_batch(list(texts))
         for text, ids in zip(texts, encoded, strict=True):
-            if ids and not 0 <= min(ids) <= max(ids) < self.config.vocab_size:
-                raise UserError(
-                    f"a token id outside 0..{self.config.vocab_size - 1} in {text[:40]!r}",
-                    where="tokenizer",
-                    fix="use the tokenizer that the model was trained with",
-                )
+            self._check_known(ids, f"tokens of {text[:40]!r}")
         return encoded
+
+    def _check_known(self, ids: Sequence[int], where: str) -> None:
+        if ids and not 0 <= min(ids) <= max(ids) < self.config.vocab_size:
+            raise UserError(
+                f"a token id outside 0..{self.config.vocab_size - 1}: {min(ids)} or {max(ids)}",
+                where=where,
+                fix="use the tokenizer that the model was trained with",
+            )
 
     def _check_target(self, target: Ids, text: str, where: str) -> None:
         if not target:
@@ -305,25 +341,14 @@ class Engine:
         self.truncated += surplus > 0
         return ids[max(surplus, 0) :]
 
-    def _devices(self) -> contextlib.AbstractContextManager:
-        return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()
 
-
-def _collect(packed: Packed, started: scoring.Started) -> dict[Question, Score]:
+def _collect(started: scoring.Started) -> dict[Question, Score]:
     """Waits for a batch, and sums the log-probs of each question in float64."""
-    logprobs, greedy = (np.concatenate(parts) for parts in zip(*jax.device_get(started), strict=True))
+    logprobs, greedy = started.wait()
     found, place = {}, 0
-    for question in packed.questions:
+    for question in started.packed.questions:
         here = slice(place, place + len(question.target))
         total = float(logprobs[here].sum(dtype=np.float64))
         found[question] = Score(total, len(question.target), bool(greedy[here].all()))
         place = here.stop
     return found
-
-
-def _sum(scores: Sequence[Score]) -> Score:
-    return Score(
-        math.fsum(score.logprob for score in scores),
-        sum(score.tokens for score in scores),
-        all(score.greedy for score in scores),
-    )

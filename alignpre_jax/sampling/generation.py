@@ -1,65 +1,174 @@
-"""The compiled half of generation: prefill, then decode a few tokens at a time with a KV cache.
+"""The compiled half of generation: prompts are read, put into rows of a cache, and rows go on token by token.
 
-Legend: B rows, L prompt length, N tokens of one call, D width, V vocab.
+Legend: B rows that generate, P prompts that are read together, L prompt length, T cache slots, D width, V vocab
+(padded), W = V / 32 words of bits, E end tokens, N tokens of one call.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+import numpy as np
 
-from alignpre_jax.model import Cache, DecoderConfig, bind, init_cache
-from alignpre_jax.sampling.strategies import Strategy
+from alignpre_jax.model import Cache, DecoderConfig, InferenceWeights, inference, init_cache
+from alignpre_jax.model.inference import KV, lay_out
+from alignpre_jax.model.sharding import constrain
+from alignpre_jax.sampling import strategies
+from alignpre_jax.sampling.strategies import Settings
+
+ENDS = 4  # room for so many end tokens of a request
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """Where each row stands: its cache, the logits [B, V] of its next token, its key, its step, and if it is done."""
+    """Where each row stands: its cache, what its next token is computed from, its new tokens so far, tokens seen."""
 
     cache: Cache
-    logits_BV: jax.Array
-    keys_B: jax.Array
-    step: jax.Array
-    done_B: jax.Array
+    hidden_BD: jax.Array
+    count_B: jax.Array
+    seen_BW: jax.Array
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def prefill(
-    config: DecoderConfig, params: nnx.State, prompts_BL: jax.Array, lengths_B: jax.Array, slots: int, keys_B: jax.Array
-) -> Decoding:
-    """Reads left-aligned prompts of `lengths_B` tokens (0 for a row that is not used) into a cache of `slots`."""
-    B, L = prompts_BL.shape
-    decoder = bind(config, params)
-    valid_BL = (jnp.arange(L) < lengths_B[:, None]).astype(jnp.int32)
-    hidden_BLD, cache = decoder(prompts_BL, valid_BL, cache=init_cache(config, B, slots))
-    last_BD = jnp.take_along_axis(hidden_BLD, jnp.maximum(lengths_B - 1, 0)[:, None, None], axis=1)[:, 0]
-    return Decoding(cache, decoder.unembed(last_BD), keys_B, jnp.zeros((), jnp.int32), lengths_B == 0)
+class Asked(NamedTuple):
+    """What each row was asked for, arrays [B, ...] that live on the host: nothing of it is compiled in.
 
-
-@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5), donate_argnums=2)
-def decode(
-    config: DecoderConfig, params: nnx.State, state: Decoding, strategy: Strategy, stop: int, count: int
-) -> tuple[Decoding, jax.Array]:
-    """The next `count` tokens of each row, int32 [B, count]; a row that is done goes on with `stop`.
-
-    A row's random key is folded with the step alone, so what the other rows do changes nothing.
+    Attributes:
+      settings: of its strategy.
+      key_B2: uint32; its random stream: a seed and a number.
+      ends_BE: int32; the tokens that end its text, -1 for none.
+      allowed_BW: uint32; a bit for each token that it may choose.
+      going_B: bool; False for a row that nobody uses.
     """
-    decoder = bind(config, params)
 
-    def step(state: Decoding, _: None) -> tuple[Decoding, jax.Array]:
-        keys_B = jax.vmap(jax.random.fold_in, (0, None))(state.keys_B, state.step)
-        chosen_B = jnp.where(state.done_B, stop, strategy.choose(state.logits_BV, keys_B))
-        hidden_B1D, cache = decoder(chosen_B[:, None], cache=state.cache)
-        done_B = state.done_B | (chosen_B == stop)
-        # A finished row stands still: its cache never runs over.
-        cache = dataclasses.replace(cache, length_B=jnp.where(done_B, state.cache.length_B, cache.length_B))
-        logits_BV = decoder.unembed(hidden_B1D[:, 0])
-        return Decoding(cache, logits_BV, state.keys_B, state.step + 1, done_B), chosen_B
+    settings: Settings
+    key_B2: np.ndarray
+    ends_BE: np.ndarray
+    allowed_BW: np.ndarray
+    going_B: np.ndarray
 
-    state, chosen_NB = jax.lax.scan(step, state, None, length=count)
-    return state, chosen_NB.T
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def empty(config: DecoderConfig, sizes: tuple[int, int], weights: InferenceWeights) -> Decoding:
+    """Nothing yet; `sizes` is (B, T)."""
+    del weights
+    rows, slots = sizes
+    hidden_BD = jnp.zeros((rows, config.width), config.dtype)
+    seen_BW = jnp.zeros((rows, words(config)), jnp.uint32)
+    return _lay_out(Decoding(init_cache(config, rows, slots), hidden_BD, jnp.zeros(rows, jnp.int32), seen_BW))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def prefill(
+    config: DecoderConfig, sizes: tuple[int, int, int], weights: InferenceWeights, rows: tuple, paths_PL: jax.Array
+) -> tuple[KV, jax.Array]:
+    """Reads packed prompts: the keys and values [P, K, L, h] of each, and its last hidden state [P, D].
+
+    Args:
+      config: of the decoder.
+      sizes: rows, their length L, and P.
+      weights: of the decoder.
+      rows: (tokens, positions, until); see `packing.Packed`.
+      paths_PL: int32, the flat places of each prompt's tokens; the last one repeated to fill up.
+    """
+    del sizes
+    hidden_BLD, kv = inference.read(config, weights, *rows)
+
+    def of_prompts(x_BKLh: jax.Array) -> jax.Array:
+        x_SKh = x_BKLh.swapaxes(1, 2).reshape(-1, x_BKLh.shape[1], x_BKLh.shape[3])
+        return constrain(x_SKh[paths_PL].swapaxes(1, 2), (None, "kv_heads", None, None), "prompts' keys and values")
+
+    last_PD = hidden_BLD.reshape(-1, hidden_BLD.shape[-1])[paths_PL[:, -1]]
+    return jax.tree.map(of_prompts, kv), constrain(last_PD, (None, None), "prompts' ends")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def insert(
+    config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state: Decoding, read: tuple, into: tuple
+) -> Decoding:
+    """Puts prompts that `prefill` has read into rows.
+
+    Args:
+      config: of the decoder.
+      sizes: (B, T, P, L).
+      weights: of the decoder.
+      state: of all rows.
+      read: what `prefill` gave.
+      into: (source [P]: which prompt, row [P] that gets it, B for none, its length [P], tokens seen [P, W]).
+    """
+    del weights
+    (keys, values), last_PD = read
+    source_P, row_P, length_P, seen_PW = into
+    length, cache = min(keys[0].shape[2], sizes[1]), state.cache
+
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        return old.at[row_P, :, : new.shape[2], : new.shape[3]].set(new[source_P], mode="drop")
+
+    cache = Cache(
+        tuple(put(old, new[:, :, :length].swapaxes(2, 3)) for old, new in zip(cache.keys, keys, strict=True)),
+        tuple(put(old, new[:, :, :length]) for old, new in zip(cache.values, values, strict=True)),
+        cache.length_B.at[row_P].set(length_P, mode="drop"),
+    )
+    hidden_BD = state.hidden_BD.at[row_P].set(last_PD[source_P], mode="drop")
+    count_B = state.count_B.at[row_P].set(0, mode="drop")
+    return _lay_out(Decoding(cache, hidden_BD, count_B, state.seen_BW.at[row_P].set(seen_PW, mode="drop")))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def resize(
+    config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state: Decoding, from_B: jax.Array
+) -> Decoding:
+    """Other rows, with more slots: each is the row `from_B` of the old ones; `sizes` is (B, T, new B, new T)."""
+    del config, weights
+    room = sizes[3] - sizes[1]
+    state = jax.tree.map(lambda x: x[from_B], state)
+    keys = tuple(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, room))) for x in state.cache.keys)
+    values = tuple(jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0))) for x in state.cache.values)
+    return _lay_out(dataclasses.replace(state, cache=Cache(keys, values, state.cache.length_B)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def decode(
+    config: DecoderConfig, sizes: tuple[int, int, int], weights: InferenceWeights, state: Decoding, asked: Asked
+) -> tuple[Decoding, jax.Array]:
+    """The next N tokens of each row, int32 [B, N]; a row that has ended goes on with its last token.
+
+    A row's random key is folded with the number of its own tokens alone, so what the other rows do changes nothing.
+    `sizes` is (B, T, N).
+    """
+    keys_B = jax.vmap(lambda seed, number: jax.random.fold_in(jax.random.key(seed), number))(
+        asked.key_B2[:, 0], asked.key_B2[:, 1]
+    )
+
+    def one(carried: tuple[Decoding, jax.Array], _: None) -> tuple[tuple[Decoding, jax.Array], jax.Array]:
+        state, going_B = carried
+        logits_BV = inference.logits_of(config, weights, state.hidden_BD)
+        logits_BV = strategies.penalised(logits_BV, state.seen_BW, asked.settings)
+        logits_BV = jnp.where(strategies.unpack(asked.allowed_BW, logits_BV.shape[1]), logits_BV, -jnp.inf)
+        keys = jax.vmap(jax.random.fold_in)(keys_B, state.count_B)
+        chosen_B = strategies.choose(logits_BV, asked.settings, keys)
+        going_B = going_B & ~jnp.any(chosen_B[:, None] == asked.ends_BE, axis=1)
+        hidden_BD, cache = inference.step(config, weights, chosen_B, state.cache)
+        # A row that has ended stands still: its cache never runs over.
+        cache = dataclasses.replace(cache, length_B=jnp.where(going_B, cache.length_B, state.cache.length_B))
+        word_B1, bit_B1 = chosen_B[:, None] // 32, jnp.uint32(1) << (chosen_B[:, None] % 32).astype(jnp.uint32)
+        old_B1 = jnp.take_along_axis(state.seen_BW, word_B1, axis=1)
+        seen_BW = state.seen_BW.at[jnp.arange(len(chosen_B))[:, None], word_B1].set(old_B1 | bit_B1)
+        return (_lay_out(Decoding(cache, hidden_BD, state.count_B + 1, seen_BW)), going_B), chosen_B
+
+    (state, _), chosen_NB = jax.lax.scan(one, (state, jnp.asarray(asked.going_B)), None, length=sizes[2])
+    return state, constrain(chosen_NB.T, (None, None), "new tokens")
+
+
+def words(config: DecoderConfig) -> int:
+    """W: words of bits for a vocabulary."""
+    return -(-config.padded_vocab // 32)
+
+
+def _lay_out(state: Decoding) -> Decoding:
+    rest = (constrain(x, (None,) * x.ndim, "rows") for x in (state.hidden_BD, state.count_B, state.seen_BW))
+    return Decoding(lay_out(state.cache), *rest)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ class Question:
     prefix: Ids
     target: Ids
 
-    @property
+    @functools.cached_property
     def inputs(self) -> Ids:
         """What the model reads: nothing follows the last token."""
         return self.prefix + self.target[:-1]
@@ -45,51 +46,65 @@ class Packed:
 
 
 def batches(
-    questions: Iterable[Question], lengths: Sequence[int], heights: dict[int, tuple[int, ...]]
+    questions: Iterable[Question],
+    lengths: Sequence[int],
+    heights: dict[int, tuple[int, ...]],
+    dearness: Callable[[int], float] = lambda length: 1.0,
+    *,
+    alone: bool = False,
 ) -> Iterator[Packed]:
     """All distinct questions in batches of a few shapes.
 
-    A row is of the shortest length that holds a question; a batch has the fewest rows that suffice.
+    What fits the shortest rows may go into some that are up to four times as long, where more is shared: whichever
+    is cheapest. Other rows are of the shortest length that holds a question. A batch has the fewest rows that suffice.
 
     Args:
       questions: in any order; equal ones are answered once.
       lengths: row lengths, ascending; every question fits the last one.
       heights: for each row length the allowed numbers of rows, ascending.
+      dearness: what a token costs in a row of a length, in any unit.
+      alone: only questions that read the same tokens share a row, and they are all of it.
     """
     by_length: dict[int, list[Question]] = {length: [] for length in lengths}
-    for question in dict.fromkeys(questions):
+    for question in sorted(dict.fromkeys(questions), key=_order):
         by_length[next(length for length in lengths if len(question.inputs) <= length)].append(question)
-    for length, group in by_length.items():
-        families = gather(group, length)
-        sizes = [forest_size([question.inputs for question in family]) for family in families]
-        rows = [sorted((q for f in row for q in families[f]), key=_order) for row in best_fit(sizes, length)]
+    for shortest, group in by_length.items():
+        if not group:
+            continue
+        length = shortest
+        if alone:
+            rows = [list(same) for _, same in itertools.groupby(group, key=lambda question: question.inputs)]
+        else:
+            tried = lengths[:3] if shortest == lengths[0] else [shortest]
+            found = [(dearness(size) * sum(s for _, s in gather(group, size)), size) for size in tried]
+            length = min(found)[1]
+            families = gather(group, length)
+            packed = best_fit([size for _, size in families], length)
+            rows = [sorted((q for f in row for q in families[f][0]), key=_order) for row in packed]
         while rows:
             height = next((size for size in heights[length] if size >= len(rows)), heights[length][-1])
             yield _lay_out(rows[:height], height, length)
             rows = rows[height:]
 
 
-def gather(questions: Iterable[Question], length: int) -> list[list[Question]]:
-    """Families that fit a row of `length`: the questions about one prefix, and prefixes that begin alike for half."""
-    families: list[list[Question]] = []
-    for prefix, group in itertools.groupby(sorted(questions, key=_order), key=lambda question: question.prefix):
-        related = list(group)
-        if families and 2 * _shared(families[-1][-1].inputs, prefix) >= len(prefix):
-            together = [question.inputs for question in (*families[-1], *related)]
-            if forest_size(together) <= length:
-                families[-1] += related
-                continue
-        families.append([])
-        for question in related:
-            if forest_size([other.inputs for other in (*families[-1], question)]) > length:
-                families.append([])
-            families[-1].append(question)
+def gather(questions: Iterable[Question], length: int) -> list[tuple[list[Question], int]]:
+    """Families of sorted questions, each with its tokens, that fit a row of `length`.
+
+    A question joins the one before it when a quarter of it is shared.
+    """
+    families: list[tuple[list[Question], int]] = []
+    last: Ids = ()
+    for question in questions:
+        inputs = question.inputs
+        shared = _shared(last, inputs)
+        if families and 4 * shared >= len(inputs) and families[-1][1] + len(inputs) - shared <= length:
+            members, size = families[-1]
+            members.append(question)
+            families[-1] = members, size + len(inputs) - shared
+        else:
+            families.append(([question], len(inputs)))
+        last = inputs
     return families
-
-
-def forest_size(sequences: Sequence[Ids]) -> int:
-    """Tokens to be written for sequences in this order, each without what it shares with the one before."""
-    return sum(len(b) - _shared(a, b) for a, b in itertools.pairwise(((), *sequences)))
 
 
 def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
@@ -107,8 +122,8 @@ def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
     return rows
 
 
-def _order(question: Question) -> tuple[Ids, Ids]:
-    return question.prefix, question.target
+def _order(question: Question) -> tuple[Ids, int]:
+    return question.inputs, question.target[-1]
 
 
 def _shared(a: Ids, b: Ids) -> int:

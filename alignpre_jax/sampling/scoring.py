@@ -1,63 +1,102 @@
 """The compiled half of scoring: hidden states of packed rows, and log-probs at the places that are asked for.
 
-Legend: B rows, L length, S = B * L, D width, R reads, V vocab.
+Legend: B rows, L length, S = B * L, D width, R reads, M targets, V vocab.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import TypeAlias
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from alignpre_jax.model import DecoderConfig, bind
+from alignpre_jax.model import DecoderConfig, InferenceWeights, inference
 from alignpre_jax.sampling.packing import Packed
+from alignpre_jax.sampling.programs import Programs
 
-Started: TypeAlias = list[tuple[jax.Array, jax.Array]]
+TARGETS = 2  # room for so many targets for each place that is read
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def hidden_states(
-    config: DecoderConfig, params: nnx.State, tokens_BL: jax.Array, positions_BL: jax.Array, until_BL: jax.Array
-) -> jax.Array:
-    """Hidden states [S, D] of packed rows; the token at place t is seen from places t up to its `until` - 1."""
-    place_L = jnp.arange(tokens_BL.shape[1])
-    mask_BLL = (place_L[:, None] >= place_L) & (place_L[:, None] < until_BL[:, None, :])
-    hidden_BLD = bind(config, params)(tokens_BL, positions_BL=positions_BL, mask_BLL=mask_BLL)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def hidden_states(config: DecoderConfig, sizes: tuple[int, int], weights: InferenceWeights, rows: tuple) -> jax.Array:
+    """Hidden states [S, D] of packed rows: (tokens, positions, until), int32 of `sizes` [B, L]."""
+    del sizes
+    hidden_BLD, _ = inference.read(config, weights, *rows)
     return hidden_BLD.reshape(-1, hidden_BLD.shape[-1])
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def read_out(
-    config: DecoderConfig, params: nnx.State, hidden_SD: jax.Array, reads_R: jax.Array, targets_R: jax.Array
+    config: DecoderConfig, sizes: tuple[int, int], weights: InferenceWeights, hidden_SD: jax.Array, ask: tuple
 ) -> tuple[jax.Array, jax.Array]:
-    """(log p(target), is the target the most probable token): float32 and bool [R]; no other logits are computed."""
-    logits_RV = bind(config, params).unembed(hidden_SD[reads_R])
-    target_R = jnp.take_along_axis(logits_RV, targets_R[:, None], axis=-1)[:, 0]
-    return target_R - jax.nn.logsumexp(logits_RV, axis=-1), jnp.argmax(logits_RV, axis=-1) == targets_R
+    """(log p(target), is the target the most probable token): float32 and bool [M]; no other logits are computed.
+
+    `ask` is (places [R] that are read, number [M] of the read of each target, targets [M]); `sizes` is (S, R).
+    """
+    del sizes
+    reads_R, which_M, targets_M = ask
+    logits_RV = inference.logits_of(config, weights, hidden_SD[reads_R])
+    total_R, best_R = jax.nn.logsumexp(logits_RV, axis=-1), jnp.argmax(logits_RV, axis=-1)
+    return logits_RV[which_M, targets_M] - total_R[which_M], best_R[which_M] == targets_M
 
 
-def score_batch(config: DecoderConfig, params: nnx.State, packed: Packed, reads_per_call: int) -> Started:
-    """Starts the computation of one batch; the results of `read_out` for each `reads_per_call` reads, in order.
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A batch that is being computed: for each call of `read_out` its results and which targets they are of."""
+
+    packed: Packed
+    parts: list[tuple[np.ndarray, tuple[jax.Array, jax.Array]]]
+
+    def wait(self) -> tuple[np.ndarray, np.ndarray]:
+        """The results of `read_out` for all targets of the batch, in its order."""
+        logprobs, greedy = np.zeros(len(self.packed.targets), np.float32), np.zeros(len(self.packed.targets), bool)
+        for here, (some_logprobs, some_greedy) in self.parts:
+            logprobs[here] = np.asarray(some_logprobs)[: len(here)]
+            greedy[here] = np.asarray(some_greedy)[: len(here)]
+        return logprobs, greedy
+
+
+def score_batch(programs: Programs, packed: Packed, reads: int) -> Started:
+    """Starts the computation of one batch, `reads` places at a time.
 
     Nothing waits here, so that the host packs the next batch while the device computes this one.
     """
-    hidden_SD = hidden_states(config, params, packed.tokens, packed.positions, packed.until)
-    started = []
-    for start in range(0, len(packed.reads), reads_per_call):
-        ask = [part[start : start + reads_per_call] for part in (packed.reads, packed.targets)]
-        reads, targets = (np.pad(part, (0, reads_per_call - len(part))) for part in ask)
-        started.append(read_out(config, params, hidden_SD, reads, targets))
-    return started
+    rows = (packed.tokens, packed.positions, packed.until)
+    hidden_SD = programs.call(hidden_states, packed.tokens.shape, rows)
+    parts = []
+    for here, ask in _asks(packed, reads):
+        parts.append((here, programs.call(read_out, (packed.tokens.size, reads), hidden_SD, ask)))
+    return Started(packed, parts)
 
 
-def inference_params(config: DecoderConfig, params: nnx.State) -> nnx.State:
-    """The parameters in the dtype of the computation, where the decoder would round them anyway (not the norms)."""
+def compile_score(programs: Programs, config: DecoderConfig, size: tuple[int, int], reads: int) -> None:
+    """Compiles what scores batches of `size` [B, L]."""
+    row = np.zeros(size, np.int32)
+    hidden_SD = programs.compile(hidden_states, size, (row, row, row))
+    shape = jax.tree.leaves(hidden_SD.output_shardings)[0]
+    abstract = jax.ShapeDtypeStruct((row.size, config.width), config.dtype, sharding=shape)
+    which = np.zeros(TARGETS * reads, np.int32)
+    programs.compile(read_out, (row.size, reads), abstract, (np.zeros(reads, np.int32), which, which))
 
-    def rounded(path: tuple, leaf: jax.Array) -> jax.Array:
-        return leaf if "norm" in jax.tree_util.keystr(path[:2]) else leaf.astype(config.dtype)
 
-    return jax.tree_util.tree_map_with_path(rounded, params)
+def _asks(packed: Packed, reads: int) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """The numbers of the targets of each call, and its `ask`; a place where several tokens are asked is read once."""
+    order = np.argsort(packed.reads, kind="stable")
+    places = packed.reads[order]
+    fresh = np.diff(places, prepend=-1) > 0
+    number = np.cumsum(fresh) - 1  # of the read, over the whole batch
+    start, most = 0, TARGETS * reads
+    while start < len(order):
+        end = min(start + most, int(np.searchsorted(number, number[start] + reads)))
+        here = slice(start, end)
+        which = number[here] - number[start]
+        wanted = np.unique(places[here])
+        yield order[here], (_padded(wanted, reads), _padded(which, most), _padded(packed.targets[order[here]], most))
+        start = end
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(values, (0, size - len(values))).astype(np.int32)

@@ -1,69 +1,193 @@
-"""How the next token is chosen: small frozen objects, found equal by value, so that a compiled program is reused."""
+"""How the next token is chosen: small frozen objects, which become numbers in arrays, one for each row.
+
+Changing them compiles nothing. Legend: B rows, V vocab (padded), W = V / 32 words of bits, n = V / 256 blocks.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from alignpre_jax.foundation import UserError
 
-
-class Strategy(Protocol):
-    """Chooses token ids int32 [B] from float32 logits [B, V], with a random key for each row."""
-
-    def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-        """The next token of each row."""
+_BLOCK = 256  # probabilities are summed over blocks of so many tokens, then inside one of them
 
 
-@dataclasses.dataclass(frozen=True)
-class Greedy:
-    """The most probable token."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """A sample of softmax(logits / temperature), cut in the order of the fields; the defaults cut nothing.
 
-    def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-        """The next token of each row; the keys are not used."""
-        del keys_B
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    Args:
+      repetition_penalty: logits of tokens that the prompt or the text has are divided by it where positive, else
+        multiplied (Keskar et al. 2019, arXiv 1909.05858, section 4.1).
+      temperature: 0 takes the most probable token.
+      top_k: only the k most probable tokens; 0: all.
+      top_p: only the smallest set of tokens whose mass reaches it (Holtzman et al. 2020, arXiv 1904.09751, 3.1).
+      min_p: only tokens with at least this share of the largest probability (Nguyen et al. 2024, arXiv 2407.01082).
 
+    Equally probable tokens are kept or cut together.
 
-@dataclasses.dataclass(frozen=True)
-class Temperature:
-    """A sample of softmax(logits / temperature); `temperature` > 0."""
-
-    temperature: float = 1.0
-
-    def __post_init__(self):
-        if not self.temperature > 0:
-            raise UserError(f"{self.temperature} is not above 0", where="temperature", fix="use Greedy() for 0")
-
-    def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-        """The next token of each row."""
-        return jax.vmap(jax.random.categorical)(keys_B, logits_BV / self.temperature).astype(jnp.int32)
-
-
-@dataclasses.dataclass(frozen=True)
-class TopP:
-    """A sample from the smallest set of tokens whose mass reaches `p` (Holtzman et al. 2020, arXiv 1904.09751, 3.1).
-
-    The mass is that of softmax(logits / temperature); the most probable token is always in the set.
+    Raises:
+      UserError: a value outside its range.
     """
 
-    p: float = 0.95
+    repetition_penalty: float = 1.0
     temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
 
     def __post_init__(self):
-        Temperature(self.temperature)
-        if not 0 <= self.p <= 1:
-            raise UserError(f"{self.p} is not a probability", where="top_p", fix="give a number in [0, 1]")
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(f"{self.temperature} is no temperature", where="temperature", fix="give 0 or more")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise UserError(
+                f"{self.repetition_penalty} is not above 0", where="repetition_penalty", fix="give e.g. 1.2; 1 is none"
+            )
+        if self.top_k < 0:
+            raise UserError(f"{self.top_k} is not a number of tokens", where="top_k", fix="give 0 for all")
+        for name in ("top_p", "min_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"{getattr(self, name)} is not a probability", where=name, fix="give a number in [0, 1]"
+                )
 
-    def choose(self, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-        """The next token of each row."""
-        logits_BV = logits_BV / self.temperature
-        ranked_BV = jnp.sort(jax.nn.softmax(logits_BV), axis=-1, descending=True)
-        before_BV = jnp.cumsum(ranked_BV, axis=-1) - ranked_BV  # mass of what is more probable
-        last_B = jnp.maximum(jnp.sum(before_BV < self.p, axis=-1), 1) - 1
-        least_B1 = jnp.take_along_axis(ranked_BV, last_B[:, None], axis=-1)
-        kept_BV = jnp.where(jax.nn.softmax(logits_BV) >= least_B1, logits_BV, -jnp.inf)
-        return jax.vmap(jax.random.categorical)(keys_B, kept_BV).astype(jnp.int32)
+
+def Greedy(*, repetition_penalty: float = 1.0) -> Strategy:
+    """The most probable token."""
+    return Strategy(temperature=0.0, repetition_penalty=repetition_penalty)
+
+
+def Temperature(temperature: float = 1.0) -> Strategy:
+    """A sample of softmax(logits / temperature)."""
+    return Strategy(temperature=temperature)
+
+
+def TopK(k: int, temperature: float = 1.0) -> Strategy:
+    """A sample from the k most probable tokens."""
+    return Strategy(top_k=k, temperature=temperature)
+
+
+def TopP(p: float = 0.95, temperature: float = 1.0) -> Strategy:
+    """A sample from the smallest set of tokens whose mass reaches `p`."""
+    return Strategy(top_p=p, temperature=temperature)
+
+
+def MinP(p: float = 0.05, temperature: float = 1.0) -> Strategy:
+    """A sample from the tokens that have at least `p` of the largest probability."""
+    return Strategy(min_p=p, temperature=temperature)
+
+
+class Settings(NamedTuple):
+    """A strategy for each row, arrays [B]: float32, and int32 for `top_k`."""
+
+    repetition_penalty: np.ndarray | jax.Array
+    temperature: np.ndarray | jax.Array
+    top_k: np.ndarray | jax.Array
+    top_p: np.ndarray | jax.Array
+    min_p: np.ndarray | jax.Array
+
+    @classmethod
+    def of(cls, strategies: list[Strategy]) -> Settings:
+        """The settings of these rows."""
+        columns = zip(*map(dataclasses.astuple, strategies), strict=True)
+        types = [np.int32 if name == "top_k" else np.float32 for name in cls._fields]
+        return cls(*(np.array(column, kind) for column, kind in zip(columns, types, strict=True)))
+
+
+def penalised(logits_BV: jax.Array, seen_BW: jax.Array, settings: Settings) -> jax.Array:
+    """Logits after the repetition penalty; a set bit of `seen_BW` marks a token that was there before."""
+
+    def penalise() -> jax.Array:
+        penalty_B1 = settings.repetition_penalty[:, None]
+        changed_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
+        return jnp.where(unpack(seen_BW, logits_BV.shape[1]), changed_BV, logits_BV)
+
+    return jax.lax.cond(jnp.any(settings.repetition_penalty != 1), penalise, lambda: logits_BV)
+
+
+def choose(logits_BV: jax.Array, settings: Settings, keys_B: jax.Array) -> jax.Array:
+    """The next token of each row, int32 [B], from float32 logits and a random key for each row.
+
+    Whole-vocabulary work that no row asks for is skipped: without sampling there is nothing but an argmax, and
+    without top_k, top_p and min_p no threshold is looked for.
+    """
+    best_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    greedy_B = settings.temperature == 0
+
+    def draw() -> jax.Array:
+        chances_BV = jax.nn.softmax(logits_BV / jnp.where(greedy_B, 1, settings.temperature)[:, None], axis=-1)
+        cut = jnp.any((settings.top_k > 0) | (settings.top_p < 1) | (settings.min_p > 0))
+        kept_BV = jax.lax.cond(cut, lambda: _cut(chances_BV, settings), lambda: chances_BV)
+        uniform_B = jax.vmap(jax.random.uniform)(keys_B)
+        return jnp.where(greedy_B, best_B, _inverse(kept_BV, uniform_B))
+
+    return jax.lax.cond(jnp.all(greedy_B), lambda: best_B, draw)
+
+
+def pack(tokens: np.ndarray | list[int], vocab: int) -> np.ndarray:
+    """A bit for each token of the vocabulary, uint32 [W]: set for those given."""
+    bits = np.zeros(-(-vocab // 32) * 32, bool)
+    bits[np.asarray(tokens, np.int64)] = True
+    return np.packbits(bits.reshape(-1, 32), axis=1, bitorder="little").view(np.uint32)[:, 0]
+
+
+def unpack(bits_BW: jax.Array | np.ndarray, vocab: int) -> jax.Array:
+    """The bits as bool [B, vocab]."""
+    bits = (jnp.asarray(bits_BW)[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return bits.reshape(len(bits_BW), -1)[:, :vocab] > 0
+
+
+def _cut(chances_BV: jax.Array, settings: Settings) -> jax.Array:
+    """The chances, 0 for tokens that are cut: all below one threshold in each row."""
+    largest_B = jnp.max(chances_BV, axis=-1)
+    k_B = jnp.where(settings.top_k > 0, settings.top_k, chances_BV.shape[1])
+    by_k_B = _threshold(lambda least_B1: jnp.sum(chances_BV >= least_B1, axis=-1) >= k_B, len(k_B))
+    first_BV = jnp.where(chances_BV >= by_k_B[:, None], chances_BV, 0)
+    mass_B = jnp.sum(first_BV, axis=-1) * settings.top_p
+
+    def enough(least_B1: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(first_BV >= least_B1, first_BV, 0), axis=-1) >= mass_B
+
+    by_p_B = jnp.where(settings.top_p < 1, _threshold(enough, len(k_B)), 0)
+    least_B = jnp.minimum(jnp.maximum(by_p_B, settings.min_p * largest_B), largest_B)
+    return jnp.where(first_BV >= least_B[:, None], first_BV, 0)
+
+
+def _threshold(enough, rows: int) -> jax.Array:
+    """The largest float32 t [B] >= 0 of which `enough(t[:, None])` says yes; it says yes below as well, and at 0.
+
+    Found bit by bit (as integers, floats that are not negative have the same order), which needs no sorted vocabulary.
+    """
+
+    def try_bit(number: jax.Array, found_B: jax.Array) -> jax.Array:
+        higher_B = found_B | (jnp.int32(1) << (29 - number))
+        at_B = jax.lax.bitcast_convert_type(higher_B, jnp.float32)
+        return jnp.where(enough(at_B[:, None]), higher_B, found_B)
+
+    # Probabilities are at most 1 = 0x3F800000: bits 29 down to 0 can be set.
+    bits_B = jax.lax.fori_loop(0, 30, try_bit, jnp.zeros(rows, jnp.int32))
+    return jax.lax.bitcast_convert_type(bits_B, jnp.float32)
+
+
+def _inverse(chances_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
+    """The token at which the cumulated chances pass uniform * their sum; never one without a chance."""
+    B, V = chances_BV.shape
+    chances_Bnm = jnp.pad(chances_BV, ((0, 0), (0, -V % _BLOCK))).reshape(B, -1, _BLOCK)
+    until_Bn = jnp.cumsum(jnp.sum(chances_Bnm, axis=-1), axis=-1)
+    block_B, before_B, goal_B = _passed(until_Bn, uniform_B * until_Bn[:, -1])
+    inside_Bm = jnp.cumsum(jnp.take_along_axis(chances_Bnm, block_B[:, None, None], axis=1)[:, 0], axis=-1)
+    place_B, _, _ = _passed(inside_Bm, goal_B - before_B)
+    return (block_B * _BLOCK + place_B).astype(jnp.int32)
+
+
+def _passed(until_Bn: jax.Array, goal_B: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(the first place whose sum is above the goal, the sum before it, the goal, lowered below the last sum)."""
+    goal_B = jnp.minimum(goal_B, jnp.nextafter(until_Bn[:, -1], jnp.zeros(())))
+    place_B = jnp.sum(until_Bn <= goal_B[:, None], axis=-1)
+    before_B = jnp.take_along_axis(until_Bn, jnp.maximum(place_B - 1, 0)[:, None], axis=1)[:, 0]
+    return place_B, jnp.where(place_B > 0, before_B, 0), goal_B

@@ -68,7 +68,7 @@ def import_run(
             where="model and init_from",
             fix="set the model's values to those on the right",
         )
-    codec = load_tokenizer(tokenizer) if tokenizer else _tokenizer(imported.files, place)
+    codec = load_tokenizer(tokenizer) if tokenizer else pick_tokenizer(imported.files, place)
     if codec.vocab_size > imported.config.vocab_size:
         raise UserError(
             f"the tokenizer has {codec.vocab_size:,} entries, the model {imported.config.vocab_size:,}",
@@ -131,7 +131,8 @@ def export_run(
     export_model(folder, params, config, files, eot=codec.eot, eot_id=codec.eot_id, dtype=chosen, report=report)
 
 
-def _tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:
+def pick_tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:
+    """The tokenizer among a model's files."""
     for name in ("tokenizer.json", "tokenizer.model"):
         if name in files:
             return parse_tokenizer(files[name], where=f"{where}/{name}")

@@ -1,4 +1,4 @@
-"""The decoder against itself: layouts, remat, caches, segments, counts."""
+"""The decoder against itself: layouts, remat, segments, counts."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignpre_jax.foundation import UserError, build, to_mapping
-from alignpre_jax.model import PRESETS, DecoderConfig, bind, get_preset, init_cache, init_params, parameters
+from alignpre_jax.model import PRESETS, DecoderConfig, bind, get_preset, init_params, parameters
 
 BASE = DecoderConfig(
     vocab_size=30,
@@ -51,25 +51,6 @@ def test_layouts_and_remat_give_the_same_values():
     for change in ({"layout": "unroll"}, {"remat": "full"}):
         found = loss_and_gradients(dataclasses.replace(config, **change), params, tokens)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-4), found, wanted)
-
-
-@pytest.mark.parametrize(("name", "layout"), [("llama", "scan"), ("neox", "unroll")])
-def test_prefill_and_decode_equal_the_whole_row(name, layout):
-    config = dataclasses.replace(SHAPES[name], layout=layout)
-    params, tokens = init_params(config, 1), tokens_of(2, 10)
-    whole = bind(config, params)(tokens)
-    prompts = np.array([6, 3])  # left-aligned prompts of different lengths, padded at the end
-    segments = (np.arange(6) < prompts[:, None]).astype(np.int32)
-    step = jax.jit(lambda tokens, segments, cache: bind(config, params)(tokens, segments, cache=cache))
-
-    hidden, cache = step(tokens[:, :6] * segments, segments, init_cache(config, 2, 16))
-    np.testing.assert_array_equal(cache.length_B, prompts)
-    for row, length in enumerate(prompts):
-        np.testing.assert_allclose(hidden[row, :length], whole[row, :length], atol=1e-5)
-    for offset in range(4):
-        places = prompts + offset
-        hidden, cache = step(tokens[jnp.arange(2), places][:, None], None, cache)
-        np.testing.assert_allclose(hidden[:, 0], whole[jnp.arange(2), places], atol=1e-5)
 
 
 def test_a_segment_sees_only_itself():

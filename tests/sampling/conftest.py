@@ -23,6 +23,9 @@ class Characters:
     def encode_batch(self, texts):
         return [[1 + CHARACTERS.index(character) for character in text] for text in texts]
 
+    def token_bytes(self, i):
+        return self.decode([i]).encode()
+
     def decode(self, ids):
         return "".join("<|endoftext|>" if i == 0 else CHARACTERS[i - 1] for i in ids)
 
@@ -40,7 +43,7 @@ CONFIG = DecoderConfig(
     layout="unroll",
     dtype="float32",
 )
-BUCKETS = Buckets(length=32, tokens=64, logits_bytes=4 * CONFIG.vocab_size * 16, rows=4, prompt=16, steps=4)
+BUCKETS = Buckets(length=32, tokens=64, logits_bytes=4 * CONFIG.vocab_size * 16, rows=4, steps=4)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,205 @@
+"""The decoder without gradients: packed rows whose keys and values can be kept, and one token a row with a cache.
+
+Weights lie apart for every layer, so that a step reads each from memory once and copies none; the loop over the layers
+is unrolled. The cache holds keys transposed: both of a step's products then run along contiguous memory.
+Legend: B rows, L length, T cache slots, D width, H heads, K kv heads, G = H / K, h head_dim, V vocab (padded).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from alignpre_jax.model import attention
+from alignpre_jax.model.config import DecoderConfig
+from alignpre_jax.model.decoder import Weights, block, embed, normed, unembed
+from alignpre_jax.model.rotary import rotary_at, rotate
+from alignpre_jax.model.sharding import constrain
+
+SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; longer rows go through in parts
+_NORMS = ("attention_norm", "mlp_norm", "q_norm", "k_norm", "final_norm")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class InferenceWeights:
+    """Weights as inference reads them.
+
+    Attributes:
+      tables: what is outside the blocks: "embedding" [V, D], "unembedding" [D, V], "final_norm" [D], ...
+      layers: for each layer its weights by name; see `parameters`. A tensor in int8 has its scales beside it.
+    """
+
+    tables: Weights
+    layers: tuple[Weights, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys [B, K, h, T] (rotated) and values [B, K, T, h] of each layer; row b has length_B[b] tokens."""
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+    length_B: jax.Array
+
+    @property
+    def slots(self) -> int:
+        """T: how many tokens a row has room for."""
+        return self.values[0].shape[2]
+
+
+KV = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]  # keys and values [B, K, L, h] of each layer
+
+
+def inference_weights(config: DecoderConfig, params: nnx.State, *, int8: bool = False) -> InferenceWeights:
+    """Parameters in the dtype of the computation (norms in float32), taken apart by layers, on the same devices.
+
+    Args:
+      config: of the decoder.
+      params: as in training; may be given up by the caller afterwards.
+      int8: matrices and tables are rounded to 8 bits, symmetrically, with a scale per output (Dettmers et al. 2022,
+        arXiv 2208.07339, section 2.1: vector-wise); the products are computed in the dtype of the computation.
+    """
+    tables: Weights = {}
+    layers: list[Weights] = [{} for _ in range(config.layers)]
+    for path, leaf in nnx.to_flat_state(params):
+        name, stacked = str(path[-1]), len(path) > 1
+        array = leaf[...] if isinstance(leaf, nnx.Variable) else leaf
+        kept = name.removesuffix("_bias") in _NORMS
+        dtype = jnp.float32 if kept else config.dtype
+        outputs = None if not int8 or kept or name.endswith("_bias") else _output_axes(name, array.ndim - stacked)
+        made = _split(array, dtype, stacked, outputs)
+        for target, part in zip(layers if stacked else [tables], made, strict=True):
+            target |= {name: part[0]} | ({f"{name}_scale": part[1]} if len(part) > 1 else {})
+    return InferenceWeights(tables, tuple(layers))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _split(array: jax.Array, dtype: str, stacked: bool, outputs: tuple[int, ...] | None) -> list[tuple[jax.Array, ...]]:
+    parts = list(array) if stacked else [array]
+    if outputs is None:
+        return [(part.astype(dtype),) for part in parts]
+    made: list[tuple[jax.Array, ...]] = []
+    for part in parts:
+        inputs = tuple(axis for axis in range(part.ndim) if axis not in outputs)
+        largest = jnp.max(jnp.abs(part), axis=inputs, keepdims=True)
+        scale = jnp.where(largest > 0, largest, 1.0) / 127
+        made.append((jnp.round(part / scale).astype(jnp.int8), jnp.squeeze(scale, inputs).astype(jnp.float32)))
+    return made
+
+
+def _output_axes(name: str, dimensions: int) -> tuple[int, ...]:
+    """Which axes of a matrix its results have: q, k, v are [D, heads, h], a table of embeddings [V, D]."""
+    if name in ("q", "k", "v"):
+        return (1, 2)
+    return (0,) if name == "embedding" else (dimensions - 1,)
+
+
+def read(
+    config: DecoderConfig, weights: InferenceWeights, tokens_BL: jax.Array, positions_BL: jax.Array, until_BL: jax.Array
+) -> tuple[jax.Array, KV]:
+    """Hidden states [B, L, D] of packed rows after the final norm, and their keys and values.
+
+    Args:
+      config: of the decoder.
+      weights: see `inference_weights`.
+      tokens_BL: int32 ids.
+      positions_BL: int32, each token's place in its own sequence.
+      until_BL: int32; the token at place t of a row is seen from places t to until - 1.
+    """
+    B, L = tokens_BL.shape
+    rotary = rotary_at(config, positions_BL)
+    place_L = jnp.arange(L)
+    parts = _parts(4 * B * config.heads * L * L, L)
+
+    def attend(q_BHLh, k_BKLh, v_BKLh):
+        q_BHLh, k_BKLh = rotate(q_BHLh, rotary), rotate(k_BKLh, rotary)
+
+        def some(place_Q: jax.Array, q_BHQh: jax.Array) -> jax.Array:
+            mask_BQL = (place_Q[:, None] >= place_L) & (place_Q[:, None] < until_BL[:, None, :])
+            return attention.xla_attention(q_BHQh, k_BKLh, v_BKLh, mask_BQL)
+
+        if parts == 1:
+            return some(place_L, q_BHLh), (k_BKLh, v_BKLh)
+        q_PBHQh = jnp.moveaxis(q_BHLh.reshape(B, config.heads, parts, L // parts, -1), 2, 0)
+        out_PBHQh = jax.lax.map(lambda part: some(*part), (place_L.reshape(parts, -1), q_PBHQh))
+        return jnp.moveaxis(out_PBHQh, 0, 2).reshape(q_BHLh.shape), (k_BKLh, v_BKLh)
+
+    x_SD = embed(config, weights.tables, tokens_BL.reshape(-1))
+    kept = []
+    for layer in weights.layers:
+        x_SD, kv = block(config, attend, B, x_SD, layer)
+        kept.append(kv)
+    keys, values = zip(*kept, strict=True)
+    return _final_norm(config, weights, x_SD).reshape(B, L, -1), (keys, values)
+
+
+def init_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:
+    """An empty cache for `rows` sequences of at most `slots` tokens, in the dtype of the computation."""
+    K, h, layers = config.kv_heads, config.head_dim, range(config.layers)
+    keys = tuple(jnp.zeros((rows, K, h, slots), config.dtype) for _ in layers)
+    values = tuple(jnp.zeros((rows, K, slots, h), config.dtype) for _ in layers)
+    return lay_out(Cache(keys, values, jnp.zeros(rows, jnp.int32)))
+
+
+def lay_out(cache: Cache) -> Cache:
+    """The cache spread over the mesh in force: rows over "data" (and "fsdp"), kv heads over "tensor"."""
+
+    def over(parts: tuple[jax.Array, ...], name: str) -> tuple[jax.Array, ...]:
+        return tuple(constrain(x, ("batch", "kv_heads", None, None), name) for x in parts)
+
+    length_B = constrain(cache.length_B, (None,), "lengths")
+    return Cache(over(cache.keys, "cached keys"), over(cache.values, "cached values"), length_B)
+
+
+def step(
+    config: DecoderConfig, weights: InferenceWeights, tokens_B: jax.Array, cache: Cache
+) -> tuple[jax.Array, Cache]:
+    """One more token for every row: hidden states [B, D] after the final norm, and the cache that has it.
+
+    There must be room: a row whose cache is full writes nothing, and its result means nothing.
+    """
+    B, H, K, h, T = len(tokens_B), config.heads, config.kv_heads, config.head_dim, cache.slots
+    length_B = cache.length_B
+    rotary = rotary_at(config, length_B[:, None])
+    seen_B11T = (jnp.arange(T) <= length_B[:, None])[:, None, None]
+    row_B = jnp.arange(B)
+    keys, values = list(cache.keys), list(cache.values)
+    x_BD = embed(config, weights.tables, tokens_B)
+    for number, layer in enumerate(weights.layers):
+
+        def attend(q_BH1h, k_BK1h, v_BK1h, number=number):
+            k_BKh, v_BKh = rotate(k_BK1h, rotary)[:, :, 0], v_BK1h[:, :, 0]
+            keys[number] = keys[number].at[row_B, :, :, length_B].set(k_BKh, mode="drop")
+            values[number] = values[number].at[row_B, :, length_B].set(v_BKh, mode="drop")
+            q_BKGh = rotate(q_BH1h, rotary).reshape(B, K, H // K, h)
+            scores = jnp.einsum("bkgh,bkht->bkgt", q_BKGh, keys[number], preferred_element_type=jnp.float32)
+            scores = jnp.where(seen_B11T, scores * (1 / math.sqrt(h)), attention.MASKED)
+            shares = jax.nn.softmax(scores, axis=-1).astype(v_BKh.dtype)
+            return jnp.einsum("bkgt,bkth->bkgh", shares, values[number]).reshape(B, H, 1, h), None
+
+        x_BD, _ = block(config, attend, B, x_BD, layer)
+    return _final_norm(config, weights, x_BD), lay_out(Cache(tuple(keys), tuple(values), length_B + 1))
+
+
+def logits_of(config: DecoderConfig, weights: InferenceWeights, hidden: jax.Array) -> jax.Array:
+    """float32 logits [..., V] of hidden states [..., D]; see `unembed`."""
+    return unembed(config, weights.tables, hidden)
+
+
+def _final_norm(config: DecoderConfig, weights: InferenceWeights, x_SD: jax.Array) -> jax.Array:
+    return normed(config, x_SD, weights.tables["final_norm"], weights.tables.get("final_norm_bias"))
+
+
+def _parts(scores_bytes: int, length: int) -> int:
+    """Into how many equal parts the queries of a row go: as few as keep the scores small."""
+    parts = 1
+    while scores_bytes // parts > SCORES_BYTES and length % (2 * parts) == 0 and length // parts > 64:
+        parts *= 2
+    return parts

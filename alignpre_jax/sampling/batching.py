@@ -1,0 +1,232 @@
+"""Continuous batching: requests wait, are read, take a row that is free, and leave it when they end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.model import DecoderConfig
+from alignpre_jax.sampling import generation
+from alignpre_jax.sampling.buckets import PREFILLED, Shapes
+from alignpre_jax.sampling.constraints import Guide
+from alignpre_jax.sampling.generation import ENDS, Asked, Decoding
+from alignpre_jax.sampling.packing import Ids, Question, batches
+from alignpre_jax.sampling.programs import Programs
+from alignpre_jax.sampling.requests import Completion, Request
+from alignpre_jax.sampling.strategies import Settings, Strategy, pack
+
+IDLE = Strategy(temperature=0.0)
+
+
+@dataclasses.dataclass
+class Job:
+    """A request on its way: its tokens, where its text stands, and who listens.
+
+    Attributes:
+      number: in the call.
+      request: as it was asked.
+      prompt: its tokens, with those that the text has to begin with.
+      begun: how many of them belong to the text.
+      ends: the tokens that end it.
+      allowed: a bit for each token that it may choose, uint32 [W]; the guide's come on top.
+      guide: of its constraint.
+      tokens: of the text, so far.
+      told: characters that the listener has heard.
+      completion: once it has ended.
+    """
+
+    number: int
+    request: Request
+    prompt: Ids
+    begun: int
+    ends: Ids
+    allowed: np.ndarray
+    guide: Guide | None
+    tokens: list[int]
+    told: int = 0
+    completion: Completion | None = None
+
+    def next_allowed(self) -> np.ndarray:
+        """What the next token may be."""
+        if self.guide is None:
+            return self.allowed
+        allowed = self.allowed & self.guide.allowed()
+        if not allowed.any():
+            raise UserError(
+                f"after {self.tokens} no token is left",
+                where="banned and within",
+                fix="ban fewer tokens, or allow more texts",
+            )
+        return allowed
+
+
+class Batching:
+    """Runs jobs in a few rows until all have ended.
+
+    Args:
+      programs: compiled for the model.
+      config: of the decoder.
+      shapes: that programs are compiled in.
+      decode: the text of tokens.
+      hear: told (job, new text); None when nobody listens.
+      alone: every prompt is read in rows of its own, and all rows are used, so that nothing depends on company.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        config: DecoderConfig,
+        shapes: Shapes,
+        decode: Callable[[Sequence[int]], str],
+        hear: Callable[[int, str], None] | None,
+        *,
+        alone: bool,
+    ):
+        self._programs, self._config, self._shapes, self._text = programs, config, shapes, decode
+        self._hear, self._alone = hear, alone
+        self._state: Decoding | None = None
+        self._rows: list[Job | None] = []
+        self._read: tuple[dict[Ids, int], Any] = {}, None  # the prompts that were read last, and what came of it
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Job]:
+        """Ends all jobs; yields each as it ends. Short prompts go first, equal ones together."""
+        waiting = sorted(jobs, key=lambda job: (len(job.prompt), job.prompt, job.number), reverse=True)
+        while waiting or any(self._rows):
+            self._make_room(len(waiting))
+            free = [row for row, job in enumerate(self._rows) if job is None]
+            few = min(max(1, len(self._rows) // 8), len(waiting))  # fewer free rows wait for more
+            while waiting and free and (len(free) >= few or not any(self._rows)):
+                self._insert(waiting, free)
+            yield from self._decode()
+
+    def _make_room(self, waiting: int) -> None:
+        """Rows for the jobs there are, slots for the longest of them."""
+        busy = [job for job in self._rows if job]
+        fitting = next((n for n in self._shapes.rows if n >= len(busy) + waiting), self._shapes.rows[-1])
+        rows = min(fitting, len(self._rows)) if self._rows else fitting
+        self._resize(rows, max((len(job.prompt) + len(job.tokens) - job.begun for job in busy), default=0))
+
+    def _resize(self, rows: int, longest: int) -> None:
+        """So many rows, busy ones first where there are fewer than before, and slots for one more call of `decode`."""
+        slots = next((n for n in self._shapes.slots if n >= longest + self._shapes.steps), self._shapes.slots[-1])
+        if self._state is None:
+            self._state = self._programs.call(generation.empty, (rows, slots))
+            self._rows = [None] * rows
+            return
+        before = len(self._rows), self._state.cache.slots
+        after = rows, max(slots, before[1])
+        if after == before:
+            return
+        order = list(range(rows))
+        if rows < before[0]:
+            order = sorted(range(before[0]), key=lambda row: self._rows[row] is None)[:rows]
+        self._state = self._programs.call(generation.resize, (*before, *after), self._state, np.array(order, np.int32))
+        self._rows = [self._rows[row] for row in order]
+
+    def _insert(self, waiting: list[Job], free: list[int]) -> None:
+        """Reads the prompts of the next jobs, and gives these the first free rows."""
+        known, read = self._read
+        if waiting[-1].prompt not in known:
+            known, read = self._read = self._prefill(waiting)
+        group: list[Job] = []
+        while waiting and free[len(group) :] and len(group) < PREFILLED and waiting[-1].prompt in known:
+            group.append(waiting.pop())
+        assert self._state is not None
+        self._resize(len(self._rows), max(len(job.prompt) for job in group))
+        rows, length = len(self._rows), read[0][0][0].shape[2]
+        source, row, size = np.zeros(PREFILLED, np.int32), np.full(PREFILLED, rows, np.int32), np.ones(PREFILLED, int)
+        seen = np.zeros((PREFILLED, generation.words(self._config)), np.uint32)
+        for place, job in enumerate(group):
+            source[place], row[place], size[place] = known[job.prompt], free.pop(0), len(job.prompt)
+            seen[place] = pack(list(job.prompt), 32 * seen.shape[1])
+            self._rows[row[place]] = job
+        into = (source, row, size.astype(np.int32), seen)
+        sizes = (rows, self._state.cache.slots, PREFILLED, length)
+        self._state = self._programs.call(generation.insert, sizes, self._state, read, into)
+
+    def _prefill(self, waiting: Sequence[Job]) -> tuple[dict[Ids, int], Any]:
+        """Reads the next different prompts of one row length, and what they have in common once."""
+        shapes, length = self._shapes, 0
+        known: dict[Ids, int] = {}
+        for job in reversed(waiting):
+            fitting = next(n for n in shapes.lengths if len(job.prompt) <= n)
+            length = length or fitting
+            if fitting != length or (len(known) == shapes.prompts[length][-1] and job.prompt not in known):
+                break
+            known.setdefault(job.prompt, len(known))
+        # A question whose prediction is asked at every token of the prompt.
+        questions = [Question(prompt[:1], (*prompt[1:], 0)) for prompt in known]
+        (packed,) = batches(questions, [length], shapes.prompts, alone=self._alone)
+        paths, place = np.zeros((PREFILLED, length), np.int32), 0
+        for question in packed.questions:
+            path = packed.reads[place : place + len(question.target)]
+            paths[known[question.inputs]] = np.pad(path, (0, length - len(path)), mode="edge")
+            place += len(path)
+        rows = (packed.tokens, packed.positions, packed.until)
+        sizes = (*packed.tokens.shape, PREFILLED)
+        return known, self._programs.call(generation.prefill, sizes, rows, paths)
+
+    def _decode(self) -> list[Job]:
+        """A few more tokens for every row; the jobs that have ended by that."""
+        assert self._state is not None
+        guided = any(job and job.guide for job in self._rows)
+        steps = 1 if guided else self._shapes.steps
+        sizes = (len(self._rows), self._state.cache.slots, steps)
+        self._state, chosen = self._programs.call(generation.decode, sizes, self._state, self._asked())
+        ended = []
+        for row, (job, tokens) in enumerate(zip(self._rows, np.asarray(chosen).tolist(), strict=True)):
+            if job and self._goes_on(job, tokens):
+                ended.append(job)
+                self._rows[row] = None
+        return ended
+
+    def _asked(self) -> Asked:
+        rows = self._rows
+        settings = Settings.of([job.request.strategy if job else IDLE for job in rows])
+        keys = np.array([(job.request.seed, job.request.number) if job else (0, 0) for job in rows], np.uint32)
+        ends = np.array([(job.ends + (-1,) * ENDS)[:ENDS] if job else (-1,) * ENDS for job in rows], np.int32)
+        every = np.full(generation.words(self._config), 0xFFFFFFFF, np.uint32)
+        allowed = np.stack([job.next_allowed() if job else every for job in rows])
+        return Asked(settings, keys, ends, allowed, np.array([job is not None for job in rows]))
+
+    def _goes_on(self, job: Job, tokens: Sequence[int]) -> bool:
+        """Takes new tokens; tells what is new of the text; says whether it has ended."""
+        request, ended = job.request, ""
+        for token in tokens:
+            if token in job.ends:
+                ended = "end"
+                break
+            job.tokens.append(token)
+            if job.guide:
+                job.guide.take(token)
+                ended = "end" if job.guide.is_complete else ""
+            if ended or len(job.tokens) >= request.max_new_tokens:
+                ended = ended or "length"
+                break
+        text = self._text(job.tokens)
+        stops = [place for place in map(text.find, request.stop) if place >= 0]
+        if stops:
+            text, ended = text[: min(stops)], "stop"
+            while any(stop in self._text(job.tokens[:-1]) for stop in request.stop):
+                job.tokens.pop()
+        if ended:
+            job.completion = Completion(text, tuple(job.tokens), ended)  # type: ignore[arg-type]
+        if self._hear:
+            sure = text if ended else text[: _sure(text, request.stop)]
+            if len(sure) > job.told:
+                self._hear(job.number, sure[job.told :])
+                job.told = len(sure)
+        return bool(ended)
+
+
+def _sure(text: str, stops: Sequence[str]) -> int:
+    """How many characters stay whatever follows: none of half a character or of a stop string that may be beginning."""
+    sure = len(text.rstrip("\ufffd"))
+    for stop in stops:
+        held = next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+        sure = min(sure, len(text) - held)
+    return sure

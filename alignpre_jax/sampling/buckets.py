@@ -1,0 +1,93 @@
+"""The few shapes in which programs are compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.model import DecoderConfig
+
+PREFILLED = 8  # prompts that are read at a time
+_STEP = 128  # room in a cache grows by doubling this
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """The few shapes in which programs are compiled.
+
+    Args:
+      length: tokens of a scoring row; rows of 2, 4, 8 ... times as many are for what does not fit.
+      tokens: of a full scoring batch; smaller ones have an 8th and a 64th of its rows.
+      scores_bytes: most memory of a batch's float32 attention scores in one layer.
+      logits_bytes: most memory of the float32 logits that are computed at a time.
+      rows: that generate at a time.
+      steps: tokens that are decoded between two looks at which rows are done.
+    """
+
+    length: int = 256
+    tokens: int = 8192
+    scores_bytes: int = 1 << 30
+    logits_bytes: int = 32 << 20
+    rows: int = 64
+    steps: int = 16
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise UserError(f"{getattr(self, field.name)} is not a size", where=field.name, fix="give at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """All shapes that one engine compiles programs in.
+
+    Attributes:
+      lengths: of rows that are read, ascending; the last one holds whatever fits the context.
+      heights: numbers of rows that are scored together, for each length, ascending.
+      prompts: numbers of rows that prompts are read in together, for each length, ascending.
+      reads: places at which logits are computed together.
+      rows: that generate at a time, ascending.
+      slots: room of a generating row, ascending.
+      steps: tokens that are decoded in a call.
+    """
+
+    lengths: tuple[int, ...]
+    heights: dict[int, tuple[int, ...]]
+    prompts: dict[int, tuple[int, ...]]
+    reads: int
+    rows: tuple[int, ...]
+    slots: tuple[int, ...]
+    steps: int
+
+
+def shapes(config: DecoderConfig, buckets: Buckets, shards: int, *, invariant: bool) -> Shapes:
+    """The shapes for a model.
+
+    Args:
+      config: of the decoder.
+      buckets: how large they may be.
+      shards: numbers of rows are multiples of it.
+      invariant: one shape of each kind.
+    """
+    lengths, slots = [buckets.length], [_STEP]
+    while lengths[-1] < config.max_length:
+        lengths.append(2 * lengths[-1])
+    while slots[-1] < config.max_length:
+        slots.append(2 * slots[-1])
+    heights, prompts = {}, {}
+    for length in lengths:
+        fits = max(1, buckets.scores_bytes // (4 * config.heads * length * length))
+        most = max(1, min(buckets.tokens // length, fits))
+        heights[length] = _multiples((most / part for part in (64, 8, 1)), shards)
+        prompts[length] = _multiples((n for n in (1, 2, 4, PREFILLED) if n <= fits), shards)
+    rows = _multiples((min(n, buckets.rows) for n in (1, PREFILLED, buckets.rows // 2, buckets.rows)), shards)
+    if invariant:
+        lengths, slots, rows = lengths[-1:], slots[-1:], rows[-1:]
+        heights, prompts = ({n: some[n][-1:] for n in lengths} for some in (heights, prompts))
+    reads = max(8, buckets.logits_bytes // (4 * config.padded_vocab) // 8 * 8)
+    return Shapes(tuple(lengths), heights, prompts, reads, rows, tuple(slots), buckets.steps)
+
+
+def _multiples(numbers, of: int) -> tuple[int, ...]:
+    """Each number rounded up to a multiple, without repetition, ascending."""
+    return tuple(sorted({of * max(1, -int(-n // of)) for n in numbers}))

@@ -1,0 +1,127 @@
+"""What a text has to be: a mask over the vocabulary for every next token, made by the package llguidance."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from alignpre_jax.foundation import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Regex:
+    """The whole text matches `pattern`: Rust's regex syntax, without look-around and back-references."""
+
+    pattern: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The whole text is one of `options`."""
+
+    options: tuple[str, ...]
+
+    def __post_init__(self):
+        if not self.options or "" in self.options:
+            raise UserError(f"{self.options} is no choice", where="options", fix="give texts that are not empty")
+
+    @property
+    def pattern(self) -> str:
+        """As a regular expression."""
+        return "|".join(map(re.escape, self.options))
+
+
+Constraint: TypeAlias = Regex | Choice
+
+
+class Tokens(Protocol):
+    """What is needed of a tokenizer."""
+
+    vocab_size: int
+    eot_id: int
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for."""
+
+
+class Grammars:
+    """Constraints for one tokenizer, whose vocabulary is arranged once."""
+
+    def __init__(self, tokenizer: Tokens, words: int):
+        self._tokenizer, self._words = tokenizer, words
+
+    def start(self, constraint: Constraint) -> Guide:
+        """A guide at the beginning of a text.
+
+        Raises:
+          UserError: the pattern is none.
+        """
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._vocabulary, LLMatcher.grammar_from_regex(constraint.pattern), log_level=0)
+        if matcher.is_error():
+            lines = matcher.get_error().splitlines()
+            reason = next((line for line in lines if line.startswith("error:")), lines[0])
+            raise UserError(f"{constraint.pattern!r} cannot be used: {reason}", where="within", fix="mend the pattern")
+        return Guide(matcher, self._words, constraint)
+
+    @functools.cached_property
+    def _vocabulary(self) -> Any:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        # Text is never cut into tokens by it, so the wrapper needs no way to do that.
+        return LLTokenizer(TokenizerWrapper(_Vocabulary(self._tokenizer)), n_vocab=self._tokenizer.vocab_size)
+
+
+class Guide:
+    """Where one text stands in its constraint."""
+
+    def __init__(self, matcher: Any, words: int, constraint: Constraint):
+        self._matcher, self._words, self._constraint = matcher, words, constraint
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text cannot go on."""
+        return self._matcher.is_stopped()
+
+    def allowed(self) -> np.ndarray:
+        """A bit for each token that may come next, uint32 [W]; end-of-text where the text may end."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        self._check()
+        return np.pad(bits, (0, max(0, self._words - len(bits))))[: self._words]
+
+    def take(self, token: int) -> None:
+        """Goes one token on.
+
+        Raises:
+          UserError: the text is no beginning of what the constraint allows, which only a given beginning can be.
+        """
+        if not self._matcher.consume_token(token):
+            raise UserError(
+                "the given beginning does not fit the constraint",
+                where=f"begin and within={self._constraint}",
+                fix="give a beginning of a text that the constraint allows",
+            )
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise UserError(
+                f"the constraint is too complex: {self._matcher.get_error().splitlines()[0]}",
+                where=f"within={self._constraint}",
+                fix="simplify it",
+            )
+
+
+class _Vocabulary:
+    def __init__(self, tokenizer: Tokens):
+        self.eos_token_id, self.bos_token_id = tokenizer.eot_id, None
+        # An id without a token gets bytes that no text contains.
+        self.tokens = [tokenizer.token_bytes(i) or b"\xff" for i in range(tokenizer.vocab_size)]
+        self.special_token_ids = [tokenizer.eot_id]
+
+    def __call__(self, text: Any) -> list[int]:
+        raise TypeError("this vocabulary cuts no text")

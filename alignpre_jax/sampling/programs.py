@@ -1,0 +1,73 @@
+"""Compiled programs: each shape once, ahead of its use where wanted, and counted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from alignpre_jax.foundation import PathLike
+from alignpre_jax.model import DecoderConfig, InferenceWeights
+
+Key = tuple[Any, ...]
+_COMPILED: dict[Key, Any] = {}  # shared by all engines of the process: weights are arguments
+_LOCK = threading.Lock()
+
+
+class Programs:
+    """The programs of one engine.
+
+    Args:
+      config: of the decoder.
+      weights: the first argument of every program.
+      mesh: the devices they are spread over, if more than one.
+
+    Attributes:
+      used: the keys of the programs that this engine has called or compiled.
+      compiled: how many of them were compiled for this engine; the others were there from one before.
+    """
+
+    def __init__(self, config: DecoderConfig, weights: InferenceWeights, mesh: Mesh | None):
+        self.used: set[Key] = set()
+        self.compiled = 0
+        self._config, self._weights, self._mesh = config, weights, mesh
+        leaves, tree = jax.tree.flatten(weights)
+        places = tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
+        self._common = (config, tree, places)
+
+    def call(self, function: Callable, sizes: Key, *args: Any) -> Any:
+        """`function(config, sizes, weights, *args)`.
+
+        Args:
+          function: jitted, with `config` and `sizes` static.
+          sizes: whatever the shapes of `args` depend on, and what else is static: one program for each.
+          args: arrays, or abstract ones in `compile`.
+        """
+        return self.compile(function, sizes, *args)(self._weights, *args)
+
+    def compile(self, function: Callable, sizes: Key, *args: Any) -> Any:
+        """The program for `sizes`, compiled if this is the first time."""
+        key = (function.__name__, *sizes)
+        with _LOCK, self.devices():
+            self.used.add(key)
+            found = _COMPILED.get((self._common, key))
+            if found is None:
+                found = function.lower(self._config, sizes, self._weights, *args).compile()  # type: ignore[attr-defined]
+                _COMPILED[self._common, key] = found
+                self.compiled += 1
+        return found
+
+    def devices(self) -> contextlib.AbstractContextManager:
+        """The mesh in force."""
+        return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()
+
+
+def keep_programs(folder: PathLike) -> None:
+    """Compiled programs are kept in `folder` from now on: the next process reads them from there."""
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
