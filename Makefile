@@ -1,5 +1,6 @@
 # make demo   the small study, from nothing to its report
 # make test   all tests            make check   format, lint, types
+# make live   adds torch and transformers, so that the tests that compare with them run too
 # make lock   the lock file of this Python version, from what is installed
 # make clean  removes what these made
 PYTHON ?= python3
@@ -9,7 +10,7 @@ LOCK := requirements/lock-$(VERSION).txt
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 WORKDIR ?= runs/small_world
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check live lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime-$(VERSION)
@@ -37,6 +38,9 @@ $(VENV)/.dev-$(VERSION): $(VENV)/.runtime-$(VERSION)
 	@echo "installing the test tools into $(VENV)"
 	$(PIP) install --constraint $(LOCK) --editable '.[dev]'
 	@touch $@
+
+live: $(VENV)/.dev-$(VERSION)
+	$(PIP) install --constraint $(LOCK) --editable '.[dev,live]'
 
 lock: $(VENV)/.dev-$(VERSION)
 	$(VENV)/bin/python -m pip freeze --exclude-editable > $(LOCK)

@@ -18,7 +18,9 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["alignpre_jax", "alignpre_jax.*"]),
     include_package_data=True,
-    package_data={"alignpre_jax": [f"**/*.{kind}" for kind in "txt tsv json jsonl toml j2 css js md".split()]},
+    package_data={
+        "alignpre_jax": [f"**/*.{kind}" for kind in ("txt", "tsv", "json", "jsonl", "toml", "j2", "css", "js", "md")]
+    },
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
@@ -53,6 +55,7 @@ setup(
         "seqio": ["seqio"],
         "launch": ["xmanager"],
         "wandb": ["wandb"],
+        "live": ["torch==2.13.0", "transformers>=5"],  # the peers that live tests compare with
         "dev": [
             *("jax[tpu]", "pytest>=8", "hypothesis>=6", "ruff>=0.14", "mypy>=1.18", "types-setuptools"),
             *("gguf", "scikit-learn>=1.7", "httpx2"),  # of other extras, for their tests
