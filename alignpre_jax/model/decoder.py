@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from alignpre_jax.model import attention
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.parameters import initial_value, parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain
+from alignpre_jax.model.sharding import constrain, flatten, unflatten
 
 Weights: TypeAlias = dict[str, jax.Array]
 
@@ -78,8 +79,8 @@ class Decoder(nnx.Module):
           tokens_BL: int32 ids.
           segments_BL: int32; a token sees only tokens of its own segment. With a cache: 0 marks padding at the end of
             a prompt, which is not counted into the row's length (its slots are written again by what follows).
-          positions_BL: int32 for the rotary embeddings; default: the place in the row. These embeddings are relative,
-            so positions need not restart at a segment.
+          positions_BL: int32 for the rotary embeddings; default: the place in the row, or in the document
+            (`config.positions`). These embeddings are relative, so both give the same attention but for rounding.
           cache: tokens are appended to it and see all of their row's earlier tokens. There must be room.
           mask_BLL: bool, what each token may see, in place of causal attention in segments (XLA kernel, no cache).
 
@@ -99,20 +100,22 @@ class Decoder(nnx.Module):
             mask = mask_BLL
         elif (kernel := attention.choose_kernel(config, L)) == "xla":
             mask = attention.causal_mask(segments_BL, L)
+        if positions_BL is None and config.positions == "document" and segments_BL is not None and cache is None:
+            positions_BL = places_in_documents(segments_BL)
         rotary = rotary_at(config, places if positions_BL is None else positions_BL)
 
-        x_SD = self.embedding[...][tokens_BL.reshape(-1)].astype(config.dtype)
-        x_SD = constrain(x_SD, ("batch", None), "embedded tokens")
+        x_SD = self.embedding[...][flatten(tokens_BL)].astype(config.dtype)
+        x_SD = constrain(x_SD, ("tokens", None), "embedded tokens")
         block: Callable[..., Any] = functools.partial(_block, config, kernel, rotary, mask, B)
-        if config.remat == "full":
-            block = jax.checkpoint(block, prevent_cse=config.layout == "unroll")
+        if config.remat != "none":
+            block = jax.checkpoint(block, prevent_cse=config.layout == "unroll", policy=remat_policy(config.remat))
         weights = {name: value[...] for name, value in self.blocks.items()}
         carried = (x_SD, None if cache is None else cache.length_B)
         layers = (weights, None if cache is None else (cache.k_NBKTh, cache.v_NBKTh))
         loop = jax.lax.scan if config.layout == "scan" else _unrolled
         (x_SD, _), kv = loop(block, carried, layers)
 
-        hidden_BLD = _norm(config, x_SD, self.final_norm[...], self._bias("final_norm")).reshape(B, L, -1)
+        hidden_BLD = unflatten(_norm(config, x_SD, self.final_norm[...], self._bias("final_norm")), B)
         if cache is None:
             return hidden_BLD
         added_B = L if segments_BL is None else jnp.sum(segments_BL > 0, axis=1, dtype=jnp.int32)
@@ -144,6 +147,29 @@ def bind(config: DecoderConfig, params: nnx.State) -> Decoder:
     return nnx.merge(_graphdef(config), params)
 
 
+def places_in_documents(segments_BL: jax.Array) -> jax.Array:
+    """int32 [B, L]: how far each token is from the first one of its segment."""
+    places_1L = jnp.arange(segments_BL.shape[1], dtype=jnp.int32)[None]
+    begins_BL = jnp.diff(segments_BL, axis=1, prepend=-1) != 0
+    return places_1L - jax.lax.cummax(jnp.where(begins_BL, places_1L, 0), axis=1)
+
+
+def remat_policy(remat: str) -> Callable[..., Any] | None:
+    """What `jax.checkpoint` keeps of a block beside its input; see `DecoderConfig.remat`."""
+    kind, _, names = remat.partition(":")
+    if kind == "full":
+        return None
+    policies = jax.checkpoint_policies
+    if kind == "save":
+        return policies.save_only_these_names(*names.split(","))
+    return policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=names.split(","),
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+
+
 @functools.lru_cache(maxsize=64)
 def _graphdef(config: DecoderConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
@@ -163,7 +189,7 @@ def _block(config, kernel, rotary, mask, rows, carried, layer):
     after_SD = x_SD + norm(attended_SD, "attention_norm", "post")
     read_SD = x_SD if config.parallel_residual else after_SD
     mapped_SD = norm(_mlp(config, norm(read_SD, "mlp_norm", "pre"), w), "mlp_norm", "post")
-    return (constrain(after_SD + mapped_SD, ("batch", None), "block output"), start_B), kv
+    return (constrain(after_SD + mapped_SD, ("tokens", None), "block output"), start_B), kv
 
 
 def _attention(config, kernel, rotary, mask, rows, x_SD, w: Weights, start_B, kv):
@@ -172,31 +198,31 @@ def _attention(config, kernel, rotary, mask, rows, x_SD, w: Weights, start_B, kv
     if kv is not None:
         append = jax.vmap(lambda old, new, start: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1))
         k_BKTh, v_BKTh = kv = (append(kv[0], k_BKTh, start_B), append(kv[1], v_BKTh, start_B))
-    attend = attention.splash_attention if kernel == "splash" else attention.xla_attention
-    out_BHLh = attend(q_BHLh, k_BKTh, v_BKTh, mask)
-    return _linear(out_BHLh.transpose(0, 2, 1, 3).reshape(x_SD.shape[0], -1), w, "o"), kv
+    out_BHLh = attention.attend(kernel, q_BHLh, k_BKTh, v_BKTh, mask)
+    out_SX = checkpoint_name(flatten(out_BHLh.transpose(0, 2, 1, 3)).reshape(x_SD.shape[0], -1), "attention")
+    return _linear(out_SX, w, "o"), kv
 
 
 def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     """Queries, keys or values: [B, heads, L, h]."""
-    y_SX, n = _linear(x_SD, w, name), w[name].shape[1]
+    y_SX, n = checkpoint_name(_linear(x_SD, w, name), name), w[name].shape[1]
     scale = w.get(f"{name}_norm")
     if config.qk_norm == "full" and scale is not None:
         y_SX = _norm(config, y_SX, scale.reshape(-1))
-    y_BLnh = y_SX.reshape(rows, -1, n, config.head_dim)
+    y_BLnh = unflatten(y_SX.reshape(-1, n, config.head_dim), rows)
     if config.qk_norm == "head" and scale is not None:
         y_BLnh = _norm(config, y_BLnh, scale)
-    axes = ("batch", "heads" if name == "q" else "kv_heads", None, None)
+    axes = ("batch", "heads", "length", None) if name == "q" else ("batch", "kv_heads", None, None)
     return constrain(y_BLnh.transpose(0, 2, 1, 3), axes, name)
 
 
 def _mlp(config, x_SD, w: Weights) -> jax.Array:
-    up_SF = _linear(x_SD, w, "up")
+    up_SF = checkpoint_name(_linear(x_SD, w, "up"), "up")
     if config.mlp == "swiglu":
-        hidden_SF = jax.nn.silu(_linear(x_SD, w, "gate")) * up_SF
+        hidden_SF = jax.nn.silu(checkpoint_name(_linear(x_SD, w, "gate"), "gate")) * up_SF
     else:
         hidden_SF = jax.nn.gelu(up_SF, approximate=False)
-    return _linear(constrain(hidden_SF, ("batch", "mlp"), "MLP"), w, "down")
+    return _linear(constrain(hidden_SF, ("tokens", "mlp"), "MLP"), w, "down")
 
 
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
