@@ -1,4 +1,4 @@
-"""Attention kernels: a reference in plain XLA, and splash attention on TPU.
+"""Attention kernels: a reference in plain XLA, splash attention on TPU, flash attention on GPU.
 
 Legend: B rows, L queries, T keys, H heads, K kv heads, G = H / K, h head_dim.
 """
@@ -6,34 +6,64 @@ Legend: B rows, L queries, T keys, H heads, K kv heads, G = H / K, h head_dim.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alignpre_jax.foundation import UserError
-from alignpre_jax.model import sharding
+from alignpre_jax.model import attention_gpu, sharding
 from alignpre_jax.model.config import LANES, DecoderConfig
 
 MASKED = -1e30  # finite, so that a query without a visible key gives no NaN
 
 
 def choose_kernel(config: DecoderConfig, length: int, platform: str | None = None) -> str:
-    """Which kernel runs for rows of `length` tokens on `platform`: "xla" or "splash".
+    """Which kernel runs for rows of `length` tokens on `platform`: "xla", "splash", "triton" or "cudnn".
 
     `platform` ("cpu", "gpu", "tpu") defaults to that of the mesh in force, else of the default device. "auto" takes
-    splash on a TPU when `length` is a multiple of 128. Calls with a cache or a mask of their own always run on XLA.
+    splash on a TPU when `length` is a multiple of 128; on a GPU, in bfloat16, the first of triton and cudnn that is
+    seen to keep segments apart (`attention_gpu.keeps_segments_apart`). Calls with a cache or a mask of their own
+    always run on XLA.
     """
-    fits = length % LANES == 0
-    if config.attention == "splash" and not fits:
+    fits, platform = length % LANES == 0, platform or sharding.platform()
+    if config.attention not in ("auto", "xla") and not fits:
         raise UserError(
-            f"splash attention works on rows of a multiple of {LANES} tokens, not {length}",
+            f"{config.attention} attention works on rows of a multiple of {LANES} tokens, not {length}",
             where="attention",
             fix="change the row length, or set attention='auto'",
         )
+    splits_rows = sharding.mesh_axes().get("sequence", 1) > 1
+    if config.attention in attention_gpu.KERNELS and splits_rows:
+        raise UserError(
+            f"{config.attention} attention works on whole rows, and the mesh splits them",
+            where="attention and training.mesh",
+            fix="set attention='auto', or leave out the axis `sequence`",
+        )
     if config.attention != "auto":
         return config.attention
-    return "splash" if fits and (platform or sharding.platform()) == "tpu" else "xla"
+    if fits and platform == "tpu":
+        return "splash"
+    if fits and platform == "gpu" and config.dtype == "bfloat16" and not splits_rows:
+        heads = config.heads // config.kv_heads
+        for name in attention_gpu.KERNELS:
+            if attention_gpu.keeps_segments_apart(name, heads, config.head_dim):
+                return name
+    return "xla"
+
+
+def attend(
+    kernel: str, q_BHLh: jax.Array, k_BKTh: jax.Array, v_BKTh: jax.Array, segments_or_mask: jax.Array | None
+) -> jax.Array:
+    """Attention by the kernel of that name, [B, H, L, h]: XLA takes a mask [B or 1, L, T], others segments [B, L]."""
+    if kernel == "xla":
+        assert segments_or_mask is not None
+        return xla_attention(q_BHLh, k_BKTh, v_BKTh, segments_or_mask)
+    if kernel == "splash":
+        return splash_attention(q_BHLh, k_BKTh, v_BKTh, segments_or_mask)
+    return _on_each_device(attention_gpu.KERNELS[kernel], q_BHLh, k_BKTh, v_BKTh, segments_or_mask)
 
 
 def causal_mask(segments_BL: jax.Array | None, length: int) -> jax.Array:
@@ -47,17 +77,14 @@ def causal_mask(segments_BL: jax.Array | None, length: int) -> jax.Array:
 def xla_attention(q_BHLh: jax.Array, k_BKTh: jax.Array, v_BKTh: jax.Array, mask_BLT: jax.Array) -> jax.Array:
     """Softmax attention, [B, H, L, h] in the dtype of `v`; scores and softmax in float32.
 
-    The G queries that share a key head are stacked along the query axis: one batched product per key head, and keys
-    are never repeated in memory.
+    The G queries that share a key head are in one product with it, and keys are never repeated in memory.
     """
     B, H, L, h = q_BHLh.shape
-    K, T = k_BKTh.shape[1:3]
-    G = H // K
-    scores = jnp.einsum("bkqh,bkth->bkqt", q_BHLh.reshape(B, K, G * L, h), k_BKTh, preferred_element_type=jnp.float32)
-    scores = scores.reshape(B, K, G, L, T) * (1 / math.sqrt(h))
-    weights = jax.nn.softmax(jnp.where(mask_BLT[:, None, None], scores, MASKED), axis=-1)
-    weights = weights.astype(v_BKTh.dtype).reshape(B, K, G * L, T)
-    return jnp.einsum("bkqt,bkth->bkqh", weights, v_BKTh).reshape(B, H, L, h)
+    K = k_BKTh.shape[1]
+    q_BKGLh = q_BHLh.reshape(B, K, H // K, L, h)
+    scores = jnp.einsum("bkgqh,bkth->bkgqt", q_BKGLh, k_BKTh, preferred_element_type=jnp.float32) * (1 / math.sqrt(h))
+    weights = jax.nn.softmax(jnp.where(mask_BLT[:, None, None], scores, MASKED), axis=-1).astype(v_BKTh.dtype)
+    return jnp.einsum("bkgqt,bkth->bkgqh", weights, v_BKTh).reshape(B, H, L, h)
 
 
 def splash_attention(
@@ -65,13 +92,16 @@ def splash_attention(
 ) -> jax.Array:
     """The TPU's block-sparse flash attention, causal inside segments: [B, H, L, h], no [L, L] array.
 
-    Under a mesh every device runs the kernel on its own rows and heads (`shard_map`). `interpret` runs it on a CPU.
+    Under a mesh every device runs the kernel on its own rows, heads and queries (`shard_map`). `interpret` runs it on
+    a CPU.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     L, h = q_BHLh.shape[2:]
-    block = next(size for size in (512, 256, 128) if L % size == 0)
+    sizes = sharding.mesh_axes()
+    parts, tensor = sizes.get("sequence", 1), sizes.get("tensor", 1)
+    block = next(size for size in (512, 256, 128) if L // parts % size == 0)
     blocks = kernels.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -82,20 +112,40 @@ def splash_attention(
         block_q_dq=block,
         block_kv_dq=block,
     )
+    mask = masks.MultiHeadMask([masks.CausalMask((L, L))] * (q_BHLh.shape[1] // tensor))
+    kernel = kernels.make_splash_mha(mask, block_sizes=blocks, head_shards=1, q_seq_shards=parts, interpret=interpret)
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
-        mask = masks.MultiHeadMask([masks.CausalMask((L, L))] * q.shape[1])
-        kernel = kernels.make_splash_mha(mask, block_sizes=blocks, head_shards=1, q_seq_shards=1, interpret=interpret)
-        return jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=kernels.SegmentIds(s, s)))(q, k, v, segments)
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_q: jax.Array, of_k: jax.Array, kernel: Any) -> jax.Array:
+        ids = kernels.SegmentIds(of_q, of_k)
+        return jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=ids))(q, k, v, ids)
 
     if segments_BL is None:
         segments_BL = jnp.ones((q_BHLh.shape[0], L), jnp.int32)
-    operands = (q_BHLh * (1 / math.sqrt(h)), k_BKLh, v_BKLh, segments_BL)
-    if not sharding.mesh_axes():
+    operands = (q_BHLh * (1 / math.sqrt(h)), k_BKLh, v_BKLh, segments_BL, segments_BL, kernel)
+    if not sizes:
         return attend(*operands)
-    q_spec = sharding.compute_spec(("batch", "heads", None, None), q_BHLh.shape, "queries")
-    kv_spec = sharding.compute_spec(("batch", "kv_heads", None, None), k_BKLh.shape, "keys")
-    rows = P(q_spec[0])
-    return jax.shard_map(attend, in_specs=(q_spec, kv_spec, kv_spec, rows), out_specs=q_spec, check_vma=False)(
-        *operands
+    q_spec, kv_spec = _specs(q_BHLh, k_BKLh)
+    # The kernel's table of blocks is split like the queries: each device has the blocks of its part of the rows.
+    table = kernel.manual_sharding_spec(NamedSharding(jax.sharding.get_abstract_mesh(), P(None, q_spec[2])))
+    specs = (q_spec, kv_spec, kv_spec, P(q_spec[0], q_spec[2]), P(q_spec[0]), table)
+    return jax.shard_map(attend, in_specs=specs, out_specs=q_spec, check_vma=False)(*operands)
+
+
+def _on_each_device(
+    attend: attention_gpu.Kernel, q_BHLh: jax.Array, k_BKLh: jax.Array, v_BKLh: jax.Array, segments_BL: jax.Array | None
+) -> jax.Array:
+    """Under a mesh every device runs the kernel on its own rows and heads."""
+    if segments_BL is None:
+        segments_BL = jnp.ones((q_BHLh.shape[0], q_BHLh.shape[2]), jnp.int32)
+    if not sharding.mesh_axes():
+        return attend(q_BHLh, k_BKLh, v_BKLh, segments_BL)
+    q_spec, kv_spec = _specs(q_BHLh, k_BKLh)
+    specs = (q_spec, kv_spec, kv_spec, P(q_spec[0]))
+    return jax.shard_map(attend, in_specs=specs, out_specs=q_spec, check_vma=False)(q_BHLh, k_BKLh, v_BKLh, segments_BL)
+
+
+def _specs(q_BHLh: jax.Array, k_BKLh: jax.Array) -> tuple[P, P]:
+    return (
+        sharding.compute_spec(("batch", "heads", "length", None), q_BHLh.shape, "queries"),
+        sharding.compute_spec(("batch", "kv_heads", None, None), k_BKLh.shape, "keys"),
     )

@@ -10,6 +10,7 @@ from alignpre_jax.foundation import UserError
 
 # Widest tiles of the TPU's matrix unit: tables of this many rows, or a multiple, need no padding by the compiler.
 LANES = 128
+REMAT_NAMES = ("q", "k", "v", "attention", "gate", "up")  # what `remat` can keep of a block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,12 @@ class DecoderConfig:
         "neox": sqrt(2 / 5D), output layers 2 / (layers sqrt(D)) (Black et al. 2022, arXiv 2204.06745);
         "flat": N(0, 0.02) everywhere (OLMo et al. 2024, arXiv 2501.00656).
       layout: "scan" compiles one block and loops over the layers, "unroll" repeats it (quicker for tiny models).
-      remat: "full" keeps only the block's inputs for the backward pass, "none" keeps all it needs.
-      attention: "xla", "splash" (TPU), or "auto" (`attention.choose_kernel` says which one that is).
+      remat: what the backward pass does not compute again. "none": nothing is computed again. "full": only the
+        blocks' inputs are kept. "save:NAMES": these and, by name, what the block's matrix multiplications give ("q",
+        "k", "v", "gate", "up") and what attention gives ("attention"). "offload:NAMES": the named wait in the host's
+        memory.
+      positions: rotary positions count from the start of the "row", or of the "document" (segment).
+      attention: "xla", "splash" (TPU), "triton" or "cudnn" (GPU), or "auto" (`attention.choose_kernel` says which).
       dtype: of the computation; master weights, norms, softmax and logits are float32 always.
 
     Raises:
@@ -103,8 +108,9 @@ class DecoderConfig:
     vocab_multiple: int = 1
     init: Literal["gpt2", "neox", "flat"] = "gpt2"
     layout: Literal["scan", "unroll"] = "scan"
-    remat: Literal["none", "full"] = "none"
-    attention: Literal["auto", "xla", "splash"] = "auto"
+    remat: str = "none"
+    positions: Literal["row", "document"] = "row"
+    attention: Literal["auto", "xla", "splash", "triton", "cudnn"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
     def __post_init__(self):
@@ -129,6 +135,15 @@ class DecoderConfig:
                 where="rotary_fraction",
                 fix="choose rotary_fraction and head_dim with an even product",
             )
+        kind, _, names = self.remat.partition(":")
+        known = [name for name in REMAT_NAMES if name != "gate" or self.mlp == "swiglu"]
+        by_name = kind in ("save", "offload") and set(names.split(",")) <= set(known)
+        if self.remat not in ("none", "full") and not by_name:
+            raise UserError(
+                f"{self.remat!r} is no way to recompute",
+                where="remat",
+                fix=f"give none, full, or save: or offload: and some of {','.join(known)}",
+            )
         if self.norm_position == "post" and self.parallel_residual:
             raise UserError(
                 "norm_position='post' and parallel_residual=True exclude each other",
@@ -145,6 +160,11 @@ class DecoderConfig:
     def padded_vocab(self) -> int:
         """Rows of the embedding table: `vocab_size` rounded up to a multiple of `vocab_multiple`."""
         return math.ceil(self.vocab_size / self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def architecture(self) -> DecoderConfig:
+        """What the weights depend on: two configs with the same one differ only in how they are computed with."""
+        return dataclasses.replace(self, layout="scan", remat="none", attention="auto")
 
     def num_params(self) -> int:
         """Numbers stored in the parameters, the padding of the vocabulary included."""

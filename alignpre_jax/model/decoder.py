@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from alignpre_jax.model import attention
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.parameters import initial_value, parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain
+from alignpre_jax.model.sharding import constrain, flatten, unflatten
 
 Weights: TypeAlias = dict[str, jax.Array]
 Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -59,8 +60,8 @@ class Decoder(nnx.Module):
         Args:
           tokens_BL: int32 ids.
           segments_BL: int32; a token sees only tokens of its own segment.
-          positions_BL: int32 for the rotary embeddings; default: the place in the row. These embeddings are relative,
-            so positions need not restart at a segment.
+          positions_BL: int32 for the rotary embeddings; default: the place in the row, or in the document
+            (`config.positions`). These embeddings are relative, so both give the same attention but for rounding.
           mask_BLL: bool, what each token may see, in place of causal attention in segments (XLA kernel).
         """
         config = self.config
@@ -70,22 +71,21 @@ class Decoder(nnx.Module):
         kernel = "xla" if mask_BLL is not None else attention.choose_kernel(config, L)
         if kernel == "xla" and mask_BLL is None:
             mask = attention.causal_mask(segments_BL, L)
-        run_kernel: Callable[..., jax.Array] = (
-            attention.splash_attention if kernel == "splash" else attention.xla_attention
-        )
+        if positions_BL is None and config.positions == "document" and segments_BL is not None:
+            positions_BL = places_in_documents(segments_BL)
         rotary = rotary_at(config, np.arange(L)[None] if positions_BL is None else positions_BL)
 
         def attend(q_BHLh: jax.Array, k_BKLh: jax.Array, v_BKLh: jax.Array) -> tuple[jax.Array, None]:
-            return run_kernel(rotate(q_BHLh, rotary), rotate(k_BKLh, rotary), v_BKLh, mask), None
+            return attention.attend(kernel, rotate(q_BHLh, rotary), rotate(k_BKLh, rotary), v_BKLh, mask), None
 
-        x_SD = embed(config, {"embedding": self.embedding[...]}, tokens_BL.reshape(-1))
+        x_SD = embed(config, {"embedding": self.embedding[...]}, flatten(tokens_BL))
         run: Callable[..., Any] = functools.partial(block, config, attend, B)
-        if config.remat == "full":
-            run = jax.checkpoint(run, prevent_cse=config.layout == "unroll")
+        if config.remat != "none":
+            run = jax.checkpoint(run, prevent_cse=config.layout == "unroll", policy=remat_policy(config.remat))
         weights = {name: value[...] for name, value in self.blocks.items()}
         loop = jax.lax.scan if config.layout == "scan" else _unrolled
         x_SD, _ = loop(run, x_SD, weights)
-        return normed(config, x_SD, self.final_norm[...], self._bias("final_norm")).reshape(B, L, -1)
+        return unflatten(normed(config, x_SD, self.final_norm[...], self._bias("final_norm")), B)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
@@ -109,6 +109,29 @@ def bind(config: DecoderConfig, params: nnx.State) -> Decoder:
     return nnx.merge(_graphdef(config), params)
 
 
+def places_in_documents(segments_BL: jax.Array) -> jax.Array:
+    """int32 [B, L]: how far each token is from the first one of its segment."""
+    places_1L = jnp.arange(segments_BL.shape[1], dtype=jnp.int32)[None]
+    begins_BL = jnp.diff(segments_BL, axis=1, prepend=-1) != 0
+    return places_1L - jax.lax.cummax(jnp.where(begins_BL, places_1L, 0), axis=1)
+
+
+def remat_policy(remat: str) -> Callable[..., Any] | None:
+    """What `jax.checkpoint` keeps of a block beside its input; see `DecoderConfig.remat`."""
+    kind, _, names = remat.partition(":")
+    if kind == "full":
+        return None
+    policies = jax.checkpoint_policies
+    if kind == "save":
+        return policies.save_only_these_names(*names.split(","))
+    return policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=names.split(","),
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+
+
 @functools.lru_cache(maxsize=64)
 def _graphdef(config: DecoderConfig) -> nnx.GraphDef:
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
@@ -120,7 +143,7 @@ def embed(config: DecoderConfig, tables: Weights, tokens_S: jax.Array) -> jax.Ar
     scale = tables.get("embedding_scale")
     if scale is not None:
         x_SD = x_SD * scale[tokens_S, None].astype(x_SD.dtype)
-    return constrain(x_SD, ("batch", None), "embedded tokens")
+    return constrain(x_SD, ("tokens", None), "embedded tokens")
 
 
 def unembed(config: DecoderConfig, tables: Weights, hidden: jax.Array) -> jax.Array:
@@ -152,33 +175,34 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
 
     y_SD = norm(x_SD, "attention_norm", "pre")
     attended_BHLh, kept = attend(*(_heads(config, y_SD, w, name, rows) for name in "qkv"))
-    mixed_SD = _linear(attended_BHLh.transpose(0, 2, 1, 3).reshape(x_SD.shape[0], -1), w, "o")
+    attended_SX = flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(x_SD.shape[0], -1)
+    mixed_SD = _linear(checkpoint_name(attended_SX, "attention"), w, "o")
     after_SD = x_SD + norm(mixed_SD, "attention_norm", "post")
     read_SD = x_SD if config.parallel_residual else after_SD
     mapped_SD = norm(_mlp(config, norm(read_SD, "mlp_norm", "pre"), w), "mlp_norm", "post")
-    return constrain(after_SD + mapped_SD, ("batch", None), "block output"), kept
+    return constrain(after_SD + mapped_SD, ("tokens", None), "block output"), kept
 
 
 def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     """Queries, keys or values: [B, heads, L, h]."""
-    y_SX, n = _linear(x_SD, w, name), config.heads if name == "q" else config.kv_heads
-    scale = w.get(f"{name}_norm")
+    y_SX = checkpoint_name(_linear(x_SD, w, name), name)
+    n, scale = config.heads if name == "q" else config.kv_heads, w.get(f"{name}_norm")
     if config.qk_norm == "full" and scale is not None:
         y_SX = normed(config, y_SX, scale.reshape(-1))
-    y_BLnh = y_SX.reshape(rows, -1, n, config.head_dim)
+    y_BLnh = unflatten(y_SX.reshape(-1, n, config.head_dim), rows)
     if config.qk_norm == "head" and scale is not None:
         y_BLnh = normed(config, y_BLnh, scale)
-    axes = ("batch", "heads" if name == "q" else "kv_heads", None, None)
+    axes = ("batch", "heads", "length", None) if name == "q" else ("batch", "kv_heads", None, None)
     return constrain(y_BLnh.transpose(0, 2, 1, 3), axes, name)
 
 
 def _mlp(config, x_SD, w: Weights) -> jax.Array:
-    up_SF = _linear(x_SD, w, "up")
+    up_SF = checkpoint_name(_linear(x_SD, w, "up"), "up")
     if config.mlp == "swiglu":
-        hidden_SF = jax.nn.silu(_linear(x_SD, w, "gate")) * up_SF
+        hidden_SF = jax.nn.silu(checkpoint_name(_linear(x_SD, w, "gate"), "gate")) * up_SF
     else:
         hidden_SF = jax.nn.gelu(up_SF, approximate=False)
-    return _linear(constrain(hidden_SF, ("batch", "mlp"), "MLP"), w, "down")
+    return _linear(constrain(hidden_SF, ("tokens", "mlp"), "MLP"), w, "down")
 
 
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:

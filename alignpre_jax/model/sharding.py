@@ -1,8 +1,9 @@
 """From logical axis names to mesh axes: one ordered table, the first match wins.
 
-The mesh axes are "data" (rows; parameters copied), "fsdp" (rows; parameters split and gathered at use) and "tensor"
-(heads, MLP and vocabulary split). A mesh may lack any of them. Two columns are the whole of FSDP: how a parameter is
-stored, and how an activation is laid out while computing.
+The mesh axes are "data" (rows; parameters copied), "fsdp" (rows; parameters split and gathered at use), "sequence"
+(parts of each row; keys and values gathered for attention, parameters split like fsdp) and "tensor" (heads, MLP and
+vocabulary split). A mesh may lack any of them. Two columns are the whole of FSDP: how a parameter is stored, and how
+an activation is laid out while computing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Rules = tuple[tuple[str, tuple[str, ...]], ...]
 # logical axis of a parameter -> the mesh axes that split it in memory
 STORAGE: Rules = (
     ("vocab", ("tensor",)),
-    ("embed", ("fsdp",)),
+    ("embed", ("fsdp", "sequence")),
     ("heads", ("tensor",)),
     ("kv_heads", ("tensor",)),
     ("mlp", ("tensor",)),
@@ -37,6 +38,8 @@ STORAGE: Rules = (
 # logical axis of an activation -> the mesh axes that split the work
 COMPUTE: Rules = (
     ("batch", ("data", "fsdp")),
+    ("length", ("sequence",)),
+    ("tokens", ("sequence", "data", "fsdp")),  # rows and positions in one axis, as `flatten` orders them
     ("heads", ("tensor",)),
     ("kv_heads", ("tensor",)),
     ("mlp", ("tensor",)),
@@ -107,6 +110,31 @@ def compute_spec(axes: Sequence[str | None], shape: Sequence[int], name: str) ->
 def constrain(x: jax.Array, axes: Sequence[str | None], name: str) -> jax.Array:
     """Lays an activation out as COMPUTE says; without a mesh, `x` itself."""
     return jax.lax.with_sharding_constraint(x, compute_spec(axes, x.shape, name)) if mesh_axes() else x
+
+
+def flatten(x_BL: jax.Array) -> jax.Array:
+    """[B, L, ...] -> [S, ...], the axis "tokens": the parts of a row (axis "sequence"), then rows, then positions.
+
+    So what a device has of the rows is one stretch of S, and stays on it.
+    """
+    parts, (rows, length, *rest) = mesh_axes().get("sequence", 1), x_BL.shape
+    if parts > 1:
+        if length % parts:
+            raise UserError(
+                f"rows of {length} tokens do not divide into {parts} parts",
+                where="training.mesh and stages.STAGE.row_length",
+                fix=f"choose a mesh whose sequence axis divides {length}",
+            )
+        x_BL = x_BL.reshape(rows, parts, length // parts, *rest).swapaxes(0, 1)
+    return x_BL.reshape(rows * length, *rest)
+
+
+def unflatten(x_S: jax.Array, rows: int) -> jax.Array:
+    """The inverse of `flatten`: [S, ...] -> [B, L, ...]."""
+    parts, rest = mesh_axes().get("sequence", 1), x_S.shape[1:]
+    if parts > 1:
+        x_S = x_S.reshape(parts, rows, -1, *rest).swapaxes(0, 1)
+    return x_S.reshape(rows, -1, *rest)
 
 
 def logical_axes(config: DecoderConfig) -> nnx.State:

@@ -21,11 +21,11 @@ ACCELERATOR_CHUNK_BYTES = 256 << 20
 def chunk_length(rows: int, length: int, vocab: int, budget: int = 0) -> int:
     """Positions per chunk such that `rows` x positions x `vocab` float32 logits fit `budget` bytes per device.
 
-    All rows are in every chunk: the batch axis, which a mesh splits, is never looped over.
+    All rows (parts of rows, where a mesh splits these) are in every chunk: what a mesh splits is never looped over.
     """
     sizes = sharding.mesh_axes()
     budget = budget or CHUNK_BYTES.get(sharding.platform(), ACCELERATOR_CHUNK_BYTES)
-    local_rows = math.ceil(rows / (sizes.get("data", 1) * sizes.get("fsdp", 1)))
+    local_rows = math.ceil(rows / math.prod(sizes.get(axis, 1) for axis in ("data", "fsdp", "sequence")))
     local_vocab = math.ceil(vocab / sizes.get("tensor", 1))
     most = min(max(budget // (4 * local_rows * local_vocab), 1), length)
     return math.ceil(length / math.ceil(length / most))
@@ -38,7 +38,11 @@ def token_losses(
 
     A scan over chunks of positions; the backward pass computes a chunk's logits again (jax.checkpoint).
     """
-    B, L, D = hidden_BLD.shape
+    rows, D = hidden_BLD.shape[0], hidden_BLD.shape[2]
+    B = rows * sharding.mesh_axes().get("sequence", 1)  # parts of rows, on a mesh that splits them
+    hidden_BLD = sharding.flatten(hidden_BLD).reshape(B, -1, D)
+    targets_BL = sharding.flatten(targets_BL).reshape(B, -1)
+    L = targets_BL.shape[1]
     length = chunk_length(B, L, decoder.config.padded_vocab, chunk_bytes)
     chunks = math.ceil(L / length)
     room = ((0, 0), (0, chunks * length - L))
@@ -47,7 +51,7 @@ def token_losses(
 
     @jax.checkpoint
     def chunk_losses(hidden_SD: jax.Array, targets_S: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits_SV = sharding.constrain(decoder.unembed(hidden_SD), ("batch", "vocab"), "logits")
+        logits_SV = sharding.constrain(decoder.unembed(hidden_SD), ("tokens", "vocab"), "logits")
         log_z_S = jax.nn.logsumexp(logits_SV, axis=-1)
         return log_z_S - jnp.take_along_axis(logits_SV, targets_S[:, None], axis=-1)[:, 0], log_z_S
 
@@ -57,4 +61,4 @@ def token_losses(
     flat = (hidden_nSD.reshape(chunks, B * length, D), targets_nS.reshape(chunks, B * length))
     _, out = jax.lax.scan(step, None, flat)
     losses, log_z = (x.reshape(chunks, B, length).swapaxes(0, 1).reshape(B, -1)[:, :L] for x in out)
-    return losses, log_z
+    return sharding.unflatten(losses.reshape(-1), rows), sharding.unflatten(log_z.reshape(-1), rows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -124,7 +125,8 @@ class Checkpoints:
         items = {name: getattr(abstract, name) for name in _ITEMS if getattr(abstract, name) is not None}
         wanted = _through_json(self.meta | {"arrays": _shapes(items)})
         for key, place in (("model", "model"), ("plan", "stages.STAGE and arms"), ("arrays", "optimizer")):
-            if key in wanted and meta[key] != wanted[key]:
+            same = _same_model if key == "model" else operator.eq
+            if key in wanted and not same(meta[key], wanted[key]):
                 raise UserError(
                     f"the checkpoint of step {step} was made with another {key.replace('arrays', 'optimizer')}",
                     where=f"{self.root} and {place}",
@@ -213,6 +215,12 @@ def _verify(items: Mapping[str, Any], saved: Mapping[str, int]) -> None:
     wrong = [name for name, value in tree_digests(items).items() if saved.get(name) != value]
     if wrong:
         raise ValueError(f"{len(wrong)} arrays are not those that were saved, the first: {wrong[0]}")
+
+
+def _same_model(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether two model configs have the same weights; remat, layout and kernel may change on the way."""
+    one, other = (build(DecoderConfig, dict(plain), where="model") for plain in (saved, wanted))
+    return one.architecture == other.architecture
 
 
 def _shapes(items: Mapping[str, Any]) -> str:

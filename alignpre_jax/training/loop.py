@@ -28,6 +28,7 @@ from alignpre_jax.foundation import (
 from alignpre_jax.mixture import Batch, Counted, Plan, load_batches, render
 from alignpre_jax.mixture import check as check_ledger
 from alignpre_jax.mixture import ledger as ledger_of
+from alignpre_jax.model import choose_kernel
 from alignpre_jax.rows import RowStore
 from alignpre_jax.training.checkpoints import TOKENIZER, Checkpoints, Restored, describe, load_params
 from alignpre_jax.training.checks import check_run, check_tokens
@@ -128,7 +129,9 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
         step = start = int(state.step)
         skips = Skips(meta.get("skipped", ()))
         counted = Counted.from_json(run.plan, meta.get("rows", {}))
-        events("start", start, processes=jax.process_count(), devices=mesh.size)
+        kernel = choose_kernel(run.step.model, row_length)
+        logging.info("%s: mesh %s, attention by %s", run.name, dict(mesh.shape), kernel)
+        events("start", start, processes=jax.process_count(), devices=mesh.size, attention=kernel)
         metrics_log = MetricsLog(run_dir, done=start)
         clock = _clock(run, mesh, start, metrics_log.seconds, meta.get("productive_seconds", 0.0), events.first_start())
         trackers = _open_trackers(run, start, stack) if is_first_process else []
@@ -289,7 +292,7 @@ def _first_state(
     if not run.start_from:
         return step_fn.init(step_fn.fresh_params(run.seed)), {}
     params, config, _ = load_params(run.start_from, mesh=mesh)
-    if config != run.step.model:
+    if config.architecture != run.step.model.architecture:
         raise UserError(
             f"{run.start_from} holds another architecture",
             where="model",

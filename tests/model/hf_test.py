@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from alignpre_jax.foundation import UserError
-from alignpre_jax.model import PRESETS, DecoderConfig, bind, init_cache, init_params, make_mesh
+from alignpre_jax.model import (
+    PRESETS,
+    DecoderConfig,
+    bind,
+    inference,
+    inference_weights,
+    init_cache,
+    init_params,
+    make_mesh,
+)
 from alignpre_jax.model.hf import export_model, family_of, import_model, read_config, write_config
 
 GOLDENS = Path(__file__).parent / "goldens" / "hf"
@@ -65,12 +75,12 @@ def test_also_packed_and_with_a_cache(variant):
     segments, positions = np.repeat([[1, 2]], 12, axis=1), np.tile(np.arange(12), 2)[None]
     out = decoder.unembed(decoder(packed, jnp.asarray(segments), jnp.asarray(positions)))
     np.testing.assert_allclose(out.reshape(2, 12, -1), logits[:, :12], atol=2e-5, rtol=1e-4)
-    hidden, cache = decoder(tokens[:, :9], cache=init_cache(model.config, 2, 24))
-    steps = [hidden]
-    for place in range(9, 24):
-        hidden, cache = decoder(tokens[:, place : place + 1], cache=cache)
-        steps.append(hidden)
-    np.testing.assert_allclose(decoder.unembed(jnp.concatenate(steps, axis=1)), logits, atol=2e-5, rtol=1e-4)
+    weights, cache = inference_weights(model.config, model.params), init_cache(model.config, 2, 24)
+    step = jax.jit(functools.partial(inference.step, model.config))
+    for place in range(24):
+        hidden, cache = step(weights, tokens[:, place], cache)
+        out = inference.logits_of(model.config, weights, hidden)
+        np.testing.assert_allclose(out, logits[:, place], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
