@@ -15,6 +15,7 @@ from alignpre_jax.foundation import Event, PathLike, Report, UserError, digest, 
 from alignpre_jax.model import DecoderConfig, inference_weights
 from alignpre_jax.sampling import batching, generation, scoring
 from alignpre_jax.sampling.buckets import Buckets, shapes
+from alignpre_jax.sampling.chat import ChatTemplate
 from alignpre_jax.sampling.constraints import Grammars
 from alignpre_jax.sampling.packing import Ids, Question, batches
 from alignpre_jax.sampling.programs import Programs
@@ -52,7 +53,7 @@ class Engine:
       int8: matrices are kept in 8 bits; see `model.inference_weights`.
       invariant: one shape of each kind, and no two requests in one row: results are bitwise the same whatever else is
         asked, in whatever order, before or after a restart. Slower, and best with Buckets made for it.
-      template: chat template (jinja2) that came with the model, "" for none.
+      template: the chat template that came with the model; the plain one when None.
 
     Attributes:
       truncated: how many prefixes and prompts have lost their beginning because they did not fit the context.
@@ -72,7 +73,7 @@ class Engine:
         mesh: Mesh | None = None,
         int8: bool = False,
         invariant: bool = False,
-        template: str = "",
+        template: ChatTemplate | None = None,
     ):
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
@@ -80,7 +81,8 @@ class Engine:
                 where="tokenizer",
                 fix="use the tokenizer that the model was trained with",
             )
-        self.config, self.tokenizer, self.template = config, tokenizer, template
+        self.config, self.tokenizer = config, tokenizer
+        self.template = template or ChatTemplate()
         self.truncated = 0
         self._invariant = invariant
         shards = math.prod(mesh.shape.get(axis, 1) for axis in ("data", "fsdp")) if mesh else 1
@@ -215,22 +217,21 @@ class Engine:
           UserError: new tokens that do not fit the context; a beginning longer than the new tokens may be, or one that
             the constraint does not allow; tokens that the model does not know.
         """
-        jobs = [
-            self._job(number, request, prompt, begin)
-            for number, (request, prompt, begin) in enumerate(
-                zip(
-                    requests,
-                    self._ids([r.prompt for r in requests]),
-                    self._parts([r.begin for r in requests]),
-                    strict=True,
-                )
-            )
-        ]
-        runner = batching.Batching(
-            self.programs, self.config, self._shapes, self.tokenizer.decode, on_text, alone=self._invariant
-        )
+        jobs = self.jobs(requests)
+        runner = self.start_batching(on_text)
         found = {job.number: job.completion for job in runner.run(jobs)}
         return [found[number] for number in range(len(jobs))]  # type: ignore[misc]
+
+    def jobs(self, requests: Sequence[Request]) -> list[batching.Job]:
+        """The requests made ready, in their order; raises what `complete` does."""
+        prompts, begins = self._ids([r.prompt for r in requests]), self._parts([r.begin for r in requests])
+        return [self._job(number, *each) for number, each in enumerate(zip(requests, prompts, begins, strict=True))]
+
+    def start_batching(self, on_text: OnText | None = None) -> batching.Batching:
+        """Rows for this engine's jobs."""
+        return batching.Batching(
+            self.programs, self.config, self._shapes, self.tokenizer.decode, on_text, alone=self._invariant
+        )
 
     def compile(self, report: Report = silent) -> int:
         """Compiles what scores questions that fit the shortest rows, ahead of use; the number of programs in use.
