@@ -245,3 +245,25 @@ def _sure(text: str, stops: Sequence[str]) -> int:
         held = next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
         sure = min(sure, len(text) - held)
     return sure
+
+
+def compile_generation(programs: Programs, config: DecoderConfig, size: tuple[int, int], shapes: Shapes) -> None:
+    """Compiles what generates in `size` [rows, slots] from prompts that fit the shortest rows."""
+    length, words = shapes.lengths[0], generation.words(config)
+    number = np.zeros(PREFILLED, np.int32)
+    state = programs.outputs(generation.empty, size)
+    rows = size[0]
+    asked = Asked(
+        Settings.of([IDLE] * rows),
+        np.zeros((rows, 2), np.uint32),
+        np.zeros((rows, ENDS), np.int32),
+        np.zeros((rows, words), np.uint32),
+        np.zeros(rows, bool),
+    )
+    programs.compile(generation.decode, (*size, shapes.steps), state, asked)
+    for height in shapes.prompts[length]:
+        row = np.zeros((height, length), np.int32)
+        paths = np.zeros((PREFILLED, length), np.int32)
+        read = programs.outputs(generation.prefill, (height, length, PREFILLED), (row, row, row), paths)
+        into = (number, number, number, np.zeros((PREFILLED, words), np.uint32))
+        programs.compile(generation.insert, (*size, PREFILLED, length), state, read, into)

@@ -19,7 +19,7 @@ from alignpre_jax.sampling.chat import ChatTemplate
 from alignpre_jax.sampling.constraints import Grammars
 from alignpre_jax.sampling.packing import Ids, Question, batches
 from alignpre_jax.sampling.programs import Programs
-from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score, spread
+from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score, requests_of
 from alignpre_jax.sampling.strategies import Strategy, pack
 
 OnText = Callable[[int, str], None]  # (number of the prompt, new text)
@@ -191,16 +191,7 @@ class Engine:
         Raises:
           UserError: `max_new_tokens` is below 1 or does not fit the context; see also `Request`.
         """
-        count = len(prompts)
-        wide = (
-            spread(count, strategy, "strategy"),
-            spread(count, max_new_tokens, "limit"),
-            spread(count, seed, "seed"),
-        )
-        requests = [
-            Request(prompt, chosen, limit, own, number if isinstance(seed, int) else 0, **more)
-            for number, (prompt, chosen, limit, own) in enumerate(zip(prompts, *wide, strict=True))
-        ]
+        requests = requests_of(prompts, strategy, max_new_tokens, seed, **more)
         return [completion.text for completion in self.complete(requests, on_text)]
 
     def complete(self, requests: Sequence[Request], on_text: OnText | None = None) -> list[Completion]:
@@ -233,15 +224,20 @@ class Engine:
             self.programs, self.config, self._shapes, self.tokenizer.decode, on_text, alone=self._invariant
         )
 
-    def compile(self, report: Report = silent) -> int:
-        """Compiles what scores questions that fit the shortest rows, ahead of use; the number of programs in use.
+    def compile(self, *, generation: bool = False, report: Report = silent) -> int:
+        """Compiles programs ahead of use; the number of programs in use.
 
-        Longer rows and generation compile when they are first needed; `keep_programs` makes that once per machine.
+        These are what scores questions that fit the shortest rows, or what generates in all rows with prompts and
+        texts that fit the shortest. Longer ones compile when they are first needed; `keep_programs` makes that once
+        per machine.
         """
-        length = self._shapes.lengths[0]
-        for number, height in enumerate(self._shapes.heights[length]):
-            scoring.compile_score(self.programs, self.config, (height, length), self._shapes.reads)
-            report(Event("compile", number + 1, len(self._shapes.heights[length])))
+        ahead, shapes = batching.compile_generation if generation else scoring.compile_score, self._shapes
+        sizes = [(height, length) for length in shapes.lengths[:3] for height in shapes.heights[length]]
+        if generation:
+            sizes = [(shapes.rows[-1], shapes.slots[0])]
+        for number, size in enumerate(sizes):
+            ahead(self.programs, self.config, size, shapes)
+            report(Event("compile", number + 1, len(sizes)))
         return len(self.programs.used)
 
     def _score(self, questions: Iterable[Question]) -> dict[Question, Score]:

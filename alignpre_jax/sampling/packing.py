@@ -56,7 +56,8 @@ def batches(
     """All distinct questions in batches of a few shapes.
 
     What fits the shortest rows may go into some that are up to four times as long, where more is shared: whichever
-    is cheapest. Other rows are of the shortest length that holds a question. A batch has the most rows that can be filled.
+    is cheapest. Other rows are of the shortest length that holds a question. A batch has the most rows that can be
+    filled.
 
     Args:
       questions: in any order; equal ones are answered once.
