@@ -117,8 +117,8 @@ def peer(given: argparse.Namespace) -> dict[str, Any]:
         out = lm._loglikelihood_tokens(some, disable_tqdm=True)
         return [one[0] for one in out], time.perf_counter() - clock, time.process_time() - busy
 
-    sample = asked[: 32 * 12]
-    score(sample[:64], BATCHES[0])
+    sample = asked[:64]
+    score(sample[:16], BATCHES[0])
     best = min(BATCHES, key=lambda batch: score(sample, batch)[2])
     logprobs, wall, cpu = score(asked, best)
     found: dict[str, Any] = {"score_s": wall, "score_cpu_s": cpu, "batch": best}

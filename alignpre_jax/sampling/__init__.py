@@ -5,6 +5,7 @@ from alignpre_jax.sampling.chat import ChatTemplate, chat_request
 from alignpre_jax.sampling.conditional import conditional, marked
 from alignpre_jax.sampling.constraints import Choice, Regex
 from alignpre_jax.sampling.engine import Engine
+from alignpre_jax.sampling.hosts import Led, follow
 from alignpre_jax.sampling.log import Logged
 from alignpre_jax.sampling.programs import keep_programs
 from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score
@@ -18,6 +19,7 @@ __all__ = [
     "Completion",
     "Engine",
     "Greedy",
+    "Led",
     "Logged",
     "MinP",
     "Prompt",
@@ -30,6 +32,7 @@ __all__ = [
     "TopP",
     "chat_request",
     "conditional",
+    "follow",
     "keep_programs",
     "marked",
     "safe_beam",

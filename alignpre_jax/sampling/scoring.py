@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignpre_jax.model import DecoderConfig, InferenceWeights, inference
+from alignpre_jax.model.sharding import constrain
 from alignpre_jax.sampling.buckets import Shapes
 from alignpre_jax.sampling.packing import Packed
 from alignpre_jax.sampling.programs import Programs
@@ -41,7 +42,8 @@ def read_out(
     reads_R, which_M, targets_M = ask
     logits_RV = inference.logits_of(config, weights, hidden_SD[reads_R])
     total_R, best_R = jax.nn.logsumexp(logits_RV, axis=-1), jnp.argmax(logits_RV, axis=-1)
-    return logits_RV[which_M, targets_M] - total_R[which_M], best_R[which_M] == targets_M
+    logprobs_M, greedy_M = logits_RV[which_M, targets_M] - total_R[which_M], best_R[which_M] == targets_M
+    return constrain(logprobs_M, (None,), "log-probs"), constrain(greedy_M, (None,), "greedy")
 
 
 @dataclasses.dataclass(frozen=True)

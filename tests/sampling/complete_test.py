@@ -14,21 +14,23 @@ HOT = Temperature(3.0)
 
 
 def test_a_stop_string_ends_the_text_wherever_tokens_end(engine):
-    (whole,) = engine.complete([Request("tell me", HOT, 24, seed=5)])
+    (whole,) = engine.complete([Request("tell me", HOT, 24, seed=5, banned=(0,))])
     assert whole.ended == "length"
     assert len(whole.tokens) == len(whole.text) == 24
     for stop in (whole.text[6:9], whole.text[3:5]):  # of several tokens
-        (cut,) = engine.complete([Request("tell me", HOT, 24, seed=5, stop=("zzzz", stop))])
+        (cut,) = engine.complete([Request("tell me", HOT, 24, seed=5, banned=(0,), stop=("zzzz", stop))])
         place = whole.text.index(stop)
         assert (cut.text, cut.ended) == (whole.text[:place], "stop")
         assert cut.tokens == whole.tokens[: place + len(stop)]
 
 
 def test_what_is_heard_never_has_to_be_taken_back(engine):
-    (whole,) = engine.complete([Request("tell me", HOT, 24, seed=5)])
+    (whole,) = engine.complete([Request("tell me", HOT, 24, seed=5, banned=(0,))])
     stop = whole.text[7:12]
     heard = []
-    (cut,) = engine.complete([Request("tell me", HOT, 24, seed=5, stop=(stop,))], lambda _, text: heard.append(text))
+    (cut,) = engine.complete(
+        [Request("tell me", HOT, 24, seed=5, banned=(0,), stop=(stop,))], lambda _, text: heard.append(text)
+    )
     assert "".join(heard) == cut.text
     assert batching._sure("abc\ufffd", ()) == 3
     assert batching._sure("ab\n", ("\n\n",)) == 2
@@ -80,13 +82,13 @@ def test_banned_tokens_never_come(engine):
 
 
 def test_own_end_tokens_and_prompts_in_parts(engine):
-    (whole,) = engine.complete([Request("tell me", HOT, 24, seed=5)])
+    (whole,) = engine.complete([Request("tell me", HOT, 24, seed=5, banned=(0,))])
     token = whole.tokens[4]
-    (cut,) = engine.complete([Request("tell me", HOT, 24, seed=5, ends=(token,))])
+    (cut,) = engine.complete([Request("tell me", HOT, 24, seed=5, banned=(0,), ends=(token,))])
     assert cut.ended == "end"
     assert cut.tokens == whole.tokens[: whole.tokens.index(token)]
     parts = (0, "tell", Characters().encode_batch([" "])[0][0], "me")
-    assert engine.complete([Request(parts, HOT, 24, seed=5)]) == [whole]
+    assert engine.complete([Request(parts, HOT, 24, seed=5, banned=(0,))]) == [whole]
 
 
 def test_more_requests_than_rows_of_all_lengths(engine, params):
@@ -114,14 +116,14 @@ def test_samples_of_one_prompt_share_its_keys_and_values(engine):
 
 
 def test_settings_compile_nothing(engine):
-    engine.generate(["tell me"] * 3, TopP(0.9), 8)
+    engine.generate(["tell me"] * 3, TopP(0.9), 8, banned=(0,))
     used = set(engine.programs.used)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
     )
     for strategy in (Greedy(), TopK(3, 0.2), Temperature(5.0), TopP(0.1), Greedy(repetition_penalty=2.0)):
-        engine.generate(["tell me"] * 3, strategy, 9, seed=4, stop=("x",), banned=(3,))
+        engine.generate(["tell me"] * 3, strategy, 8, seed=4, banned=(0, 3))
     assert compiled == []
     assert engine.programs.used == used
 
