@@ -43,6 +43,7 @@ setup(
         "matplotlib>=3.10",
         "jinja2>=3.1.6",
         "PyYAML>=6",
+        "llguidance>=1.9",  # text that has to match a pattern
     ],
     extras_require={
         "tpu": ["jax[tpu]"],  # also plans for a TPU on a machine without one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.verb import ARM, SEED, WORKDIR, Flag, Verb
@@ -16,16 +17,37 @@ BAR = "-" * 8
 
 
 def _sample(given: Any) -> None:
-    from alignpre_jax.sampling import Engine, Greedy, TopP
+    from alignpre_jax.sampling import Engine, Regex, Request, Strategy, chat_request
 
     path, _ = _checkpoint(given, "sample")
-    engine = Engine.from_checkpoint(path)
-    strategy = Greedy() if given.temperature == 0 else TopP(given.top_p, given.temperature)
-    prompts = [given.prompt] * given.samples
-    for number, text in enumerate(
-        engine.generate(prompts, strategy, max_new_tokens=given.tokens, seed=given.sample_seed), 1
-    ):
-        print(f"{BAR} {path}  sample {number} of {given.samples}\n{given.prompt}{text}")
+    engine = Engine.from_checkpoint(path, given.step, dtype=given.dtype, int8=given.int8)
+    cuts = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    asked: dict[str, Any] = {
+        "strategy": Strategy(**{name: getattr(given, name) for name in cuts}),
+        "max_new_tokens": given.tokens,
+        "seed": given.sample_seed,
+        "stop": (given.stop.replace("\\n", "\n"),) if given.stop else (),
+        "within": Regex(given.regex) if given.regex else None,
+    }
+    messages = [{"role": "system", "content": given.system}] if given.system else []
+    messages.append({"role": "user", "content": given.prompt})
+    plain = not (given.chat or given.system)
+    requests = [
+        Request(given.prompt, number=n, **asked) if plain else chat_request(engine, messages, number=n, **asked)
+        for n in range(given.samples)
+    ]
+
+    def head(number: int) -> str:
+        return f"{BAR} {path}  sample {number + 1} of {given.samples}\n{given.prompt if plain else ''}"
+
+    if given.samples == 1:
+        print(head(0), end="", flush=True)
+        engine.complete(requests, on_text=lambda _, text: print(text, end="", flush=True))
+        print()
+    else:
+        for number, completion in enumerate(engine.complete(requests)):
+            print(head(number) + completion.text)
+    print(f"{len(engine.programs.used)} programs, {engine.programs.compiled} compiled now", file=sys.stderr)
 
 
 def _import(given: Any, source: str = "") -> None:
@@ -82,7 +104,8 @@ def checkpoint_engine(given: Any, verb: str) -> Any:
     return Engine.from_checkpoint(_checkpoint(given, verb)[0])
 
 
-CHECKPOINT = Flag("checkpoint", "", "a run's folder")
+CHECKPOINT = Flag("checkpoint", "", "a run's folder; to sample, a Hugging Face folder or a .gguf file as well")
+STEP = Flag("step", None, "which checkpoint; the newest by default", kind=int)
 TO = Flag("to", "", "the folder to write")
 VERBS = {
     "sample": Verb(
@@ -93,11 +116,21 @@ VERBS = {
             ARM,
             SEED,
             CHECKPOINT,
+            STEP,
             Flag("prompt", "", "text to go on from"),
+            Flag("chat", False, "the prompt is a message, and the model's chat template is used"),
+            Flag("system", "", "a system message before it; implies --chat"),
             Flag("samples", 1, "how many continuations", lower=1),
             Flag("tokens", 80, "at most so many new tokens", lower=1),
             Flag("temperature", 0.7, "0 is greedy", lower=0.0),
+            Flag("top_k", 0, "sample from so many tokens; 0: all", lower=0),
             Flag("top_p", 0.95, "sample from the smallest set with this mass", lower=0.0, upper=1.0),
+            Flag("min_p", 0.0, "sample from tokens with this share of the largest probability", lower=0.0, upper=1.0),
+            Flag("repetition_penalty", 1.0, "divides the logits of tokens that were there; 1: none"),
+            Flag("stop", "", r"the text ends before this string; \n is a new line"),
+            Flag("regex", "", "what the whole text has to match"),
+            Flag("dtype", "", "float32 or bfloat16; by default as trained"),
+            Flag("int8", False, "keep matrices in 8 bits"),
             Flag("sample_seed", 0, "seed of the samples"),
         ),
         _sample,
@@ -116,7 +149,7 @@ VERBS = {
         "alignpre export --workdir=runs/small_world --arm=aligned --to=models/aligned",
         (
             *(WORKDIR, ARM, SEED, CHECKPOINT, TO),
-            Flag("step", None, "which checkpoint; the newest by default", kind=int),
+            STEP,
             Flag("dtype", "", "float32, bfloat16 or float16; by default as imported, else float32"),
         ),
         _export,

@@ -14,12 +14,15 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from alignpre_jax.model import attention
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.decoder import Weights, block, embed, normed, unembed
+from alignpre_jax.model.parameters import parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain
+from alignpre_jax.model.sharding import constrain, nest, shardings_by_path
 
 SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; longer rows go through in parts
 _NORMS = ("attention_norm", "mlp_norm", "q_norm", "k_norm", "final_norm")
@@ -78,6 +81,23 @@ def inference_weights(config: DecoderConfig, params: nnx.State, *, int8: bool = 
         for target, part in zip(layers if stacked else [tables], made, strict=True):
             target |= {name: part[0]} | ({f"{name}_scale": part[1]} if len(part) > 1 else {})
     return InferenceWeights(tables, tuple(layers))
+
+
+def abstract_weights(config: DecoderConfig, mesh: Mesh) -> InferenceWeights:
+    """Shapes, dtypes and places of `inference_weights` over a mesh, whose devices need not be there: to compile for."""
+    stored = shardings_by_path(config, mesh)
+    params = nest({name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for name, p in parameters(config).items()})
+    shapes = jax.eval_shape(functools.partial(inference_weights, config), params)
+
+    def placed(names: Weights, group: str, drop: int) -> Weights:
+        return {
+            name: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=NamedSharding(mesh, P(*stored[group + name].spec[drop:]))
+            )
+            for name, x in names.items()
+        }
+
+    return InferenceWeights(placed(shapes.tables, "", 0), tuple(placed(w, "blocks.", 1) for w in shapes.layers))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))

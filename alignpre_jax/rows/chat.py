@@ -40,12 +40,12 @@ def learnt_parts(messages: Sequence[Message], template: str) -> list[tuple[str, 
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        cue = _render(template, messages[:number], is_answer_due=True)
-        whole = _render(template, messages[: number + 1], is_answer_due=False)
+        cue = render(template, messages[:number], is_answer_due=True)
+        whole = render(template, messages[: number + 1], is_answer_due=False)
         for text, learnt in ((cue, False), (whole, True)):
             parts += [(part, learnt) for part in _split(_added(done, text))]
             done = text
-    rest = _render(template, messages, is_answer_due=False)
+    rest = render(template, messages, is_answer_due=False)
     return [*parts, *((part, False) for part in _split(_added(done, rest)))]
 
 
@@ -53,7 +53,7 @@ def prompt_parts(messages: Sequence[Message], template: str) -> list[str]:
     """The parts of the text of a conversation in which an answer is due; see `learnt_parts`."""
     if any(_MARK in message["content"] for message in messages):
         raise UserError("a message contains U+FDD0, which is no character", fix="remove it")
-    return _split(_render(template, messages, is_answer_due=True))
+    return _split(render(template, messages, is_answer_due=True))
 
 
 def is_end_of_text(part: str) -> bool:
@@ -76,15 +76,22 @@ def _split(text: str) -> list[str]:
     return [part for text in texts for part in (text, _MARK)][:-1]
 
 
-def _render(template: str, messages: Sequence[Message], *, is_answer_due: bool) -> str:
+def render(
+    template: str, messages: Sequence[Message], *, is_answer_due: bool, bos: str = _MARK, eos: str = _MARK
+) -> str:
+    """What a template, run in a sandbox, makes of a conversation; `bos` and `eos` are given to it as tokens' names.
+
+    Raises:
+      UserError: the template is broken, or refuses the conversation.
+    """
     import jinja2
 
     try:
         return _compiled(template).render(
             messages=[dict(message) for message in messages],
             add_generation_prompt=is_answer_due,
-            eos_token=_MARK,
-            bos_token=_MARK,
+            eos_token=eos,
+            bos_token=bos,
         )
     except jinja2.TemplateError as error:
         raise UserError(f"the chat template failed: {error}", where="template", fix="mend the template") from None

@@ -41,6 +41,7 @@ class PieceTokenizer:
         else:
             self.eot_id = pieces.index(choose_eot(eot, pieces, special, where))
         self.eot = pieces[self.eot_id]
+        self.special_tokens = {name: pieces.index(name) for name in special}
         self.data, self.digest = data, digest(data)
 
     def encode(self, text: str) -> list[int]:

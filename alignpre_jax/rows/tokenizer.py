@@ -27,6 +27,7 @@ class Tokenizer(Protocol):
       vocab_size: one more than the largest token id.
       eot_id: the token that precedes every document in a row.
       eot: the name of that token.
+      special_tokens: the ids of all tokens that no text becomes, by name.
       data: the tokenizer's file; `parse_tokenizer(data, eot)` gives the same tokenizer again.
       digest: 16 hex digits that name `data`.
     """
@@ -34,6 +35,7 @@ class Tokenizer(Protocol):
     vocab_size: int
     eot_id: int
     eot: str
+    special_tokens: dict[str, int]
     data: bytes
     digest: str
 
@@ -89,6 +91,7 @@ class ByteTokenizer:
     """A token per byte of UTF-8, and the end-of-text token after them."""
 
     vocab_size, eot_id, eot = 257, 256, END_OF_TEXT
+    special_tokens: dict[str, int] = {END_OF_TEXT: 256}  # noqa: RUF012 - nobody changes it
     data, digest = _BYTES_FILE, digest(_BYTES_FILE)
 
     def encode(self, text: str) -> list[int]:
@@ -134,6 +137,7 @@ class FileTokenizer:
         self.eot = choose_eot(eot, [eot] if eot in vocabulary else special, special, where)
         self.vocab_size = max(vocabulary.values()) + 1
         self.eot_id = vocabulary[self.eot]
+        self.special_tokens = {name: vocabulary[name] for name in special}
         self.data, self.digest = data, digest(data)
 
     def encode(self, text: str) -> list[int]:

@@ -103,6 +103,17 @@ class Batching:
                 self._insert(waiting, free)
             yield from self._decode()
 
+    def fill(self, jobs: Sequence[Job], rows: int, apart: int, room: int) -> Decoding:
+        """At most 8 jobs, read, in every `apart`-th of so many rows, with room for so many new tokens."""
+        self._resize(rows, max(len(job.prompt) for job in jobs) + room)
+        waiting = [(job, number * apart) for number, job in enumerate(jobs)]
+        while waiting:
+            known, read = self._prefill([job for job, _ in reversed(waiting)])
+            self._put([each for each in waiting if each[0].prompt in known], known, read)
+            waiting = [each for each in waiting if each[0].prompt not in known]
+        assert self._state is not None
+        return self._state
+
     def _make_room(self, waiting: int) -> None:
         """Rows for the jobs there are, slots for the longest of them."""
         busy = [job for job in self._rows if job]
@@ -132,16 +143,20 @@ class Batching:
         known, read = self._read
         if waiting[-1].prompt not in known:
             known, read = self._read = self._prefill(waiting)
-        group: list[Job] = []
-        while waiting and free[len(group) :] and len(group) < PREFILLED and waiting[-1].prompt in known:
-            group.append(waiting.pop())
+        group: list[tuple[Job, int]] = []
+        while waiting and free and len(group) < PREFILLED and waiting[-1].prompt in known:
+            group.append((waiting.pop(), free.pop(0)))
+        self._put(group, known, read)
+
+    def _put(self, group: Sequence[tuple[Job, int]], known: dict[Ids, int], read: Any) -> None:
+        """Gives jobs, whose prompts have been read, their rows."""
         assert self._state is not None
-        self._resize(len(self._rows), max(len(job.prompt) for job in group))
+        self._resize(len(self._rows), max(len(job.prompt) for job, _ in group))
         rows, length = len(self._rows), read[0][0][0].shape[2]
         source, row, size = np.zeros(PREFILLED, np.int32), np.full(PREFILLED, rows, np.int32), np.ones(PREFILLED, int)
         seen = np.zeros((PREFILLED, generation.words(self._config)), np.uint32)
-        for place, job in enumerate(group):
-            source[place], row[place], size[place] = known[job.prompt], free.pop(0), len(job.prompt)
+        for place, (job, number) in enumerate(group):
+            source[place], row[place], size[place] = known[job.prompt], number, len(job.prompt)
             seen[place] = pack(list(job.prompt), 32 * seen.shape[1])
             self._rows[row[place]] = job
         into = (source, row, size.astype(np.int32), seen)
@@ -230,3 +245,25 @@ def _sure(text: str, stops: Sequence[str]) -> int:
         held = next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
         sure = min(sure, len(text) - held)
     return sure
+
+
+def compile_generation(programs: Programs, config: DecoderConfig, size: tuple[int, int], shapes: Shapes) -> None:
+    """Compiles what generates in `size` [rows, slots] from prompts that fit the shortest rows."""
+    length, words = shapes.lengths[0], generation.words(config)
+    number = np.zeros(PREFILLED, np.int32)
+    state = programs.outputs(generation.empty, size)
+    rows = size[0]
+    asked = Asked(
+        Settings.of([IDLE] * rows),
+        np.zeros((rows, 2), np.uint32),
+        np.zeros((rows, ENDS), np.int32),
+        np.zeros((rows, words), np.uint32),
+        np.zeros(rows, bool),
+    )
+    programs.compile(generation.decode, (*size, shapes.steps), state, asked)
+    for height in shapes.prompts[length]:
+        row = np.zeros((height, length), np.int32)
+        paths = np.zeros((PREFILLED, length), np.int32)
+        read = programs.outputs(generation.prefill, (height, length, PREFILLED), (row, row, row), paths)
+        into = (number, number, number, np.zeros((PREFILLED, words), np.uint32))
+        programs.compile(generation.insert, (*size, PREFILLED, length), state, read, into)

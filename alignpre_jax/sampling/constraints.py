@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -44,6 +45,9 @@ class Tokens(Protocol):
     vocab_size: int
     eot_id: int
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for."""
 
@@ -73,7 +77,6 @@ class Grammars:
     def _vocabulary(self) -> Any:
         from llguidance import LLTokenizer, TokenizerWrapper
 
-        # Text is never cut into tokens by it, so the wrapper needs no way to do that.
         return LLTokenizer(TokenizerWrapper(_Vocabulary(self._tokenizer)), n_vocab=self._tokenizer.vocab_size)
 
 
@@ -122,6 +125,9 @@ class _Vocabulary:
         # An id without a token gets bytes that no text contains.
         self.tokens = [tokenizer.token_bytes(i) or b"\xff" for i in range(tokenizer.vocab_size)]
         self.special_token_ids = [tokenizer.eot_id]
+        self._encode = tokenizer.encode_batch
 
-    def __call__(self, text: Any) -> list[int]:
-        raise TypeError("this vocabulary cuts no text")
+    def __call__(self, text: str) -> list[int]:
+        if isinstance(text, bytes):  # tried first; the wrapper then gives text
+            raise TypeError("text, please")
+        return self._encode([text])[0]

@@ -15,10 +15,11 @@ from alignpre_jax.foundation import Event, PathLike, Report, UserError, digest, 
 from alignpre_jax.model import DecoderConfig, inference_weights
 from alignpre_jax.sampling import batching, generation, scoring
 from alignpre_jax.sampling.buckets import Buckets, shapes
+from alignpre_jax.sampling.chat import ChatTemplate
 from alignpre_jax.sampling.constraints import Grammars
 from alignpre_jax.sampling.packing import Ids, Question, batches
 from alignpre_jax.sampling.programs import Programs
-from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score, spread
+from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score, requests_of
 from alignpre_jax.sampling.strategies import Strategy, pack
 
 OnText = Callable[[int, str], None]  # (number of the prompt, new text)
@@ -52,7 +53,7 @@ class Engine:
       int8: matrices are kept in 8 bits; see `model.inference_weights`.
       invariant: one shape of each kind, and no two requests in one row: results are bitwise the same whatever else is
         asked, in whatever order, before or after a restart. Slower, and best with Buckets made for it.
-      template: chat template (jinja2) that came with the model, "" for none.
+      template: the chat template that came with the model; the plain one when None.
 
     Attributes:
       truncated: how many prefixes and prompts have lost their beginning because they did not fit the context.
@@ -72,7 +73,7 @@ class Engine:
         mesh: Mesh | None = None,
         int8: bool = False,
         invariant: bool = False,
-        template: str = "",
+        template: ChatTemplate | None = None,
     ):
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
@@ -80,7 +81,8 @@ class Engine:
                 where="tokenizer",
                 fix="use the tokenizer that the model was trained with",
             )
-        self.config, self.tokenizer, self.template = config, tokenizer, template
+        self.config, self.tokenizer = config, tokenizer
+        self.template = template or ChatTemplate()
         self.truncated = 0
         self._invariant = invariant
         shards = math.prod(mesh.shape.get(axis, 1) for axis in ("data", "fsdp")) if mesh else 1
@@ -189,16 +191,7 @@ class Engine:
         Raises:
           UserError: `max_new_tokens` is below 1 or does not fit the context; see also `Request`.
         """
-        count = len(prompts)
-        wide = (
-            spread(count, strategy, "strategy"),
-            spread(count, max_new_tokens, "limit"),
-            spread(count, seed, "seed"),
-        )
-        requests = [
-            Request(prompt, chosen, limit, own, number if isinstance(seed, int) else 0, **more)
-            for number, (prompt, chosen, limit, own) in enumerate(zip(prompts, *wide, strict=True))
-        ]
+        requests = requests_of(prompts, strategy, max_new_tokens, seed, **more)
         return [completion.text for completion in self.complete(requests, on_text)]
 
     def complete(self, requests: Sequence[Request], on_text: OnText | None = None) -> list[Completion]:
@@ -215,32 +208,36 @@ class Engine:
           UserError: new tokens that do not fit the context; a beginning longer than the new tokens may be, or one that
             the constraint does not allow; tokens that the model does not know.
         """
-        jobs = [
-            self._job(number, request, prompt, begin)
-            for number, (request, prompt, begin) in enumerate(
-                zip(
-                    requests,
-                    self._ids([r.prompt for r in requests]),
-                    self._parts([r.begin for r in requests]),
-                    strict=True,
-                )
-            )
-        ]
-        runner = batching.Batching(
-            self.programs, self.config, self._shapes, self.tokenizer.decode, on_text, alone=self._invariant
-        )
+        jobs = self.jobs(requests)
+        runner = self.start_batching(on_text)
         found = {job.number: job.completion for job in runner.run(jobs)}
         return [found[number] for number in range(len(jobs))]  # type: ignore[misc]
 
-    def compile(self, report: Report = silent) -> int:
-        """Compiles what scores questions that fit the shortest rows, ahead of use; the number of programs in use.
+    def jobs(self, requests: Sequence[Request]) -> list[batching.Job]:
+        """The requests made ready, in their order; raises what `complete` does."""
+        prompts, begins = self._ids([r.prompt for r in requests]), self._parts([r.begin for r in requests])
+        return [self._job(number, *each) for number, each in enumerate(zip(requests, prompts, begins, strict=True))]
 
-        Longer rows and generation compile when they are first needed; `keep_programs` makes that once per machine.
+    def start_batching(self, on_text: OnText | None = None) -> batching.Batching:
+        """Rows for this engine's jobs."""
+        return batching.Batching(
+            self.programs, self.config, self._shapes, self.tokenizer.decode, on_text, alone=self._invariant
+        )
+
+    def compile(self, *, generation: bool = False, report: Report = silent) -> int:
+        """Compiles programs ahead of use; the number of programs in use.
+
+        These are what scores questions that fit the shortest rows, or what generates in all rows with prompts and
+        texts that fit the shortest. Longer ones compile when they are first needed; `keep_programs` makes that once
+        per machine.
         """
-        length = self._shapes.lengths[0]
-        for number, height in enumerate(self._shapes.heights[length]):
-            scoring.compile_score(self.programs, self.config, (height, length), self._shapes.reads)
-            report(Event("compile", number + 1, len(self._shapes.heights[length])))
+        ahead, shapes = batching.compile_generation if generation else scoring.compile_score, self._shapes
+        sizes = [(height, length) for length in shapes.lengths[:3] for height in shapes.heights[length]]
+        if generation:
+            sizes = [(shapes.rows[-1], shapes.slots[0])]
+        for number, size in enumerate(sizes):
+            ahead(self.programs, self.config, size, shapes)
+            report(Event("compile", number + 1, len(sizes)))
         return len(self.programs.used)
 
     def _score(self, questions: Iterable[Question]) -> dict[Question, Score]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 
 import jax
 from etils import epath
@@ -15,6 +13,7 @@ from alignpre_jax.foundation import PathLike, UserError
 from alignpre_jax.model import DecoderConfig, make_mesh
 from alignpre_jax.model.hf import import_model, is_model
 from alignpre_jax.rows import Tokenizer, load_tokenizer
+from alignpre_jax.sampling.chat import ChatTemplate, read_template
 from alignpre_jax.training.checkpoints import load_params
 from alignpre_jax.training.imported import COMPANY, pick_tokenizer
 
@@ -28,7 +27,7 @@ class Loaded:
     params: nnx.State
     config: DecoderConfig
     tokenizer: Tokenizer
-    template: str
+    template: ChatTemplate
 
 
 def load(path: PathLike, step: int | None, mesh: Mesh | None, dtype: str) -> Loaded:
@@ -44,21 +43,9 @@ def load(path: PathLike, step: int | None, mesh: Mesh | None, dtype: str) -> Loa
             raise UserError("a model from elsewhere has no steps", where="step", fix="leave it out")
         chosen = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
         found = import_model(path, mesh or make_mesh({"fsdp": 1}, jax.devices()[:1]), dtype=chosen)
-        return Loaded(found.params, found.config, pick_tokenizer(found.files, str(path)), chat_template(found.files))
+        return Loaded(found.params, found.config, pick_tokenizer(found.files, str(path)), read_template(found.files))
     params, config, tokenizer = load_params(path, step, mesh=mesh)
     config = dataclasses.replace(config, dtype=dtype) if dtype else config  # type: ignore[arg-type]
     company = epath.Path(path) / COMPANY
     files = {p.name: p.read_bytes() for p in company.iterdir()} if company.exists() else {}
-    return Loaded(params, config, load_tokenizer(tokenizer), chat_template(files))
-
-
-def chat_template(files: Mapping[str, bytes]) -> str:
-    """The chat template among a model's files, "" without one."""
-    if "chat_template.jinja" in files:
-        return files["chat_template.jinja"].decode()
-    settings = json.loads(files.get("tokenizer_config.json", b"{}"))
-    template = settings.get("chat_template", "") if isinstance(settings, dict) else ""
-    if isinstance(template, list):  # several, by name
-        named = {each.get("name"): each.get("template", "") for each in template if isinstance(each, dict)}
-        template = named.get("default", "")
-    return template if isinstance(template, str) else ""
+    return Loaded(params, config, load_tokenizer(tokenizer), read_template(files))

@@ -56,7 +56,8 @@ def batches(
     """All distinct questions in batches of a few shapes.
 
     What fits the shortest rows may go into some that are up to four times as long, where more is shared: whichever
-    is cheapest. Other rows are of the shortest length that holds a question. A batch has the fewest rows that suffice.
+    is cheapest. Other rows are of the shortest length that holds a question. A batch has the most rows that can be
+    filled.
 
     Args:
       questions: in any order; equal ones are answered once.
@@ -82,7 +83,7 @@ def batches(
             packed = best_fit([size for _, size in families], length)
             rows = [sorted((q for f in row for q in families[f][0]), key=_order) for row in packed]
         while rows:
-            height = next((size for size in heights[length] if size >= len(rows)), heights[length][-1])
+            height = max((size for size in heights[length] if size <= len(rows)), default=heights[length][0])
             yield _lay_out(rows[:height], height, length)
             rows = rows[height:]
 

@@ -62,6 +62,17 @@ class Programs:
                 self.compiled += 1
         return found
 
+    def outputs(self, function: Callable, sizes: Key, *args: Any) -> Any:
+        """What the program gives, as abstract arrays to compile others with."""
+        program = self.compile(function, sizes, *args)
+        with self.devices():
+            shapes = jax.eval_shape(
+                lambda weights, *args: function(self._config, sizes, weights, *args), self._weights, *args
+            )
+        return jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, program.output_shardings
+        )
+
     def devices(self) -> contextlib.AbstractContextManager:
         """The mesh in force."""
         return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()

@@ -94,7 +94,27 @@ class Completion:
     ended: Literal["end", "stop", "length"]
 
 
-def spread(count: int, given: Any, name: str) -> Sequence[Any]:
+def requests_of(
+    prompts: Sequence[Prompt],
+    strategy: Strategy | Sequence[Strategy],
+    max_new_tokens: int | Sequence[int],
+    seed: int | Sequence[int] = 0,
+    **more: Any,
+) -> list[Request]:
+    """A request for each prompt; see `Engine.generate`."""
+    count = len(prompts)
+    wide = (
+        _spread(count, strategy, "strategy"),
+        _spread(count, max_new_tokens, "limit"),
+        _spread(count, seed, "seed"),
+    )
+    return [
+        Request(prompt, chosen, int(limit), int(own), number if isinstance(seed, int) else 0, **more)
+        for number, (prompt, chosen, limit, own) in enumerate(zip(prompts, *wide, strict=True))
+    ]
+
+
+def _spread(count: int, given: Any, name: str) -> Sequence[Any]:
     """One value for each of `count` prompts: `given` as it is, or the same for all."""
     if isinstance(given, (int, Strategy)):
         return [given] * count

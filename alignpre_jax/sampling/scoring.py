@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignpre_jax.model import DecoderConfig, InferenceWeights, inference
+from alignpre_jax.model.sharding import constrain
+from alignpre_jax.sampling.buckets import Shapes
 from alignpre_jax.sampling.packing import Packed
 from alignpre_jax.sampling.programs import Programs
 
@@ -40,7 +42,8 @@ def read_out(
     reads_R, which_M, targets_M = ask
     logits_RV = inference.logits_of(config, weights, hidden_SD[reads_R])
     total_R, best_R = jax.nn.logsumexp(logits_RV, axis=-1), jnp.argmax(logits_RV, axis=-1)
-    return logits_RV[which_M, targets_M] - total_R[which_M], best_R[which_M] == targets_M
+    logprobs_M, greedy_M = logits_RV[which_M, targets_M] - total_R[which_M], best_R[which_M] == targets_M
+    return constrain(logprobs_M, (None,), "log-probs"), constrain(greedy_M, (None,), "greedy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +75,13 @@ def score_batch(programs: Programs, packed: Packed, reads: int) -> Started:
     return Started(packed, parts)
 
 
-def compile_score(programs: Programs, config: DecoderConfig, size: tuple[int, int], reads: int) -> None:
+def compile_score(programs: Programs, config: DecoderConfig, size: tuple[int, int], shapes: Shapes) -> None:
     """Compiles what scores batches of `size` [B, L]."""
-    row = np.zeros(size, np.int32)
-    hidden_SD = programs.compile(hidden_states, size, (row, row, row))
-    shape = jax.tree.leaves(hidden_SD.output_shardings)[0]
-    abstract = jax.ShapeDtypeStruct((row.size, config.width), config.dtype, sharding=shape)
+    del config
+    row, reads = np.zeros(size, np.int32), shapes.reads
+    hidden_SD = programs.outputs(hidden_states, size, (row, row, row))
     which = np.zeros(TARGETS * reads, np.int32)
-    programs.compile(read_out, (row.size, reads), abstract, (np.zeros(reads, np.int32), which, which))
+    programs.compile(read_out, (row.size, reads), hidden_SD, (np.zeros(reads, np.int32), which, which))
 
 
 def _asks(packed: Packed, reads: int) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
