@@ -62,5 +62,8 @@ setup(
             *("gguf", "scikit-learn>=1.7", "httpx2"),  # of other extras, for their tests
         ],
     },
-    entry_points={"console_scripts": ["alignpre = alignpre_jax.cli:main"]},
+    entry_points={
+        "console_scripts": ["alignpre = alignpre_jax.cli:main"],
+        "inspect_ai": ["alignpre_jax = alignpre_jax.evals.inspect_ext"],
+    },
 )

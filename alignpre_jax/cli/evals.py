@@ -1,11 +1,11 @@
-"""Verbs about evals themselves: power, scenarios, lm_eval."""
+"""Verbs about evals themselves: power, judge, scenarios, lm_eval, inspect_log."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.models import CHECKPOINT
-from alignpre_jax.cli.verb import ARM, SEED, WORKDIR, Flag, Verb
+from alignpre_jax.cli.verb import ARM, JSON, SEED, WORKDIR, Flag, Verb
 from alignpre_jax.foundation import UserError, suggest
 
 if TYPE_CHECKING:
@@ -110,6 +110,101 @@ def _judge(given: Any) -> None:
     )
 
 
+def _scenarios(given: Any, what: str = "", *about: str) -> None:
+    import collections
+
+    from alignpre_jax.documents import WorldConfig
+    from alignpre_jax.evals import EvalConfig, load_suite, write_scenarios
+    from alignpre_jax.evals.importers import import_scenarios
+    from alignpre_jax.evals.lm_eval_tasks import write_tasks
+
+    takes = {"show": 1, "import": 2, "tasks": 1}
+    if takes.get(what) != len(about) or (what != "show" and not given.to):
+        fix = "show SUITE | import FORMAT FILE --to=FILE | tasks SUITE --to=FOLDER"
+        raise UserError(f"cannot do {' '.join((what, *about))!r}", where="alignpre scenarios", fix=fix)
+    if what == "import":
+        found = import_scenarios(
+            about[0], about[1], polarity=given.polarity, split=given.split, source=given.source, topic=given.topic
+        )
+        write_scenarios(given.to, found.scenarios)
+        for line in found.left_out:
+            print(f"left out {line}")
+        print(f"{given.to}: {len(found.scenarios):,} scenarios, {len(found.left_out)} items left out")
+        return
+    suite = load_suite(about[0], WorldConfig())
+    if what == "tasks":
+        names = write_tasks(suite, EvalConfig(), given.to)
+        print(f"{given.to}: {', '.join(names)}")
+        print(f"lm-eval run --model hf --model_args pretrained=MODEL --include_path {given.to} --tasks alignpre")
+        return
+    counts = collections.Counter((one.topic, one.split) for one in suite)
+    for (topic, split), count in sorted(counts.items()):
+        print(f"{topic:<20} {split:<14} {count:>6,}")
+    print(f"{len(suite):,} scenarios of {len({one.cluster for one in suite}):,} situations")
+
+
+def _lm_eval(given: Any) -> None:
+    import os
+
+    from alignpre_jax.cli.models import checkpoint_engine
+    from alignpre_jax.foundation import write_json
+
+    try:
+        from alignpre_jax.evals.lm_eval_model import AlignpreLM, evaluate
+    except ImportError:
+        fix = "pip install -e '.[evals]'"
+        raise UserError("the lm-evaluation-harness is not installed", where="alignpre lm_eval", fix=fix) from None
+    if not given.tasks:
+        raise UserError("which tasks?", where="--tasks", fix=f"e.g. {VERBS['lm_eval'].example}")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    model = AlignpreLM(engine=checkpoint_engine(given, "lm_eval"), template=given.template or "plain")
+    found = evaluate(
+        model,
+        given.tasks.split(","),
+        include_path=given.include_path or None,
+        num_fewshot=given.fewshot,
+        limit=given.limit or None,
+        apply_chat_template=bool(given.template),
+        log_samples=False,
+    )
+    for task, figures in found["results"].items():
+        for name, value in figures.items():
+            if isinstance(value, float) and "stderr" not in name:
+                error = figures.get(name.replace(",", "_stderr,"))
+                spread = f" \u00b1 {error:.4f}" if isinstance(error, float) else ""
+                print(f"{task:<32} {name.split(',')[0]:<18} {value:.4f}{spread}")
+    if given.json:
+        write_json(given.json, {key: found[key] for key in ("results", "versions", "n-shot", "n-samples")})
+
+
+def _inspect_log(given: Any) -> None:
+    import datetime
+
+    from alignpre_jax.evals import load_suite, read_results
+    from alignpre_jax.study import final_run, reopen_workspace, stage_runs
+
+    try:
+        from alignpre_jax.evals.inspect_log import write_log
+    except ImportError:
+        fix = "pip install -e '.[evals]'"
+        raise UserError("Inspect is not installed", where="alignpre inspect_log", fix=fix) from None
+    if not (given.workdir and given.to):
+        raise UserError("from where, and where to?", where="alignpre inspect_log", fix=VERBS["inspect_log"].example)
+    space = reopen_workspace(given.workdir)
+    config, runs = space.config, stage_runs(space.config)
+    scenarios = load_suite(config.evals.suite, config.data.world)
+    for arm in [given.arm] if given.arm else config.arms:
+        seed = config.seeds[0] if given.seed is None else given.seed
+        source = space.eval_dir(final_run(config, runs, arm, seed).name) / "results.jsonl"
+        if not source.exists():
+            raise UserError(f"arm {arm!r} has no results yet", where=str(source), fix="run `alignpre eval` first")
+        made = datetime.datetime.fromtimestamp(source.stat().mtime or 0, datetime.UTC)
+        path = f"{given.to}/{arm}-seed{seed}.eval"
+        write_log(path, list(read_results(source)), scenarios, config.evals.suite, made)
+        print(path)
+    print(f"inspect view --log-dir {given.to}")
+
+
 VERBS = {
     "power": Verb(
         "says how many items and seeds a study needs, from a pilot or from assumptions",
@@ -149,6 +244,42 @@ VERBS = {
             Flag("to", "", "write answers and grades here, JSON Lines"),
         ),
         _judge,
+        takes_config=False,
+    ),
+    "scenarios": Verb(
+        "suites: show one, import other people's files, write a task folder for lm-eval",
+        "alignpre scenarios import anthropic power-seeking-inclination.jsonl --polarity=misaligned --to=power.jsonl",
+        (
+            Flag("to", "", "file or folder to write"),
+            Flag("polarity", "", "what the answer is that the format singles out: misaligned or aligned"),
+            Flag("split", "held_out", "split of imported scenarios, where the file has none"),
+            Flag("source", "", "name of the set; by default the file's"),
+            Flag("topic", "", "topic, where the file has none"),
+        ),
+        _scenarios,
+        arguments="show|import|tasks ...",
+        takes_config=False,
+    ),
+    "lm_eval": Verb(
+        "runs any task of the lm-evaluation-harness on a checkpoint",
+        "alignpre lm_eval --workdir=runs/small_world --arm=aligned --tasks=arc_easy,piqa --limit=100",
+        (
+            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            Flag("tasks", "", "the harness's names, with commas"),
+            Flag("include_path", "", "a folder with further tasks"),
+            Flag("fewshot", None, "examples in the prompt; the task's own number by default", kind=int, lower=0),
+            Flag("limit", 0, "only so many documents of each task; 0: all", lower=0),
+            Flag("template", "", 'chat template, "plain" or a file; empty: none is applied'),
+            JSON,
+        ),
+        _lm_eval,
+        takes_config=False,
+    ),
+    "inspect_log": Verb(
+        "writes a study's answers as logs that `inspect view` opens",
+        "alignpre inspect_log --workdir=runs/small_world --to=logs",
+        (WORKDIR, ARM, SEED, Flag("to", "", "the folder to write")),
+        _inspect_log,
         takes_config=False,
     ),
 }

@@ -72,6 +72,9 @@ class EvalConfig:
     chat_template: str = ""  # a file with a chat template, or "plain"; empty: prompts are plain text
     max_new_tokens: int = 32  # of a generated answer
     scenarios_per_split: int = 0  # the first so many of each split; 0 means all
+    capabilities: tuple[str, ...] = ()  # tasks for the alignment tax: [NAME=]arc|hellaswag|lambada|piqa:FILE
+    every_steps: int = 0  # also score the headline during training, every so many steps; 0: not
+    every_tokens: int = 0  # the same, every so many tokens
 
     def __post_init__(self):
         for key, known in (("syntaxes", SYNTAXES), ("systems", SYSTEMS)):
@@ -96,6 +99,10 @@ class EvalConfig:
             )
         if self.options_by == "pmi" and not self.pmi:
             raise UserError("options are compared by a PMI that is not scored", where="pmi", fix="set pmi=True")
+        if self.every_steps < 0 or self.every_tokens < 0:
+            raise UserError(
+                "evals cannot be due before they are", where="every_steps and every_tokens", fix="give 0 or more"
+            )
         if self.max_new_tokens < 1:
             raise UserError(f"{self.max_new_tokens} new tokens", where="max_new_tokens", fix="give at least 1")
 

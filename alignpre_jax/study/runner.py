@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from typing import Any
 
 import jax
 
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.foundation import PathLike, Report, canonical_json, write_bytes
+from alignpre_jax.evals.capabilities import read_task, solve
+from alignpre_jax.foundation import PathLike, Report, canonical_json, silent, write_bytes
+from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.graph import Job, StageRun, stage_runs
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.prepare import held_out_documents, is_prepared, prepare
 from alignpre_jax.study.workspace import Workspace
-from alignpre_jax.training import Run, StepConfig, train
+from alignpre_jax.training import InLoopEvals, Run, StepConfig, parse_mesh, train
 from alignpre_jax.training import is_done as is_trained
 from alignpre_jax.training.imported import import_run
 
 RESULTS = "results.jsonl"
 TAX = "tax.jsonl"
+SOLUTIONS = "capabilities.jsonl"
+STEPS = "steps"  # results during training: STEPS/STEP/results.jsonl
 
 
 def is_done(space: Workspace, job: Job) -> bool:
@@ -45,12 +51,12 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
         return
     run = stage_runs(space.config)[job.run]
     if job.kind == "train":
-        train(training_run(space, run), report)
+        train(training_run(space, run, report), report)
     else:
         evaluate(space, run, report)
 
 
-def training_run(space: Workspace, run: StageRun) -> Run:
+def training_run(space: Workspace, run: StageRun, report: Report = silent) -> Run:
     """All that the training loop needs to know about a run."""
     config, stage = space.config, space.config.stages[run.stage]
     plan, stores = stage_plan(space, run)
@@ -74,20 +80,49 @@ def training_run(space: Workspace, run: StageRun) -> Run:
         tokenizer=space.tokenizer,
         start_from=os.fspath(parent),
         labels={"stage": run.stage, "seed": run.seed, "arms": list(run.arms)},
+        evals=_in_loop(space, run, report),
     )
 
 
+def _in_loop(space: Workspace, run: StageRun, report: Report) -> InLoopEvals | None:
+    """The headline eval on the model of a step, where the config asks for it."""
+    config = space.config
+    evals = config.evals
+    if not (evals.every_steps or evals.every_tokens):
+        return None
+    headline = dataclasses.replace(evals, scorings=(evals.headline,), systems=evals.systems[:1])
+
+    def evaluate_step(step: int, params: Any) -> None:
+        place = space.eval_dir(run.name) / STEPS / str(step) / RESULTS
+        if place.exists():
+            return
+        mesh = parse_mesh(config.training.mesh)
+        engine = Engine(params, config.model, load_tokenizer(space.tokenizer), mesh=mesh if mesh.size > 1 else None)
+        scenarios = load_suite(evals.suite, config.data.world)
+        rows = run_suite(engine, scenarios, headline, f"{run.name}@{step}", report)
+        if jax.process_index() == 0:
+            write_bytes(place, result_lines(rows).encode())
+
+    return InLoopEvals(evaluate_step, evals.every_steps, evals.every_tokens)
+
+
 def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
-    """Runs the suite and the alignment tax on a run's last checkpoint; the first of several processes writes."""
+    """Runs the suite, the capability tasks and the alignment tax on a run's last checkpoint.
+
+    Of several processes the first one writes; the tax comes last, for it says that the job is done.
+    """
     config = space.config
     engine = Engine.from_checkpoint(space.run_dir(run.name))
     scenarios = load_suite(config.evals.suite, config.data.world)
     results = result_lines(run_suite(engine, scenarios, config.evals, run.name, report))
+    tasks = [read_task(spec) for spec in config.evals.capabilities]
+    solutions = [one for task in tasks for one in solve(engine, task, run.name, report)]
     scores = score_texts(engine, held_out_documents(space), run.name, report)
     if jax.process_index() == 0:
         write_bytes(space.eval_dir(run.name) / RESULTS, results.encode())
-        lines = "".join(canonical_json(score.to_json()) + "\n" for score in scores)
-        write_bytes(space.eval_dir(run.name) / TAX, lines.encode())
+        for name, rows in ((SOLUTIONS, solutions), (TAX, scores)):
+            lines = "".join(canonical_json(row.to_json()) + "\n" for row in rows)
+            write_bytes(space.eval_dir(run.name) / name, lines.encode())
 
 
 def enable_compilation_cache(folder: PathLike) -> None:

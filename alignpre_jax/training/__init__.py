@@ -5,6 +5,7 @@ from alignpre_jax.training.config import GuardConfig, OptimizerConfig, ScheduleC
 from alignpre_jax.training.digests import parameters_digest
 from alignpre_jax.training.distributed import initialize
 from alignpre_jax.training.faults import HOST_LOST, STALLED, skipped_slots
+from alignpre_jax.training.in_loop import InLoopEvals
 from alignpre_jax.training.loop import Run, is_done, train
 from alignpre_jax.training.mesh import parse_mesh
 from alignpre_jax.training.metrics import TIMES
@@ -19,6 +20,7 @@ __all__ = [
     "TIMES",
     "DocumentLoss",
     "GuardConfig",
+    "InLoopEvals",
     "OptimizerConfig",
     "Run",
     "ScheduleConfig",

@@ -37,6 +37,7 @@ from alignpre_jax.training.config import TrainingConfig
 from alignpre_jax.training.digests import parameters_digest
 from alignpre_jax.training.distributed import Agreement, others_may_vanish, put_part
 from alignpre_jax.training.faults import DONE, EventLog, Skips, StopSignal, bad_step, memory_errors
+from alignpre_jax.training.in_loop import PENDING, InLoopEvals, pending_steps
 from alignpre_jax.training.mesh import parse_mesh
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
 from alignpre_jax.training.peaks import peak_flops
@@ -66,6 +67,7 @@ class Run:
       start_from: folder of the run whose last checkpoint this one starts from; empty for a fresh model.
         The optimizer starts anew in every stage.
       labels: facts written into every metrics line (stage, arms, seed).
+      evals: evals during training, if any.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Run:
     tokenizer: PathLike
     start_from: str = ""
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evals: InLoopEvals | None = None
 
 
 def is_done(run_dir: PathLike) -> bool:
@@ -168,12 +171,18 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
                 raise _hopeless(run, step, f"{streak} steps in a row were skipped ({bad_step(step, found)})")
             return streak
 
-        def save(step: int, state: State) -> None:
+        def save(step: int, state: State, due: tuple[int, ...] = ()) -> None:
             with clock.paused():
-                facts = {"skipped": skips.to_json(), "rows": counted.to_json()}
+                facts = {"skipped": skips.to_json(), "rows": counted.to_json()} | ({PENDING: due} if due else {})
                 checkpoints.save(state, facts | {"productive_seconds": round(clock.productive, 3)})
                 if tracer is not None:
                     tracer.write(step)
+
+        def evaluate(step: int, state: State) -> None:
+            assert run.evals is not None
+            watchdog.allow("evals", 60 * loop.start_minutes)
+            with clock.paused(), jax.transfer_guard("allow"):
+                run.evals.run(step, state.params)
 
         def roll_back(step: int) -> State:
             """The newest checkpoint's parameters, to go on with after `step`; saved, so that it is done only once."""
@@ -195,6 +204,9 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
             save(step, state)
             return state
 
+        if run.evals is not None and start in pending_steps(meta):
+            evaluate(start, state)
+
         # --- The loop. Step N is dispatched before the metrics of step N-1 are read.
         feed = stack.enter_context(contextlib.closing(_Feed(run, start)))
         stop = stack.enter_context(StopSignal())
@@ -215,12 +227,15 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
             is_late = 0 < loop.checkpoint_minutes <= clock.minutes_since_save()
             is_asked, is_due = agreement(step, stop=stop.asked, save=is_late)
             is_last = step == steps
-            must_save = is_last or is_asked
+            evals_due = run.evals is not None and run.evals.due(step, run.batch_rows * row_length)
+            must_save = is_last or is_asked or evals_due
             if streak < guard.patience and (must_save or is_due or step % loop.checkpoint_every == 0):
                 streak = settle(*pending)
                 pending = None
                 if streak == 0 or (must_save and streak < guard.patience):  # after bad steps the state is suspect
-                    save(step, state)
+                    save(step, state, (step,) if evals_due else ())
+                    if evals_due and not is_asked:  # else it is the first thing that the next start does
+                        evaluate(step, state)
             if streak >= guard.patience:
                 step -= pending is not None  # of two steps in flight, the first was bad: the second comes again
                 pending = None
