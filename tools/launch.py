@@ -120,7 +120,7 @@ def _launch(experiment: launch.Experiment, url: str, gcloud: Tool) -> None:
     if FLAGS.xmanager:
         from alignpre_jax.launch.xmanager import run_xmanager
 
-        run_xmanager(experiment, url, target)
+        run_xmanager(experiment, url, target, FLAGS.parallel)
         return
     with Terminal() as report:
         remote.run_remote(
