@@ -55,6 +55,7 @@ flags.DEFINE_string("project", "", "default: that of gcloud config")
 flags.DEFINE_string("service_account", "", "tpu_vm: what the machines act as; see gcp/bucket.sh")
 flags.DEFINE_string("image", "", "xpk: the container image; see gcp/Dockerfile")
 flags.DEFINE_string("cluster", "", "xpk: the GKE cluster")
+flags.DEFINE_string("launched", "runs/launched", "clouds: folder on this machine that says what was launched")
 flags.DEFINE_integer("parallel", 8, "clouds: jobs at a time", lower_bound=1)
 
 
@@ -198,7 +199,7 @@ def _skeleton(url: str, gcloud: Tool) -> Path:
     """The folder on this machine that says what is to be done in a bucket's folder."""
     clouds.split_url(url)
     name = re.sub(r"[^A-Za-z0-9]+", "-", url.removeprefix("gs://")).strip("-")
-    root = CHECKOUT / "runs" / "launched" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:6]}"
+    root = Path(FLAGS.launched) / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:6]}"
     root.mkdir(parents=True, exist_ok=True)
     text = read_object(gcloud, f"{url}/sweep.json")
     if text:
