@@ -44,7 +44,9 @@ flags.DEFINE_bool("dry_run", False, "print what would be run, booked or submitte
 flags.DEFINE_bool("xmanager", False, "add the jobs to an XManager experiment (pip install 'alignpre_jax[launch]')")
 # On this machine.
 flags.DEFINE_integer("workers", 0, "local: jobs at a time; 0: one per core", lower_bound=0)
-flags.DEFINE_integer("hosts", 1, "local: processes that make one job together, as the hosts of a slice do", lower_bound=1)
+flags.DEFINE_integer(
+    "hosts", 1, "local: processes that make one job together, as the hosts of a slice do", lower_bound=1
+)
 flags.DEFINE_integer("attempts", 2, "local: how often a job is tried whose process dies", lower_bound=1)
 # In a cloud.
 flags.DEFINE_string("type", "", "TPU slice, e.g. v5litepod-16")
@@ -179,7 +181,9 @@ def _console() -> Console:
 def _target(url: str, gcloud: Tool) -> clouds.Target:
     """The target that the flags describe."""
     if not FLAGS.type:
-        raise UserError("which TPU?", where="--type", fix="give a slice, e.g. --type=v5litepod-16; `alignpre plan` says what fits")
+        raise UserError(
+            "which TPU?", where="--type", fix="give a slice, e.g. --type=v5litepod-16; `alignpre plan` says what fits"
+        )
     bucket, _ = clouds.split_url(url)
     where = {"zone": FLAGS.zone, "project": FLAGS.project}
     if FLAGS.target == "tpu_vm":

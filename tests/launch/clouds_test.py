@@ -35,7 +35,9 @@ def test_manifests_are_those_that_were_looked_at(name):
     made = {
         "jobset_v5litepod-16": lambda: jobset("run-1", "v5litepod-16", 1, container),
         "jobset_2x_v5p-32_spot": lambda: jobset("run-2", "v5p-32", 2, container, spot=True),
-        "skypilot_v6e-8_spot": lambda: skypilot("run-3", "v6e-8", COMMAND, "my-bucket", spot=True, mount="/mnt/alignpre"),
+        "skypilot_v6e-8_spot": lambda: skypilot(
+            "run-3", "v6e-8", COMMAND, "my-bucket", spot=True, mount="/mnt/alignpre"
+        ),
     }[name]()
     path = GOLDENS / f"{name}.yaml"
     if os.environ.get("GOLDENS") == "write":
@@ -71,10 +73,21 @@ def test_xpk_submits_and_waits(fake, xpk):
     xpk.run("run-1", COMMAND, said.append)
     (call,) = fake.calls("xcreate")
     assert call == shlex.split(
-        "xpk workload create --workload=run-1 --tpu-type=v5litepod-16 --num-slices=2 "
-        f"--docker-image={IMAGE}"
-    ) + [f"--command={shlex.join(COMMAND)}", "--max-restarts=20", "--cluster=my-cluster", "--zone=us-west4-a", "--project=p"]
-    assert said == ["submitted", "QUEUED", "RUNNING", "a call failed, tried again: ERROR: Connection reset by peer", "RUNNING"]
+        f"xpk workload create --workload=run-1 --tpu-type=v5litepod-16 --num-slices=2 --docker-image={IMAGE}"
+    ) + [
+        f"--command={shlex.join(COMMAND)}",
+        "--max-restarts=20",
+        "--cluster=my-cluster",
+        "--zone=us-west4-a",
+        "--project=p",
+    ]
+    assert said == [
+        "submitted",
+        "QUEUED",
+        "RUNNING",
+        "a call failed, tried again: ERROR: Connection reset by peer",
+        "RUNNING",
+    ]
 
 
 def test_xpk_takes_over_a_workload_that_is_there_and_replaces_one_that_failed(fake, xpk):

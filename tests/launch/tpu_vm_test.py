@@ -45,7 +45,16 @@ def watch(fake):
         said, clock = [], Clock()
         run.said, run.clock = said, clock
         how = Patience(**patience)
-        babysit("run-1", slices, "#!/bin/sh\n", "gs://b/jobs/run-1", said.append, patience=how, sleep=clock.sleep, now=lambda: clock.time)
+        babysit(
+            "run-1",
+            slices,
+            "#!/bin/sh\n",
+            "gs://b/jobs/run-1",
+            said.append,
+            patience=how,
+            sleep=clock.sleep,
+            now=lambda: clock.time,
+        )
         return said, clock
 
     return run
@@ -167,7 +176,9 @@ def test_a_silent_slice_is_woken_through_dropping_connections_and_then_made_anew
     with pytest.raises(UserError, match="came to nothing"):
         watch(barren=1)
     assert len(fake.calls("ssh")) == 3
-    assert all(call[6:8] == ["--worker=all", call[7]] and "google-startup-scripts" in call[7] for call in fake.calls("ssh"))
+    assert all(
+        call[6:8] == ["--worker=all", call[7]] and "google-startup-scripts" in call[7] for call in fake.calls("ssh")
+    )
     assert [line for line in watch.said if "silent" in line][-1].endswith("deleting, then asking again")
     woken = next(index for index, line in enumerate(watch.said) if "silent" in line)
     assert "tried again" in watch.said[woken + 1]
@@ -196,7 +207,9 @@ def test_started_anew_it_takes_over_what_is_there(fake, watch):
     fake.answer(describe=states("ACTIVE"), heartbeat=[ALIVE], exit=done_after(3))
     watch()
     assert not fake.calls("create")
-    fake.answer(describe=[*states(GONE), *states("PROVISIONING")], create=["!ERROR: ALREADY_EXISTS"], exit=done_after(3))
+    fake.answer(
+        describe=[*states(GONE), *states("PROVISIONING")], create=["!ERROR: ALREADY_EXISTS"], exit=done_after(3)
+    )
     said, _ = watch()
     assert said == ["PROVISIONING", "done, TPU deleted"]
 

@@ -1,7 +1,6 @@
 """Generated text against a plain loop without a cache, and what it may not depend on."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
