@@ -18,7 +18,9 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["alignpre_jax", "alignpre_jax.*"]),
     include_package_data=True,
-    package_data={"alignpre_jax": [f"**/*.{kind}" for kind in ["txt", "tsv", "json", "jsonl", "toml", "j2", "css", "js", "md"]]},
+    package_data={
+        "alignpre_jax": [f"**/*.{kind}" for kind in ("txt", "tsv", "json", "jsonl", "toml", "j2", "css", "js", "md")]
+    },
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",

@@ -84,7 +84,8 @@ def _main(argv: Sequence[str]) -> int:
     remote_url = FLAGS.workdir if FLAGS.target != "local" else ""
     gcloud = Tool("gcloud", dry_run=FLAGS.dry_run)
     root = _skeleton(remote_url, gcloud) if remote_url else Path(FLAGS.workdir)
-    points = launch.parse_sweep(FLAGS.sweep) if FLAGS.sweep else launch.load_sweep(FLAGS["config"].config_filename)
+    file = config_flags.get_config_filename(FLAGS["config"])
+    points = launch.parse_sweep(FLAGS.sweep) if FLAGS.sweep else launch.load_sweep(file)
     experiment = launch.plan_experiment(FLAGS.config, points, root, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     verbs[what](experiment, remote_url, gcloud)
     return 0

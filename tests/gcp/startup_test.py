@@ -29,7 +29,12 @@ case "$1 $2" in
 esac
 """
 QUIET = "#!/usr/bin/env bash\nexit 0\n"
-CURL = '#!/usr/bin/env bash\ncase $* in *agent-worker-number*) echo "$WORKER" ;; *tpu-env*) echo "MEGASCALE_SLICE_ID: \'$SLICE\'" ;; esac\n'
+CURL = """#!/usr/bin/env bash
+case $* in
+  *agent-worker-number*) echo "$WORKER" ;;
+  *tpu-env*) echo "MEGASCALE_SLICE_ID: '$SLICE'" ;;
+esac
+"""
 
 
 @pytest.fixture

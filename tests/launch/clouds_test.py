@@ -72,9 +72,9 @@ def test_xpk_submits_and_waits(fake, xpk):
     said = []
     xpk.run("run-1", COMMAND, said.append)
     (call,) = fake.calls("xcreate")
-    assert call == shlex.split(
-        f"xpk workload create --workload=run-1 --tpu-type=v5litepod-16 --num-slices=2 --docker-image={IMAGE}"
-    ) + [
+    assert call == [
+        *("xpk", "workload", "create", "--workload=run-1", "--tpu-type=v5litepod-16", "--num-slices=2"),
+        f"--docker-image={IMAGE}",
         f"--command={shlex.join(COMMAND)}",
         "--max-restarts=20",
         "--cluster=my-cluster",

@@ -97,10 +97,9 @@ def test_what_is_booked(fake, watch):
 
 
 def test_several_slices_and_a_reservation(fake, watch):
-    fake.answer(describe=states(GONE, "ACTIVE"), exit=done_after(200))
+    slices = Slices("v5p-128", 2, "reserved", service_account="me@p.iam.gserviceaccount.com", runtime="custom")
+    fake.answer(describe=[*states(GONE), *states(*["ACTIVE"] * 100), *states(GONE)], heartbeat=[MISSING])
     with pytest.raises(UserError, match="came to nothing"):
-        slices = Slices("v5p-128", 2, "reserved", service_account="me@p.iam.gserviceaccount.com", runtime="custom")
-        fake.answer(describe=[*states(GONE), *states(*["ACTIVE"] * 100), *states(GONE)], heartbeat=[MISSING])
         watch(slices, barren=1, kicks=1)
     (call,) = fake.calls("create")
     assert {"--node-prefix=run-1", "--node-count=2", "--reserved", "--runtime-version=custom"} <= set(call)
