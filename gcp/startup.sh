@@ -107,7 +107,7 @@ if ! { install && mount_bucket; } >>"$log" 2>&1; then
   upload_log
   exit 1 # the babysitter hears no heartbeat and starts the script again
 fi
-beat &
+beat >/dev/null 2>&1 9>&- &
 beating=$!
 trap 'kill "$beating" 2>/dev/null || true' EXIT
 ((first)) && date +%s | gcloud storage cp - "$PLACE/heartbeat"

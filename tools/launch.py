@@ -44,7 +44,9 @@ flags.DEFINE_bool("dry_run", False, "print what would be run, booked or submitte
 flags.DEFINE_bool("xmanager", False, "add the jobs to an XManager experiment (pip install 'alignpre_jax[launch]')")
 # On this machine.
 flags.DEFINE_integer("workers", 0, "local: jobs at a time; 0: one per core", lower_bound=0)
-flags.DEFINE_integer("hosts", 1, "local: processes that make one job together, as the hosts of a slice do", lower_bound=1)
+flags.DEFINE_integer(
+    "hosts", 1, "local: processes that make one job together, as the hosts of a slice do", lower_bound=1
+)
 flags.DEFINE_integer("attempts", 2, "local: how often a job is tried whose process dies", lower_bound=1)
 # In a cloud.
 flags.DEFINE_string("type", "", "TPU slice, e.g. v5litepod-16")
@@ -55,6 +57,7 @@ flags.DEFINE_string("project", "", "default: that of gcloud config")
 flags.DEFINE_string("service_account", "", "tpu_vm: what the machines act as; see gcp/bucket.sh")
 flags.DEFINE_string("image", "", "xpk: the container image; see gcp/Dockerfile")
 flags.DEFINE_string("cluster", "", "xpk: the GKE cluster")
+flags.DEFINE_string("launched", "runs/launched", "clouds: folder on this machine that says what was launched")
 flags.DEFINE_integer("parallel", 8, "clouds: jobs at a time", lower_bound=1)
 
 
@@ -81,7 +84,8 @@ def _main(argv: Sequence[str]) -> int:
     remote_url = FLAGS.workdir if FLAGS.target != "local" else ""
     gcloud = Tool("gcloud", dry_run=FLAGS.dry_run)
     root = _skeleton(remote_url, gcloud) if remote_url else Path(FLAGS.workdir)
-    points = launch.parse_sweep(FLAGS.sweep) if FLAGS.sweep else launch.load_sweep(FLAGS["config"].config_filename)
+    file = config_flags.get_config_filename(FLAGS["config"])
+    points = launch.parse_sweep(FLAGS.sweep) if FLAGS.sweep else launch.load_sweep(file)
     experiment = launch.plan_experiment(FLAGS.config, points, root, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     verbs[what](experiment, remote_url, gcloud)
     return 0
@@ -120,7 +124,7 @@ def _launch(experiment: launch.Experiment, url: str, gcloud: Tool) -> None:
     if FLAGS.xmanager:
         from alignpre_jax.launch.xmanager import run_xmanager
 
-        run_xmanager(experiment, url, target)
+        run_xmanager(experiment, url, target, FLAGS.parallel)
         return
     with Terminal() as report:
         remote.run_remote(
@@ -178,7 +182,9 @@ def _console() -> Console:
 def _target(url: str, gcloud: Tool) -> clouds.Target:
     """The target that the flags describe."""
     if not FLAGS.type:
-        raise UserError("which TPU?", where="--type", fix="give a slice, e.g. --type=v5litepod-16; `alignpre plan` says what fits")
+        raise UserError(
+            "which TPU?", where="--type", fix="give a slice, e.g. --type=v5litepod-16; `alignpre plan` says what fits"
+        )
     bucket, _ = clouds.split_url(url)
     where = {"zone": FLAGS.zone, "project": FLAGS.project}
     if FLAGS.target == "tpu_vm":
@@ -198,7 +204,7 @@ def _skeleton(url: str, gcloud: Tool) -> Path:
     """The folder on this machine that says what is to be done in a bucket's folder."""
     clouds.split_url(url)
     name = re.sub(r"[^A-Za-z0-9]+", "-", url.removeprefix("gs://")).strip("-")
-    root = CHECKOUT / "runs" / "launched" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:6]}"
+    root = Path(FLAGS.launched) / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:6]}"
     root.mkdir(parents=True, exist_ok=True)
     text = read_object(gcloud, f"{url}/sweep.json")
     if text:

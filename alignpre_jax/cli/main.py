@@ -7,13 +7,23 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from alignpre_jax.cli import data, documents, evals, models, study, tpu
+from alignpre_jax.cli import data, doctor, documents, evals, models, shell, study, tpu
 from alignpre_jax.cli.verb import Verb, help_text, parse
 from alignpre_jax.foundation import Interrupted, UserError, accelerator_present, suggest
 
 MISTAKE = 2
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h
-VERBS: dict[str, Verb] = study.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS
+STATUSES = {
+    0: "done",
+    2: "a mistake in what was asked: the message says where, and what to do",
+    75: "stopped by Ctrl-C or SIGTERM; everything is saved, and the same command goes on",
+    76: "training stalled: no step ended in the time that training.step_minutes allows; the same command goes on",
+    77: "another host of the run has vanished; start all of them again",
+    1: "a bug, with a traceback",
+}
+VERBS: dict[str, Verb] = (
+    study.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS | doctor.VERBS | shell.VERBS
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +62,10 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "alignpre VERB --help shows the flags of a verb and an example.",
-            "Exit status: 0 done, 2 a mistake in what was asked, 75 interrupted (the same command goes on).",
+            "alignpre VERB --help shows the flags of a verb and examples. `alignpre doctor` looks at this machine;",
+            "`source <(alignpre completion bash)` completes verbs and flags.",
+            "",
+            "Exit status:",
+            *(f"  {status:>2}  {meaning}" for status, meaning in STATUSES.items()),
         ]
     )

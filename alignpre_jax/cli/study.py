@@ -95,6 +95,11 @@ VERBS = {
         f"alignpre study {SMALL} --config.seeds=0,1,2 --config.arms.aligned.dose=0.02",
         (WORKDIR, WORKERS),
         _study,
+        more=(
+            "alignpre study --config=configs/studies/pythia.py:125m --workdir=runs/mine"
+            " --config.data.sources.web.inputs=my/corpus",
+            f"alignpre study {SMALL} --config.stages.midtrain.mixture=web/plain:0.5,web/ai:0.5",
+        ),
     ),
     "prepare": Verb(
         "reads the documents, trains the tokenizer, builds the rows, plans every arm",

@@ -53,6 +53,7 @@ class Verb:
       run: called with the flags' values and the arguments.
       arguments: how the arguments are called in the help; empty where it takes none.
       takes_config: whether there is a --config.
+      more: further examples.
     """
 
     does: str
@@ -61,6 +62,7 @@ class Verb:
     run: Callable[..., None]
     arguments: str = ""
     takes_config: bool = True
+    more: tuple[str, ...] = ()
 
 
 WORKDIR = Flag("workdir", "", "folder of the study (made if missing)")
@@ -103,11 +105,18 @@ def parse(name: str, verb: Verb, argv: list[str]) -> tuple[flags.FlagValues, lis
 
 def help_text(name: str, verb: Verb) -> str:
     """What `alignpre VERB --help` prints."""
-    lines = [f"  --{flag.name}={flag.default!r:<8} {flag.help}" for flag in verb.flags]
+    shown = [(f"--{flag.name}=", flag.help + _default(flag)) for flag in verb.flags]
     if verb.takes_config:
-        lines.insert(0, "  --config=FILE[:ARG]  config file; any value in it: --config.key.subkey=value")
+        shown.insert(0, ("--config=", "FILE[:ARG]; any value in it: --config.key.subkey=value"))
+    width = max((len(flag) for flag, _ in shown), default=0)
+    lines = [f"  {flag:<{width}} {meaning}" for flag, meaning in shown]
     usage = f"alignpre {name} {verb.arguments}".rstrip()
-    return "\n".join([f"{usage}: {verb.does}", "", *lines, "", f"example: {verb.example}"])
+    examples = ["examples:" if verb.more else "example:", *(f"  {each}" for each in (verb.example, *verb.more))]
+    return "\n".join([f"{usage}: {verb.does}", "", *lines, *([""] if lines else []), *examples])
+
+
+def _default(flag: Flag) -> str:
+    return "" if flag.default in ("", None) or "default" in flag.help else f" (default: {flag.default})"
 
 
 def study_config(given: Any) -> StudyConfig:

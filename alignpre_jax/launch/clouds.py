@@ -16,6 +16,8 @@ from alignpre_jax.launch import tpu_vm
 from alignpre_jax.launch.cloud import Backoff, CloudError, Tool
 from alignpre_jax.launch.manifests import skypilot, to_yaml
 
+GCLOUD, XPK, SKY = Tool("gcloud"), Tool("xpk"), Tool("sky")
+PATIENCE = tpu_vm.Patience()
 MOUNT = "/mnt/alignpre"
 Say = Callable[[str], None]
 
@@ -47,8 +49,8 @@ class TpuVm:
     package: str
     bucket: str
     startup: str
-    gcloud: Tool = Tool("gcloud")
-    patience: tpu_vm.Patience = tpu_vm.Patience()
+    gcloud: Tool = GCLOUD
+    patience: tpu_vm.Patience = PATIENCE
 
     def run(self, name: str, command: Sequence[str], say: Say) -> None:
         """See `Target`."""
@@ -83,7 +85,7 @@ class Xpk:
     slices: GkeSlices
     image: str
     restarts: int = 20
-    xpk: Tool = Tool("xpk")
+    xpk: Tool = XPK
     poll: float = 60.0
     sleep: Callable[[float], None] = time.sleep
 
@@ -160,7 +162,7 @@ class SkyPilot:
     type: str
     bucket: str
     spot: bool = False
-    sky: Tool = Tool("sky")
+    sky: Tool = SKY
     poll: float = 60.0
     sleep: Callable[[float], None] = time.sleep
 

@@ -40,7 +40,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """Tasks that one machine does one after the other: an arm's own stages of a seed with its evals, or a shared run."""
+    """Tasks that one machine does one after the other: an arm's own stages of a seed and its evals, or a shared run."""
 
     id: str  # lower-case letters, digits and hyphens, at most 60: cloud resources are called after it
     label: str

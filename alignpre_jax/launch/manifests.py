@@ -1,4 +1,4 @@
-"""What Kubernetes and SkyPilot are told about a job: a JobSet manifest and a SkyPilot task, as plain values and YAML."""
+"""What Kubernetes and SkyPilot are told about a job: a JobSet manifest and a SkyPilot task, as values and as YAML."""
 
 from __future__ import annotations
 

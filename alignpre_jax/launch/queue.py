@@ -158,7 +158,8 @@ def drain(
         if len(errors) == 1 and not board.count("blocked"):
             raise first
         counts = collections.Counter(entry.state for entry in board.entries.values())
-        what = f"{counts['done']} tasks done, {counts['failed']} failed ({', '.join(errors)}), {counts['blocked']} wait for them"
+        failed = f"{counts['failed']} failed ({', '.join(errors)})"
+        what = f"{counts['done']} tasks done, {failed}, {counts['blocked']} wait for them"
         raise UserError(f"{what}; the first:\n{first.what}", where=first.where, fix=first.fix)
 
 

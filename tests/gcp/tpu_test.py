@@ -2,8 +2,8 @@
 
 import os
 import shlex
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def tpu(tmp_path):
         calls.write_text("")
         states.write_text("".join(f"{state}\n" for state in answers))
         path = f"{folder}:{os.environ['PATH']}"
-        env = os.environ | {"PATH": path, "CALLS": str(calls), "STATES": str(states)}
+        env = os.environ | {"PYTHON": sys.executable, "PATH": path, "CALLS": str(calls), "STATES": str(states)}
         done = subprocess.run([SCRIPT, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
         return done, [shlex.split(line) for line in calls.read_text().splitlines()]
 
@@ -121,6 +121,44 @@ def test_mistakes_call_nothing(tpu, arguments):
     assert done.stderr
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
-def test_shellcheck():
-    subprocess.run(["shellcheck", SCRIPT], check=True)
+def test_runtimes_come_from_the_table_of_slices(tpu):
+    from alignpre_jax.foundation import accelerators
+
+    for each in list(accelerators().values())[::9]:
+        done, calls = tpu("create", "ap", f"--type={each.type}", "--dry-run")
+        assert calls == []
+        if each.runtime == "-":
+            assert done.returncode == 2
+        else:
+            assert f"--runtime-version={each.runtime}" in shlex.split(done.stdout)
+    assert "v5litepod-256" in tpu("types")[0].stdout
+
+
+def test_several_slices(tpu):
+    _, calls = tpu("create", "ap", "--type=v6e-16", "--slices=2", "--reserved", "--account=me@p")
+    assert {"--node-prefix=ap", "--node-count=2", "--reserved", "--service-account=me@p"} <= set(calls[0])
+    _, calls = tpu("run", "ap", "--slices=2", "--", "hostname")
+    assert [call[4] for call in calls] == ["ap-0", "ap-1"]
+
+
+def test_a_connection_that_drops_is_made_again(tpu, tmp_path):
+    drops = tmp_path / "bin" / "gcloud"
+    drops.write_text(GCLOUD + '\n[[ $(wc -l < "$CALLS") -ge $DROPS ]] || exit 255\n[[ $* != *fails* ]] || exit 3\n')
+    for count, tries, status in ((3, 5, 0), (3, 2, 2)):
+        drops.write_text(drops.read_text().replace("$DROPS", str(count)))
+        done, calls = tpu("run", "ap", "--poll=0", f"--tries={tries}", "--", "hostname")
+        assert (done.returncode, len(calls)) == (status, min(count, tries)), done.stderr
+    assert "dropped 2 times" in done.stderr
+    done, calls = tpu("run", "ap", "--poll=0", "--", "fails")
+    assert (done.returncode, len(calls)) == (3, 3)  # the command's own status, and no further try
+
+
+def test_babysit_hands_over(tpu):
+    flags = ["--type=v5litepod-16", "--slices=2", "--spot", "--folder=gs://my-bucket/x", "--zone=z", "--dry-run"]
+    done, calls = tpu("babysit", "ap", *flags, "--", "alignpre", "train", "--workdir=/mnt/alignpre/my x")
+    assert done.returncode == 0, done.stderr
+    assert calls == []
+    create = shlex.split(done.stdout.splitlines()[-1])
+    assert create[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "ap"]
+    assert {"--node-count=2", "--spot", "--zone=z"} <= set(create)
+    assert tpu("babysit", "ap", "--type=v6e-8", "--", "x")[0].returncode == 2
