@@ -1,138 +1,143 @@
-"""Training speed of the small world's model on one CPU thread, beside a plain optax loop over the same shapes.
+"""Training speed: our step beside Levanter, a plain optax loop, and transformers with torch; and MFU on an accelerator.
 
-    python tools/bench_train.py [--json=FILE] [--seconds=10] [--rounds=2]
+    python tools/bench_train.py [--json=FILE] [--seconds=10] [--rounds=3] [--preset=small_world] [--rows=16]
+        [--levanter_python=VENV/bin/python] [--torch_python=VENV/bin/python]
+    python tools/bench_train.py --accelerator [--preset=pythia_1p4b] [--rows=8] [--length=2048] [--remat=save:...]
 
-Each side runs in processes of its own, taking turns; tokens per second of CPU time do not depend on what else the
-machine does. The peer is what one would write first: the same decoder (RMS
-norm, rotary, SwiGLU, tied table, attention inside segments) on [B, L, D] arrays, full logits, AdamW with clipping.
+CPU: one decoder, dtype, optimizer and number of tokens; every side in a process of its own on one thread, taking
+turns, and ratios are medians over the rounds of a round's own figures. Tokens per second of CPU time depend least on
+what else the machine does. Levanter (`pip install marin-levanter`) and transformers with torch live in environments of
+their own, named by a flag or by $LEVANTER_PYTHON and $TORCH_PYTHON; a side without one is reported as not installed.
+Accelerator: MFU (attention counted causally) against the bfloat16 matmul rate measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib.metadata
+import dataclasses
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
 from typing import Any
 
-ROWS, LENGTH, STEPS = 16, 128, 1000
-ONE_THREAD = {"NPROC": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+ROOT = Path(__file__).resolve().parents[1]
+ONE_THREAD = {
+    "NPROC": "1",
+    "OMP_NUM_THREADS": "1",
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "disabled",
+}
+SIDES = {
+    "ours": "ours",
+    "levanter": "Levanter",
+    "optax_loop": "plain optax loop",
+    "torch": "transformers + torch",
+}
+METRICS = (
+    ("speed", "tokens/s"),
+    ("cpu_speed", "tokens/CPU-s"),
+    ("compile", "s"),
+    ("memory", "GB"),
+)
 
 
-def ours() -> tuple[Callable, Any, Any]:
-    """(step, state, batch) of this package's train step."""
-    import jax
-
-    from alignpre_jax.mixture import Batch
+def shape_of(preset: str, rows: int, length: int) -> dict[str, Any]:
+    """The preset's decoder as plain data, with the size of a batch."""
+    from alignpre_jax.foundation import to_mapping
     from alignpre_jax.model import get_preset
-    from alignpre_jax.objectives import ObjectiveConfig
-    from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
 
-    config = StepConfig(get_preset("small_world"), ObjectiveConfig(), OptimizerConfig(), ScheduleConfig(), STEPS, 2)
-    step = make_train_step(config, parse_mesh("fsdp:-1"))
-    tokens, segments = example_rows()
-    batch = jax.device_put(Batch(tokens, segments, (segments[:, 0] * 0)), step.batch)
-    return step.run, step.init(step.fresh_params(0)), batch
+    model = get_preset(preset)
+    return to_mapping(model) | {"rows": rows, "length": length or model.max_length}
 
 
-def peer() -> tuple[Callable, Any, Any]:
-    """The same for the plain loop."""
-    import jax
-    import jax.numpy as jnp
-    import optax
+def run_side(side: str, python: str, shape: dict[str, Any], seconds: float) -> dict[str, float] | None:
+    """One process of one side; None where it does not run, which is said."""
+    script = ROOT / "tools" / "train_benches" / (f"{side}_loop.py" if side in ("levanter", "torch") else f"{side}.py")
+    command = [python, str(script), f"--shape={json.dumps(shape)}", f"--seconds={seconds}"]
+    env = os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{SIDES[side]} does not run: {(done.stderr.strip().splitlines() or ['?'])[-1][:300]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
 
+
+def compare(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """All sides, in turns."""
+    shape = shape_of(given.preset, given.rows, given.length)
+    pythons = {"ours": sys.executable, "optax_loop": sys.executable}
+    pythons |= {"levanter": given.levanter_python, "torch": given.torch_python}
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    absent = {side for side in SIDES if not pythons[side]}
+    for _ in range(given.rounds):
+        for side in SIDES:
+            if side not in absent:
+                result = run_side(side, pythons[side], shape, given.seconds)
+                if result is None:
+                    absent.add(side)
+                else:
+                    found[side].append(result)
+    assert found["ours"], "our own side does not run"
+    rows: list[dict[str, Any]] = []
+    for metric, unit in METRICS:
+        value = statistics.median(each[metric] for each in found["ours"])
+        for side, name in list(SIDES.items())[1:]:
+            row = {"metric": f"train_{metric}", "value": value, "unit": unit, "peer": name}
+            if side in absent:
+                rows.append(row | {"peer": f"{name} (not installed)", "peer_value": None, "ratio": None})
+                continue
+            pairs = zip(found["ours"], found[side], strict=True)
+            ratio = statistics.median(one[metric] / other[metric] for one, other in pairs)
+            peer = statistics.median(each[metric] for each in found[side])
+            rows.append(row | {"peer_value": peer, "ratio": ratio})
+    print(f"{given.preset}, {shape['rows']} x {shape['length']} tokens per step, 1 thread of {os.cpu_count()} cores")
+    return rows
+
+
+def whole_loop(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The training loop itself over rows on disk: its speed, and the share of time that it waits for input."""
+    script = ROOT / "tools" / "train_benches" / "whole_loop.py"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(script), f"--folder={folder}", f"--preset={given.preset}"]
+        env = os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, f"--rows={given.rows}"], env=env, stdout=subprocess.PIPE, text=True, check=True
+        )
+    found = json.loads(done.stdout.splitlines()[-1])
+    units = {"loop_speed": "tokens/s", "input_wait": "of the time"}
+    plain = {"peer": "", "peer_value": None, "ratio": None}
+    return [{"metric": f"train_{name}", "value": found[name], "unit": unit} | plain for name, unit in units.items()]
+
+
+def accelerator(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """MFU of the step on this machine's accelerator, against the matmul rate that it is seen to reach."""
+    sys.path.insert(0, str(ROOT))
     from alignpre_jax.model import get_preset
+    from tools.train_benches.accelerator import matmul_rate, step_rate
 
-    c = get_preset("small_world")
-    D, H, h, F = c.width, c.heads, c.head_dim, c.mlp_width
-    shapes = {
-        "q": (D, H, h),
-        "k": (D, H, h),
-        "v": (D, H, h),
-        "o": (H, h, D),
-        "gate": (D, F),
-        "up": (D, F),
-        "down": (F, D),
-    }
-    keys = iter(jax.random.split(jax.random.key(0), 100))
-    matrix = lambda shape: 0.02 * jax.random.normal(next(keys), shape)  # noqa: E731
-    layers = [
-        {n: matrix(s) for n, s in shapes.items()} | {"n1": jnp.ones(D), "n2": jnp.ones(D)} for _ in range(c.layers)
+    model = dataclasses.replace(get_preset(given.preset), dtype="bfloat16")
+    if given.remat:
+        model = dataclasses.replace(model, remat=given.remat)
+    length = given.length or model.max_length
+    peak = matmul_rate()
+    found = step_rate(model, given.rows, length, given.seconds)
+    print(f"{found['device']}, {given.preset}, {given.rows} x {length}, attention by {found['attention']}")
+    mfu = found["tokens_per_second"] * model.flops_per_token(length) / peak
+    rows = [
+        {"metric": "matmul_rate", "value": peak / 1e12, "unit": "TFLOP/s, bfloat16"},
+        {"metric": "train_speed", "value": found["tokens_per_second"], "unit": "tokens/s"},
+        {"metric": "mfu", "value": mfu, "unit": "of the matmul rate, attention causal"},
+        {"metric": "train_compile", "value": found["compile"], "unit": "s"},
+        {"metric": "hbm_peak", "value": found["hbm_peak"] / 1e9, "unit": "GB"},
     ]
-    params = {"table": matrix((c.vocab_size, D)), "layers": layers, "norm": jnp.ones(D)}
-    angle = jnp.arange(LENGTH)[:, None] * c.rotary_base ** -(jnp.arange(0, h, 2) / h)
-
-    def norm(x, scale):
-        return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + c.norm_epsilon) * scale
-
-    def rotate(x):
-        a, b = jnp.split(x, 2, -1)
-        cos, sin = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
-        return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
-
-    def loss(params, tokens, segments):
-        x = params["table"][tokens]
-        mask = jnp.tril(jnp.ones((LENGTH, LENGTH), bool)) & (segments[:, :, None] == segments[:, None])
-        for w in params["layers"]:
-            y = norm(x, w["n1"])
-            q, k, v = (jnp.einsum("bld,dhk->blhk", y, w[n]) for n in "qkv")
-            scores = jnp.einsum("bqhk,bthk->bhqt", rotate(q), rotate(k)) / h**0.5
-            weights = jax.nn.softmax(jnp.where(mask[:, None], scores, -1e30))
-            x = x + jnp.einsum("bhqt,bthk,hkd->bqd", weights, v, w["o"])
-            y = norm(x, w["n2"])
-            x = x + (jax.nn.silu(y @ w["gate"]) * (y @ w["up"])) @ w["down"]
-        logits = norm(x, params["norm"])[:, :-1] @ params["table"].T
-        return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
-
-    schedule = optax.cosine_decay_schedule(3e-4, STEPS)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, 0.9, 0.95, weight_decay=0.1))
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state, batch):
-        params, moments = state
-        value, gradients = jax.value_and_grad(loss)(params, *batch)
-        updates, moments = optimizer.update(gradients, moments, params)
-        return (optax.apply_updates(params, updates), moments), value
-
-    return step, (params, optimizer.init(params)), jax.device_put(example_rows())
-
-
-def example_rows() -> tuple[Any, Any]:
-    """int32 [ROWS, LENGTH] tokens and segments, three documents in each row."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    segments = 1 + (np.arange(LENGTH)[None] * 3 // LENGTH).repeat(ROWS, 0)
-    return rng.integers(0, 2048, (ROWS, LENGTH), np.int32), segments.astype(np.int32)
-
-
-def measure(side: str, seconds: float) -> dict[str, float]:
-    """Compile seconds, and steady tokens per second of the clock and of CPU time, of one side, in this process."""
-    import jax
-
-    step, state, batch = {"ours": ours, "peer": peer}[side]()
-    start = time.perf_counter()
-    state, out = step(state, batch)
-    jax.block_until_ready(out)
-    compiled = time.perf_counter()
-    for _ in range(3):
-        state, out = step(state, batch)
-    jax.block_until_ready(out)
-    steady, busy, steps = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - steady < seconds:
-        state, out = step(state, batch)
-        jax.block_until_ready(out)
-        steps += 1
-    tokens = steps * ROWS * LENGTH
-    speeds = {"speed": tokens / (time.perf_counter() - steady), "cpu_speed": tokens / (time.process_time() - busy)}
-    return {"compile": compiled - start} | speeds
+    return [row | {"peer": "", "peer_value": None, "ratio": None} for row in rows]
 
 
 def main() -> None:
@@ -140,36 +145,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", default="", help="write the figures here")
     parser.add_argument("--seconds", type=float, default=10.0, help="of steady training per round and side")
-    parser.add_argument("--rounds", type=int, default=2, help="the median counts")
-    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3, help="turns; the median counts")
+    parser.add_argument("--preset", default="", help="default: small_world, or pythia_1p4b with --accelerator")
+    parser.add_argument("--rows", type=int, default=0, help="per step; default: 16, or 8 with --accelerator")
+    parser.add_argument("--length", type=int, default=0, help="tokens per row; default: the preset's max_length")
+    parser.add_argument("--remat", default="", help="with --accelerator; see DecoderConfig.remat")
+    parser.add_argument("--accelerator", action="store_true", help="measure MFU instead")
+    parser.add_argument("--levanter_python", default=os.environ.get("LEVANTER_PYTHON", ""))
+    parser.add_argument("--torch_python", default=os.environ.get("TORCH_PYTHON", ""))
     given = parser.parse_args()
-    if given.side:
-        print(json.dumps(measure(given.side, given.seconds)))
-        return
-
-    found: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
-    for _ in range(given.rounds):
-        for side, runs in found.items():
-            command = [sys.executable, __file__, f"--side={side}", f"--seconds={given.seconds}"]
-            done = subprocess.run(command, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, text=True, check=True)
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
-
+    given.preset = given.preset or ("pythia_1p4b" if given.accelerator else "small_world")
+    given.rows = given.rows or (8 if given.accelerator else 16)
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     rows: list[dict[str, Any]] = []
-    metrics = (("train_speed", "tokens/s"), ("train_cpu_speed", "tokens/CPU-s"), ("train_compile", "s"))
-    for metric, unit in metrics:
-        key = metric.removeprefix("train_")
-        value, against = (statistics.median(each[key] for each in found[side]) for side in ("ours", "peer"))
-        row = {"metric": metric, "value": value, "unit": unit, "peer": "plain optax loop", "peer_value": against}
-        rows.append(row | {"ratio": value / against})
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "optax", "flax"))
-    print(f"small_world, {ROWS} x {LENGTH} tokens per step, 1 thread of {os.cpu_count()} cores")
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {versions}")
-    for row in rows:
-        figures = f"{row['value']:>10,.1f}  {row['peer']} {row['peer_value']:>10,.1f} {row['unit']:<12}"
-        print(f"{row['metric']:<15} {figures} ratio {row['ratio']:.2f}")
-    if given.json:
-        with open(given.json, "w") as file:
-            json.dump(rows, file, indent=2)
+    for part in (accelerator,) if given.accelerator else (compare, whole_loop):
+        for row in part(given):
+            figures = f"{row['value']:>12,.3f} {row['unit']:<14}"
+            peer = f"{row['peer']} {row['peer_value']:,.3f}, ratio {row['ratio']:.2f}" if row["ratio"] else row["peer"]
+            print(f"{row['metric']:<16} {figures} {peer}", flush=True)
+            rows.append(row)
+        if given.json:
+            Path(given.json).write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def check_run(run: Run, mesh: Mesh) -> None:
     Raises:
       UserError: what does not fit, with the keys involved.
     """
-    check_batch(mesh, run.batch_rows)
+    check_batch(mesh, run.batch_rows, next(iter(run.stores.values())).header.length)
     tokenizer = load_tokenizer(run.tokenizer)
     for name, store in run.stores.items():
         if store.header.tokenizer_digest != tokenizer.digest:

@@ -104,6 +104,7 @@ class TrainingConfig:
     """How the loop runs; nothing in here changes which rows are seen or what is learned from them."""
 
     mesh: str = "fsdp:-1"  # axis:size pairs out of data, fsdp, sequence, tensor; -1 takes the devices that are left
+    dcn_mesh: str = ""  # the same of the slices, where there are several and mesh is of one; "": all along data
     checkpoint_every: int = 1000  # steps
     checkpoint_minutes: float = 0.0  # a checkpoint also when so many have passed since the last one; 0: by step only
     keep_checkpoints: int = 2  # the newest so many

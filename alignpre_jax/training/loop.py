@@ -38,7 +38,7 @@ from alignpre_jax.training.digests import parameters_digest
 from alignpre_jax.training.distributed import Agreement, others_may_vanish, put_part
 from alignpre_jax.training.faults import DONE, EventLog, Skips, StopSignal, bad_step, memory_errors
 from alignpre_jax.training.in_loop import PENDING, InLoopEvals, pending_steps
-from alignpre_jax.training.mesh import parse_mesh
+from alignpre_jax.training.mesh import host_part, parse_mesh
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
 from alignpre_jax.training.peaks import peak_flops
 from alignpre_jax.training.profile import Profiler
@@ -108,7 +108,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
     # --- What does not change over the run.
     loop, guard, steps = run.loop, run.step.optimizer.guard, run.step.steps
     row_length = next(iter(run.stores.values())).header.length
-    mesh = parse_mesh(loop.mesh)
+    mesh = parse_mesh(loop.mesh, dcn=loop.dcn_mesh)
     check_run(run, mesh)
     is_first_process = jax.process_index() == 0
     step_fn = make_train_step(dataclasses.replace(run.step, token_losses=bool(loop.trace_documents)), mesh)
@@ -208,7 +208,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
             evaluate(start, state)
 
         # --- The loop. Step N is dispatched before the metrics of step N-1 are read.
-        feed = stack.enter_context(contextlib.closing(_Feed(run, start)))
+        feed = stack.enter_context(contextlib.closing(_Feed(run, mesh, start)))
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.transfer_guard("disallow"))
         pending: Pending | None = None
@@ -265,8 +265,8 @@ def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
 class _Feed:
     """This host's batches: `next(step)` is the one that takes the run from `step` to the step after."""
 
-    def __init__(self, run: Run, start: int):
-        self._run, self._at = run, start
+    def __init__(self, run: Run, mesh: Mesh, start: int):
+        self._run, self._at, self._part = run, start, host_part(mesh)
         self._batches = self._open(start)
 
     def next(self, step: int) -> Batch:
@@ -283,8 +283,9 @@ class _Feed:
         self._batches.close()
 
     def _open(self, start: int) -> Any:
-        run, place = self._run, {"host": jax.process_index(), "hosts": jax.process_count()}
-        return load_batches(run.plan, run.stores, run.batch_rows, start_step=start, stop_step=run.step.steps, **place)
+        run, (part, parts) = self._run, self._part
+        steps = {"start_step": start, "stop_step": run.step.steps}
+        return load_batches(run.plan, run.stores, run.batch_rows, host=part, hosts=parts, **steps)
 
 
 def _meta(run: Run) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from alignpre_jax.foundation import UserError
-from alignpre_jax.model import choose_kernel, get_preset
+from alignpre_jax.model import attention_gpu, choose_kernel, get_preset
 from alignpre_jax.model.attention import causal_mask, splash_attention, xla_attention
+from alignpre_jax.model.attention_gpu import triton_attention
 
 
 def operands(B, H, K, L, h):
@@ -42,11 +43,48 @@ def test_splash_equals_the_reference_in_values_and_gradients():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), found, wanted)
 
 
-def test_choice_of_kernel():
+def test_triton_equals_the_reference_in_values_and_gradients():
+    q, k, v, segments = operands(1, 2, 1, 128, 64)
+
+    def run(attend):
+        return jax.jit(jax.value_and_grad(lambda q, k, v: jnp.sum(jnp.sin(attend(q, k, v))), argnums=(0, 1, 2)))(
+            q, k, v
+        )
+
+    wanted = run(lambda q, k, v: xla_attention(q, k, v, causal_mask(segments, 128)))
+    found = run(lambda q, k, v: triton_attention(q, k, v, segments, interpret=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), found, wanted)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
+@pytest.mark.parametrize("name", attention_gpu.KERNELS)
+def test_a_gpus_kernel_equals_the_reference(name):
+    assert attention_gpu.trial(attention_gpu.KERNELS[name], 2, 128) == ""
+
+
+def test_the_trial_sees_a_kernel_that_ignores_segments():
+    def ignores(q, k, v, segments):
+        return xla_attention(q, k, v, causal_mask(jnp.ones_like(segments), q.shape[2]))
+
+    def honours(q, k, v, segments):
+        return xla_attention(q, k, v, causal_mask(segments, q.shape[2]))
+
+    assert attention_gpu.trial(honours, 2, 16) == ""
+    assert "away from the reference" in attention_gpu.trial(ignores, 2, 16)
+    assert (
+        "cudnn" in attention_gpu.trial(attention_gpu.cudnn_attention, 2, 16).lower() or jax.default_backend() == "gpu"
+    )
+
+
+def test_choice_of_kernel(monkeypatch):
     config = dataclasses.replace(get_preset("pythia_14m"), attention="auto")
     assert choose_kernel(config, 2048, "tpu") == "splash"
     assert choose_kernel(config, 2000, "tpu") == "xla"
-    assert choose_kernel(config, 2048, "gpu") == "xla"
+    for able in ((), ("cudnn",), ("triton", "cudnn")):
+        monkeypatch.setattr(attention_gpu, "keeps_segments_apart", lambda name, *_, able=able: name in able)
+        assert choose_kernel(config, 2048, "gpu") == (*able, "xla")[0]
+        assert choose_kernel(config, 2000, "gpu") == "xla"
+        assert choose_kernel(dataclasses.replace(config, dtype="float32"), 2048, "gpu") == "xla"
     assert choose_kernel(config, 2048) == {"tpu": "splash"}.get(jax.default_backend(), "xla")
     with pytest.raises(UserError, match="multiple of 128"):
         choose_kernel(dataclasses.replace(config, attention="splash"), 100)

@@ -9,6 +9,7 @@ import pytest
 
 from alignpre_jax.foundation import UserError, build, to_mapping
 from alignpre_jax.model import PRESETS, DecoderConfig, bind, get_preset, init_params, parameters
+from alignpre_jax.model.decoder import places_in_documents
 
 BASE = DecoderConfig(
     vocab_size=30,
@@ -48,9 +49,36 @@ def test_layouts_and_remat_give_the_same_values():
     config = SHAPES["llama"]
     params, tokens = init_params(config, 0), tokens_of(2, 9)
     wanted = loss_and_gradients(config, params, tokens)
-    for change in ({"layout": "unroll"}, {"remat": "full"}):
+    for change in ({"layout": "unroll"}, {"remat": "save:up,attention"}, {"remat": "offload:k"}):
         found = loss_and_gradients(dataclasses.replace(config, **change), params, tokens)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-4), found, wanted)
+
+
+def test_remat_keeps_what_it_names():
+    params, tokens = init_params(SHAPES["llama"], 0), tokens_of(2, 9)
+
+    def products(remat):
+        """Matrix multiplications of a training step: those that are computed again come on top."""
+        config = dataclasses.replace(SHAPES["llama"], remat=remat)
+        loss = lambda params: jnp.sum(bind(config, params)(tokens) ** 2)  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
+
+    none, full = products("none"), products("full")
+    assert none < products("save:up,gate,q,k,v,attention") < products("save:up") < full
+
+
+def test_positions_may_restart_at_each_document():
+    config = SHAPES["llama"]
+    params, tokens = init_params(config, 2), tokens_of(2, 12)
+    params["blocks"]["q"][...] *= 3000.0  # fresh weights attend to everything alike
+    segments = jnp.array([[1] * 5 + [2] * 7, [1] * 1 + [2] * 8 + [0] * 3])
+    places = places_in_documents(segments)
+    np.testing.assert_array_equal(places, [[*range(5), *range(7)], [0, *range(8), *range(3)]])
+    restarted = dataclasses.replace(config, positions="document")
+    wanted = bind(config, params)(tokens, segments)
+    found = bind(restarted, params)(tokens, segments)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)  # rotary embeddings are relative
+    assert not np.array_equal(found, wanted)
 
 
 def test_a_segment_sees_only_itself():
@@ -152,6 +180,9 @@ def test_bfloat16_stays_close_to_float32():
         ({"rotary_fraction": 0.4}, "rotary_fraction"),
         ({"rotary_fraction": 1.5}, "rotary_fraction"),
         ({"layers": 0}, "layers"),
+        ({"remat": "save:"}, "remat"),
+        ({"remat": "offload:up,down"}, "remat"),
+        ({"remat": "full:up"}, "remat"),
         ({"norm_position": "post", "parallel_residual": True}, "parallel_residual"),
     ],
 )

@@ -1,0 +1,37 @@
+"""This package's train step, as the loop calls it."""
+
+from __future__ import annotations
+
+import jax
+import timing
+
+from alignpre_jax.foundation import build
+from alignpre_jax.mixture import Batch
+from alignpre_jax.model import DecoderConfig
+from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+
+
+def main() -> None:
+    """Times it."""
+    given = timing.arguments()
+    shape = {name: value for name, value in given.shape.items() if name not in ("rows", "length")}
+    model = build(DecoderConfig, shape, where="shape")
+    config = StepConfig(model, ObjectiveConfig(), OptimizerConfig(), ScheduleConfig(), steps=1000, sources=2)
+    mesh = parse_mesh("fsdp:-1")
+    with jax.set_mesh(mesh):
+        step = make_train_step(config, mesh)
+        tokens, segments = timing.example_rows(given.shape)
+        batch = jax.device_put(Batch(tokens, segments, segments[:, 0] * 0), step.batch)
+        state = step.init(step.fresh_params(0))
+
+        def update():
+            nonlocal state
+            state, values = step.run(state, batch)
+            return values
+
+        timing.measure(update, jax.block_until_ready, given.shape, given.seconds)
+
+
+if __name__ == "__main__":
+    main()
