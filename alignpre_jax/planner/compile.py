@@ -97,7 +97,7 @@ def compile_step(
       UserError: see `describe_devices`; also a mesh that does not fit the devices, the batch or the model.
     """
     devices = parse_mesh(mesh, describe_devices(topology))
-    check_batch(devices, batch_rows)
+    check_batch(devices, batch_rows, row_length)
     train_step = make_train_step(step, devices)
 
     def integers(*shape: int) -> jax.ShapeDtypeStruct:
