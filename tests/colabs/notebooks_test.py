@@ -24,12 +24,14 @@ def execute(tmp_path_factory):
         book = nbformat.read(COLABS / f"{name}.ipynb", as_version=4)
         environment = tiny_study.environment() | {"ALIGNPRE_TINY": "1", "ALIGNPRE_TEXT": str(folder / "corpus")}
         environment |= {"ALIGNPRE_RUNS": str(folder / "runs"), "IPYTHONDIR": str(folder / "ipython")} | settings
-        client = nbclient.NotebookClient(book, timeout=400, kernel_name="python3", resources={"metadata": {"path": folder}})
+        client = nbclient.NotebookClient(
+            book, timeout=400, kernel_name="python3", resources={"metadata": {"path": folder}}
+        )
         client.create_kernel_manager()
         client.km.kernel_spec.argv[0] = sys.executable
         client.execute(env=environment)
         outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
-        shown = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")
+        shown = "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
         return shown, outputs, folder
 
     return run
