@@ -48,10 +48,10 @@ def models() -> dict[str, torch.nn.Module]:
     }
 
 
-def golden(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Everything that one file holds."""
+def golden(model: torch.nn.Module, seed: int = 0) -> dict[str, np.ndarray]:
+    """Everything that one file holds, for weights and tokens of a seed."""
     model = model.float().eval()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)

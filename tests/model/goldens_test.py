@@ -1,6 +1,7 @@
 """The four families against Hugging Face's models (files by tools/make_model_goldens.py)."""
 
 import dataclasses
+import importlib.util
 import pathlib
 
 import jax
@@ -14,6 +15,7 @@ from alignpre_jax.model.hf.names import from_hf, to_hf
 from alignpre_jax.objectives import ObjectiveConfig, get_objective
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
+TOOL = pathlib.Path(__file__).parents[2] / "tools" / "make_model_goldens.py"
 TINY = DecoderConfig(
     vocab_size=36,
     layers=2,
@@ -52,14 +54,16 @@ class Rows:
 
 def load(family):
     arrays = dict(np.load(GOLDENS / f"{family}.npz"))
-    weights = {name.removeprefix("weight/"): a for name, a in arrays.items() if name.startswith("weight/")}
-    return arrays, weights
+    return arrays, weights_of(arrays)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_gradients_equal_hugging_face(family):
-    config = FAMILIES[family]
-    golden, weights = load(family)
+def weights_of(arrays):
+    return {name.removeprefix("weight/"): a for name, a in arrays.items() if name.startswith("weight/")}
+
+
+def compare(family, golden):
+    """Our logits, loss and gradients with those of Hugging Face's model of the same weights."""
+    config, weights = FAMILIES[family], weights_of(golden)
     params = from_hf(config, weights, family)
     assert config.num_params() == sum(leaf.size for leaf in jax.tree.leaves(params))
     rows = Rows(jnp.asarray(golden["tokens"]), jnp.asarray(golden["segments"]))
@@ -88,6 +92,27 @@ def test_logits_and_gradients_equal_hugging_face(family):
     assert checked
     for name in checked:
         np.testing.assert_allclose(theirs[name.removeprefix("gradient/")], golden[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_and_gradients_equal_hugging_face(family):
+    compare(family, load(family)[0])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_today_gives_the_same(family):
+    """The files are what the script writes now, and other weights and tokens agree as well."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    spec = importlib.util.spec_from_file_location("make_model_goldens", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    stored, fresh = load(family)[0], tool.golden(tool.models()[family])
+    assert stored.keys() == fresh.keys()
+    for name, values in stored.items():
+        np.testing.assert_allclose(fresh[name], values, atol=1e-4, err_msg=name)
+    compare(family, tool.golden(tool.models()[family], seed=1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers")
 GOLDENS = Path(__file__).parent / "goldens" / "hf"
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("variant", sorted(path.name for path in GOLDENS.iterdir()))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_transformers_computes_what_we_do(variant, dtype, tmp_path):

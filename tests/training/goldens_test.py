@@ -1,0 +1,29 @@
+"""The first twenty losses of every preset, shrunk, are those that are written down (tools/make_loss_goldens.py)."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignpre_jax.model import PRESETS, get_preset
+
+GOLDENS = Path(__file__).parent / "goldens"
+TOOL = Path(__file__).parents[2] / "tools" / "make_loss_goldens.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("make_loss_goldens", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_losses_are_those_written_down(tool, name):
+    wanted = np.loadtxt(GOLDENS / f"{name}.txt")
+    assert wanted.shape == (20,)
+    assert wanted[-1] < wanted[0] - 0.5
+    np.testing.assert_allclose(tool.losses(tool.shrunk(get_preset(name))), wanted, rtol=1e-4)

@@ -1,0 +1,69 @@
+"""Writes the losses of each preset's first twenty steps, for a test that notices when numbers change.
+
+    python tools/make_loss_goldens.py tests/training/goldens
+
+PRESET.txt has a line for each step. The presets are shrunk to a size that trains in seconds; norms, residuals, rotary
+embeddings, groups of heads, tied tables and initial values stay what they are. A change of these files is a decision:
+the commit says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from alignpre_jax.mixture import Batch
+from alignpre_jax.model import PRESETS, DecoderConfig
+from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+
+STEPS, ROWS, LENGTH, VOCAB = 20, 8, 32, 97
+
+
+def shrunk(preset: DecoderConfig) -> DecoderConfig:
+    """The preset with everything that makes it large taken away."""
+    return dataclasses.replace(
+        preset, vocab_size=VOCAB, layers=2, width=32, heads=2 * (preset.heads // preset.kv_heads), kv_heads=2,
+        head_dim=8, mlp_width=64, max_length=LENGTH, dtype="float32",
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def losses(model: DecoderConfig) -> tuple[float, ...]:
+    """Of each of the steps, over packed rows in which most tokens follow from the one before."""
+    config = StepConfig(
+        model, ObjectiveConfig(z_loss=1e-4), OptimizerConfig(), ScheduleConfig(peak=1e-2, warmup_share=0.1), STEPS, 1
+    )
+    mesh, rng, found = parse_mesh("fsdp:1", jax.devices()[:1]), np.random.default_rng(0), []
+    with jax.set_mesh(mesh):
+        step = make_train_step(config, mesh)
+        state = step.init(step.fresh_params(0))
+        for _ in range(STEPS):
+            tokens = (rng.integers(0, VOCAB, (ROWS, 1)) + 5 * np.arange(LENGTH)) % VOCAB
+            noise = rng.random((ROWS, LENGTH)) < 0.1
+            tokens = np.where(noise, rng.integers(0, VOCAB, (ROWS, LENGTH)), tokens).astype(np.int32)
+            segments = np.sort(rng.integers(1, 4, (ROWS, LENGTH)), axis=1).astype(np.int32)
+            batch = Batch(tokens, segments, np.zeros(ROWS, np.int32))
+            state, values = step.run(state, jax.device_put(batch, step.batch))
+            found.append(float(values["loss"]))
+    return tuple(found)
+
+
+def main(folder: str) -> None:
+    """Writes FOLDER/PRESET.txt for every preset."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, preset in PRESETS.items():
+        found = losses(shrunk(preset))
+        (Path(folder) / f"{name}.txt").write_text("".join(f"{loss:.6f}\n" for loss in found))
+        print(name, f"{found[0]:.4f} ... {found[-1]:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
