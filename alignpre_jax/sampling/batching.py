@@ -14,7 +14,7 @@ from alignpre_jax.sampling import generation
 from alignpre_jax.sampling.buckets import PREFILLED, Shapes
 from alignpre_jax.sampling.constraints import Guide
 from alignpre_jax.sampling.generation import ENDS, Asked, Decoding
-from alignpre_jax.sampling.packing import Ids, Question, batches
+from alignpre_jax.sampling.packing import Ids, Question, one_batch
 from alignpre_jax.sampling.programs import Programs
 from alignpre_jax.sampling.requests import Completion, Request
 from alignpre_jax.sampling.strategies import Settings, Strategy, pack
@@ -175,7 +175,7 @@ class Batching:
             known.setdefault(job.prompt, len(known))
         # A question whose prediction is asked at every token of the prompt.
         questions = [Question(prompt[:1], (*prompt[1:], 0)) for prompt in known]
-        (packed,) = batches(questions, [length], shapes.prompts, alone=self._alone)
+        packed = one_batch(questions, length, shapes.prompts[length], alone=self._alone)
         paths, place = np.zeros((PREFILLED, length), np.int32), 0
         for question in packed.questions:
             path = packed.reads[place : place + len(question.target)]
