@@ -174,13 +174,10 @@ def main() -> None:
             subprocess.run(command, env=os.environ | quiet, check=True)
             found[side] = json.loads(Path(out).read_text())
     rows = table(given, found["ours"], found["peer"])
-    print(f"{given.items} items x {len(CUES)} syntaxes x 2 orders, letters and full options; lm-eval batch ", end="")
-    print(
-        f"{found['peer']['batch']}; {found['ours']['programs']} programs of ours in {found['ours']['compile_s']:.0f} s"
-    )
-    print(
-        f"{given.threads or os.cpu_count()} of {os.cpu_count()} cores, {platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}"
-    )
+    mine, machine = found["ours"], platform.processor() or platform.machine()
+    print(f"{given.items} items x {len(CUES)} syntaxes x 2 orders, letters and full options")
+    print(f"ours: {mine['programs']} programs in {mine['compile_s']:.0f} s; lm-eval: batch {found['peer']['batch']}")
+    print(f"{given.threads or os.cpu_count()} of {os.cpu_count()} cores, {machine}, load {os.getloadavg()[0]:.1f}")
     for row in rows:
         line = f"{row['metric']:<26} {row['value']:>12.4g}  {row['peer']:<22} {row['peer_value'] or 0:>10.4g}"
         print(f"{line} {row['unit']:<12} ratio {row['ratio']:.2f}" if row["ratio"] else f"{line} {row['unit']}")

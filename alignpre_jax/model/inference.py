@@ -22,7 +22,7 @@ from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.decoder import Weights, block, embed, normed, unembed
 from alignpre_jax.model.parameters import parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain, nest, shardings_by_path
+from alignpre_jax.model.sharding import constrain, flatten, nest, shardings_by_path, unflatten
 
 SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; longer rows go through in parts
 _NORMS = ("attention_norm", "mlp_norm", "q_norm", "k_norm", "final_norm")
@@ -151,13 +151,13 @@ def read(
         out_PBHQh = jax.lax.map(lambda part: some(*part), (place_L.reshape(parts, -1), q_PBHQh))
         return jnp.moveaxis(out_PBHQh, 0, 2).reshape(q_BHLh.shape), (k_BKLh, v_BKLh)
 
-    x_SD = embed(config, weights.tables, tokens_BL.reshape(-1))
+    x_SD = embed(config, weights.tables, flatten(tokens_BL))
     kept = []
     for layer in weights.layers:
         x_SD, kv = block(config, attend, B, x_SD, layer)
         kept.append(kv)
     keys, values = zip(*kept, strict=True)
-    return _final_norm(config, weights, x_SD).reshape(B, L, -1), (keys, values)
+    return unflatten(_final_norm(config, weights, x_SD), B), (keys, values)
 
 
 def init_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:
