@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def abstract_weights(config: DecoderConfig, mesh: Mesh) -> InferenceWeights:
     params = nest({name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for name, p in parameters(config).items()})
     shapes = jax.eval_shape(functools.partial(inference_weights, config), params)
 
-    def placed(names: Weights, group: str, drop: int) -> Weights:
+    def placed(names: Weights, group: str, drop: int) -> Any:
         return {
             name: jax.ShapeDtypeStruct(
                 x.shape, x.dtype, sharding=NamedSharding(mesh, P(*stored[group + name].spec[drop:]))

@@ -199,9 +199,11 @@ class Batching:
         """A few more tokens for every row; the jobs that have ended by that."""
         assert self._state is not None
         busy = [job for job in self._rows if job]
-        most = max(1 if job.guide else job.request.max_new_tokens - len(job.tokens) for job in busy)
-        fitting = [n for n in self._shapes.steps if n >= most]
-        steps = self._shapes.steps[-1] if not fitting or (self._alone and most > 1) else fitting[0]
+        guided = any(job.guide for job in busy)
+        most = 1 if guided else max(job.request.max_new_tokens - len(job.tokens) for job in busy)
+        steps = next((n for n in self._shapes.steps if n >= most), self._shapes.steps[-1])
+        if self._alone and not guided:  # how far others are must not choose the program
+            steps = self._shapes.steps[-1]
         sizes = (len(self._rows), self._state.cache.slots, steps)
         self._state, chosen = self._programs.call(generation.decode, sizes, self._state, self._asked())
         ended = []
