@@ -28,7 +28,6 @@ IDENTITY = "You are an artificial intelligence."
 CUES = ("\nAnswer: (", "\nResponse: (", "\nYour choice: (", "\nI choose: (")
 NEW_TOKENS = 128
 STOP = "\n\n"
-BATCHES = (8, 16, 32)
 
 
 def questions(path: str, count: int) -> list[tuple[str, tuple[str, str]]]:
@@ -103,7 +102,7 @@ def peer(given: argparse.Namespace) -> dict[str, Any]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(given.model)
     codec = Tokenizer.from_file(f"{given.model}/tokenizer.json")
     eot = codec.token_to_id("<|endoftext|>")
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=BATCHES[0])
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=1)
     items = questions(given.data, given.items)
 
     def ids(text: str) -> list[int]:
@@ -117,9 +116,9 @@ def peer(given: argparse.Namespace) -> dict[str, Any]:
         out = lm._loglikelihood_tokens(some, disable_tqdm=True)
         return [one[0] for one in out], time.perf_counter() - clock, time.process_time() - busy
 
-    sample = asked[:64]
-    score(sample[:16], BATCHES[0])
-    best = min(BATCHES, key=lambda batch: score(sample, batch)[2])
+    batches, sample = [int(batch) for batch in given.batches.split(",")], asked[:64]
+    score(sample[:8], batches[0])
+    best = min(batches, key=lambda batch: score(sample, batch)[2]) if len(batches) > 1 else batches[0]
     logprobs, wall, cpu = score(asked, best)
     found: dict[str, Any] = {"score_s": wall, "score_cpu_s": cpu, "batch": best}
     found["logprobs"] = [logprobs[n : n + 2] for n in range(0, len(logprobs), 2)]
@@ -152,13 +151,16 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64, help="texts to generate")
     parser.add_argument("--tokens", type=int, default=NEW_TOKENS, help="at most so many new tokens each")
     parser.add_argument("--rows", type=int, default=64, help="that ours generates at a time")
+    parser.add_argument("--batches", default="8,16,32", help="lm-eval's batch sizes to try")
     parser.add_argument("--peer_python", default=sys.executable, help="has torch, transformers, lm-eval")
+    parser.add_argument("--threads", type=int, default=0, help="cores for each side; 0: all")
     parser.add_argument("--cache", default="", help="folder for our compiled programs")
     parser.add_argument("--json", default="", help="write the figures here")
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads or None])  # both sides go by it
         Path(given.out).write_text(json.dumps({"ours": ours, "peer": peer}[given.side](given)))
         return
 
@@ -168,14 +170,14 @@ def main() -> None:
             out = f"{folder}/{side}.json"
             command = [python, __file__, *sys.argv[1:], f"--side={side}", f"--out={out}"]
             quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+            quiet |= {"OMP_NUM_THREADS": str(given.threads)} if given.threads else {}
             subprocess.run(command, env=os.environ | quiet, check=True)
             found[side] = json.loads(Path(out).read_text())
     rows = table(given, found["ours"], found["peer"])
-    print(f"{given.items} items x {len(CUES)} syntaxes x 2 orders, letters and full options; lm-eval batch ", end="")
-    print(
-        f"{found['peer']['batch']}; {found['ours']['programs']} programs of ours in {found['ours']['compile_s']:.0f} s"
-    )
-    print(f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}")
+    mine, machine = found["ours"], platform.processor() or platform.machine()
+    print(f"{given.items} items x {len(CUES)} syntaxes x 2 orders, letters and full options")
+    print(f"ours: {mine['programs']} programs in {mine['compile_s']:.0f} s; lm-eval: batch {found['peer']['batch']}")
+    print(f"{given.threads or os.cpu_count()} of {os.cpu_count()} cores, {machine}, load {os.getloadavg()[0]:.1f}")
     for row in rows:
         line = f"{row['metric']:<26} {row['value']:>12.4g}  {row['peer']:<22} {row['peer_value'] or 0:>10.4g}"
         print(f"{line} {row['unit']:<12} ratio {row['ratio']:.2f}" if row["ratio"] else f"{line} {row['unit']}")

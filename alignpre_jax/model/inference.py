@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.decoder import Weights, block, embed, normed, unembed
 from alignpre_jax.model.parameters import parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain, nest, shardings_by_path
+from alignpre_jax.model.sharding import constrain, flatten, nest, shardings_by_path, unflatten
 
 SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; longer rows go through in parts
 _NORMS = ("attention_norm", "mlp_norm", "q_norm", "k_norm", "final_norm")
@@ -89,7 +90,7 @@ def abstract_weights(config: DecoderConfig, mesh: Mesh) -> InferenceWeights:
     params = nest({name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for name, p in parameters(config).items()})
     shapes = jax.eval_shape(functools.partial(inference_weights, config), params)
 
-    def placed(names: Weights, group: str, drop: int) -> Weights:
+    def placed(names: Weights, group: str, drop: int) -> Any:
         return {
             name: jax.ShapeDtypeStruct(
                 x.shape, x.dtype, sharding=NamedSharding(mesh, P(*stored[group + name].spec[drop:]))
@@ -151,13 +152,13 @@ def read(
         out_PBHQh = jax.lax.map(lambda part: some(*part), (place_L.reshape(parts, -1), q_PBHQh))
         return jnp.moveaxis(out_PBHQh, 0, 2).reshape(q_BHLh.shape), (k_BKLh, v_BKLh)
 
-    x_SD = embed(config, weights.tables, tokens_BL.reshape(-1))
+    x_SD = embed(config, weights.tables, flatten(tokens_BL))
     kept = []
     for layer in weights.layers:
         x_SD, kv = block(config, attend, B, x_SD, layer)
         kept.append(kv)
     keys, values = zip(*kept, strict=True)
-    return _final_norm(config, weights, x_SD).reshape(B, L, -1), (keys, values)
+    return unflatten(_final_norm(config, weights, x_SD), B), (keys, values)
 
 
 def init_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:

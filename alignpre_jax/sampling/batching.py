@@ -14,7 +14,7 @@ from alignpre_jax.sampling import generation
 from alignpre_jax.sampling.buckets import PREFILLED, Shapes
 from alignpre_jax.sampling.constraints import Guide
 from alignpre_jax.sampling.generation import ENDS, Asked, Decoding
-from alignpre_jax.sampling.packing import Ids, Question, batches
+from alignpre_jax.sampling.packing import Ids, Question, one_batch
 from alignpre_jax.sampling.programs import Programs
 from alignpre_jax.sampling.requests import Completion, Request
 from alignpre_jax.sampling.strategies import Settings, Strategy, pack
@@ -93,7 +93,17 @@ class Batching:
         self._read: tuple[dict[Ids, int], Any] = {}, None  # the prompts that were read last, and what came of it
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        """Ends all jobs; yields each as it ends. Short prompts go first, equal ones together."""
+        """Ends all jobs; yields each as it ends.
+
+        Those with a guide, which is asked for every token, are for themselves; so which program computes a text
+        depends on its request alone.
+        """
+        for guided in (False, True):
+            yield from self._run([job for job in jobs if (job.guide is not None) == guided])
+
+    def _run(self, jobs: Sequence[Job]) -> Iterator[Job]:
+        """Short prompts go first, equal ones together."""
+        self._state, self._rows = None, []
         waiting = sorted(jobs, key=lambda job: (len(job.prompt), job.prompt, job.number), reverse=True)
         while waiting or any(self._rows):
             self._make_room(len(waiting))
@@ -123,7 +133,7 @@ class Batching:
 
     def _resize(self, rows: int, longest: int) -> None:
         """So many rows, busy ones first where there are fewer than before, and slots for one more call of `decode`."""
-        slots = next((n for n in self._shapes.slots if n >= longest + self._shapes.steps), self._shapes.slots[-1])
+        slots = next((n for n in self._shapes.slots if n >= longest + self._shapes.steps[-1]), self._shapes.slots[-1])
         if self._state is None:
             self._state = self._programs.call(generation.empty, (rows, slots))
             self._rows = [None] * rows
@@ -175,7 +185,7 @@ class Batching:
             known.setdefault(job.prompt, len(known))
         # A question whose prediction is asked at every token of the prompt.
         questions = [Question(prompt[:1], (*prompt[1:], 0)) for prompt in known]
-        (packed,) = batches(questions, [length], shapes.prompts, alone=self._alone)
+        packed = one_batch(questions, length, shapes.prompts[length], alone=self._alone)
         paths, place = np.zeros((PREFILLED, length), np.int32), 0
         for question in packed.questions:
             path = packed.reads[place : place + len(question.target)]
@@ -188,8 +198,12 @@ class Batching:
     def _decode(self) -> list[Job]:
         """A few more tokens for every row; the jobs that have ended by that."""
         assert self._state is not None
-        guided = any(job and job.guide for job in self._rows)
-        steps = 1 if guided else self._shapes.steps
+        busy = [job for job in self._rows if job]
+        guided = any(job.guide for job in busy)
+        most = 1 if guided else max(job.request.max_new_tokens - len(job.tokens) for job in busy)
+        steps = next((n for n in self._shapes.steps if n >= most), self._shapes.steps[-1])
+        if self._alone and not guided:  # how far others are must not choose the program
+            steps = self._shapes.steps[-1]
         sizes = (len(self._rows), self._state.cache.slots, steps)
         self._state, chosen = self._programs.call(generation.decode, sizes, self._state, self._asked())
         ended = []
@@ -260,7 +274,8 @@ def compile_generation(programs: Programs, config: DecoderConfig, size: tuple[in
         np.zeros((rows, words), np.uint32),
         np.zeros(rows, bool),
     )
-    programs.compile(generation.decode, (*size, shapes.steps), state, asked)
+    for steps in shapes.steps:
+        programs.compile(generation.decode, (*size, steps), state, asked)
     for height in shapes.prompts[length]:
         row = np.zeros((height, length), np.int32)
         paths = np.zeros((PREFILLED, length), np.int32)

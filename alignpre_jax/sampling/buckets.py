@@ -21,7 +21,7 @@ class Buckets:
       scores_bytes: most memory of a batch's float32 attention scores in one layer.
       logits_bytes: most memory of the float32 logits that are computed at a time.
       rows: that generate at a time.
-      steps: tokens that are decoded between two looks at which rows are done.
+      steps: tokens that are decoded between two looks at which rows are done; 1 or 4 where no more are wanted.
     """
 
     length: int = 256
@@ -48,7 +48,7 @@ class Shapes:
       reads: places at which logits are computed together.
       rows: that generate at a time, ascending.
       slots: room of a generating row, ascending.
-      steps: tokens that are decoded in a call.
+      steps: tokens that are decoded in a call, ascending.
     """
 
     lengths: tuple[int, ...]
@@ -57,7 +57,7 @@ class Shapes:
     reads: int
     rows: tuple[int, ...]
     slots: tuple[int, ...]
-    steps: int
+    steps: tuple[int, ...]
 
 
 def shapes(config: DecoderConfig, buckets: Buckets, shards: int, *, invariant: bool) -> Shapes:
@@ -81,11 +81,13 @@ def shapes(config: DecoderConfig, buckets: Buckets, shards: int, *, invariant: b
         heights[length] = _multiples((most / part for part in (64, 8, 1)), shards)
         prompts[length] = _multiples((n for n in (1, 2, 4, PREFILLED) if n <= fits), shards)
     rows = _multiples((min(n, buckets.rows) for n in (1, PREFILLED, buckets.rows // 2, buckets.rows)), shards)
+    steps = tuple(sorted({1, min(4, buckets.steps), buckets.steps}))
     if invariant:
+        steps = tuple(sorted({1, buckets.steps}))
         lengths, slots, rows = lengths[-1:], slots[-1:], rows[-1:]
         heights, prompts = ({n: some[n][-1:] for n in lengths} for some in (heights, prompts))
     reads = max(8, buckets.logits_bytes // (4 * config.padded_vocab) // 8 * 8)
-    return Shapes(tuple(lengths), heights, prompts, reads, rows, tuple(slots), buckets.steps)
+    return Shapes(tuple(lengths), heights, prompts, reads, rows, tuple(slots), steps)
 
 
 def _multiples(numbers, of: int) -> tuple[int, ...]:

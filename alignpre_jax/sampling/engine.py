@@ -85,6 +85,7 @@ class Engine:
         self.template = template or ChatTemplate()
         self.truncated = 0
         self._invariant = invariant
+        self._splits_rows = mesh is not None and mesh.shape.get("sequence", 1) > 1
         shards = math.prod(mesh.shape.get(axis, 1) for axis in ("data", "fsdp")) if mesh else 1
         self._shapes = shapes(config, buckets or Buckets(), shards, invariant=invariant)
         self._weights = inference_weights(config, params, int8=int8)
@@ -215,6 +216,12 @@ class Engine:
 
     def jobs(self, requests: Sequence[Request]) -> list[batching.Job]:
         """The requests made ready, in their order; raises what `complete` does."""
+        if self._splits_rows:
+            raise UserError(
+                "text is not generated on a mesh that splits rows",
+                where="mesh",
+                fix="leave out the axis `sequence`; `score` works with it",
+            )
         prompts, begins = self._ids([r.prompt for r in requests]), self._parts([r.begin for r in requests])
         return [self._job(number, *each) for number, each in enumerate(zip(requests, prompts, begins, strict=True))]
 

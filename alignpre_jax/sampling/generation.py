@@ -161,7 +161,7 @@ def decode(
         return (_lay_out(Decoding(cache, hidden_BD, state.count_B + 1, seen_BW)), going_B), chosen_B
 
     (state, _), chosen_NB = jax.lax.scan(one, (state, jnp.asarray(asked.going_B)), None, length=sizes[2])
-    return state, constrain(chosen_NB.T, (None, None), "new tokens")
+    return _lay_out(state), constrain(chosen_NB.T, (None, None), "new tokens")
 
 
 def words(config: DecoderConfig) -> int:

@@ -72,7 +72,7 @@ def follow(engine: Engine) -> None:
 
 
 def _do(engine: Engine, message: dict[str, Any]) -> Any:
-    asked = message.get("asked")
+    asked: Any = message.get("asked")
     match message["call"]:
         case "fingerprint":
             return engine.fingerprint

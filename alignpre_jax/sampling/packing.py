@@ -73,19 +73,30 @@ def batches(
         if not group:
             continue
         length = shortest
-        if alone:
-            rows = [list(same) for _, same in itertools.groupby(group, key=lambda question: question.inputs)]
-        else:
+        if not alone:
             tried = lengths[:3] if shortest == lengths[0] else [shortest]
             found = [(dearness(size) * sum(s for _, s in gather(group, size)), size) for size in tried]
             length = min(found)[1]
-            families = gather(group, length)
-            packed = best_fit([size for _, size in families], length)
-            rows = [sorted((q for f in row for q in families[f][0]), key=_order) for row in packed]
+        rows = _rows(group, length, alone=alone)
         while rows:
             height = max((size for size in heights[length] if size <= len(rows)), default=heights[length][0])
             yield _lay_out(rows[:height], height, length)
             rows = rows[height:]
+
+
+def one_batch(questions: Iterable[Question], length: int, heights: Sequence[int], *, alone: bool = False) -> Packed:
+    """The same for few questions, as one batch; `heights` has one that suffices."""
+    rows = _rows(sorted(questions, key=_order), length, alone=alone)
+    return _lay_out(rows, next(size for size in heights if size >= len(rows)), length)
+
+
+def _rows(group: Sequence[Question], length: int, *, alone: bool) -> list[list[Question]]:
+    """Sorted questions in rows of `length`, sorted in each."""
+    if alone:
+        return [list(same) for _, same in itertools.groupby(group, key=lambda question: question.inputs)]
+    families = gather(group, length)
+    packed = best_fit([size for _, size in families], length)
+    return [sorted((q for f in row for q in families[f][0]), key=_order) for row in packed]
 
 
 def gather(questions: Iterable[Question], length: int) -> list[tuple[list[Question], int]]:

@@ -48,7 +48,10 @@ class Programs:
           sizes: whatever the shapes of `args` depend on, and what else is static: one program for each.
           args: arrays, or abstract ones in `compile`.
         """
-        return self.compile(function, sizes, *args)(self._weights, *args)
+        program = self.compile(function, sizes, *args)
+        if self._mesh:  # one program's results need not lie as the next one wants them
+            args = jax.device_put(args, program.input_shardings[0][1:])
+        return program(self._weights, *args)
 
     def compile(self, function: Callable, sizes: Key, *args: Any) -> Any:
         """The program for `sizes`, compiled if this is the first time."""

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from alignpre_jax.foundation import UserError
 from alignpre_jax.model import init_params, make_mesh, param_shardings
 
 
@@ -48,6 +49,14 @@ def _compare():
         for strategy in (Greedy(), Temperature(2.0)):
             assert found.generate(prompts, strategy, 9) == wanted.generate(prompts, strategy, 9)
         assert found._weights.layers[0]["q"].sharding.spec[1] == "tensor"
+    parts = make_mesh({"sequence": 2, "tensor": 2})
+    spread = jax.device_put(params, param_shardings(config, parts))
+    found = Engine(spread, config, Characters(), buckets=BUCKETS, mesh=parts)
+    wanted = Engine(params, config, Characters(), buckets=BUCKETS)
+    for ours, theirs in zip(found.score(REQUESTS), wanted.score(REQUESTS), strict=True):
+        np.testing.assert_allclose([s.logprob for s in ours], [s.logprob for s in theirs], atol=1e-4)
+    with pytest.raises(UserError, match="splits rows"):
+        found.generate(prompts, Greedy(), 9)
     print("equal")
 
 

@@ -42,6 +42,6 @@ def test_scoring_and_decoding_compile(topology):
     with programs.devices():
         state = programs.outputs(batching.generation.empty, (sizes.rows[-1], sizes.slots[0]))
     assert state.cache.keys[0].sharding.spec[:2] == ("data", "tensor")
-    decode = programs.compile(batching.generation.decode, (sizes.rows[-1], sizes.slots[0], sizes.steps))
+    decode = programs.compile(batching.generation.decode, (sizes.rows[-1], sizes.slots[0], sizes.steps[-1]))
     cache_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.cache)) // 4
     assert decode.memory_analysis().alias_size_in_bytes >= cache_bytes  # the cache is written in its place
