@@ -5,12 +5,13 @@ from __future__ import annotations
 from etils import epath
 
 from alignpre_jax.evals import TextScore, load_suite, read_results
+from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError, read_json, read_jsonl, write_bytes
 from alignpre_jax.study.graph import StageRun, final_run, jobs, run_path, stage_runs
 from alignpre_jax.study.overlap import overlap_path
 from alignpre_jax.study.plans import stage_ledger
-from alignpre_jax.study.report import StageTime, StudyRecords
-from alignpre_jax.study.runner import RESULTS, TAX, is_done
+from alignpre_jax.study.report import Moment, StageTime, StudyRecords
+from alignpre_jax.study.runner import RESULTS, SOLUTIONS, STEPS, TAX, is_done
 from alignpre_jax.study.workspace import Workspace
 
 METRICS = "metrics.jsonl"
@@ -48,6 +49,17 @@ def collect(space: Workspace) -> StudyRecords:
         times=[_time(space, run) for run in runs.values()],
         versions=saved["versions"],
         reproduce=saved["command"],
+        solutions={
+            arm: {seed: found for seed, run in by_seed.items() if (found := _solutions(space, run))}
+            for arm, by_seed in finals.items()
+        }
+        if config.evals.capabilities
+        else {},
+        moments={
+            arm: along
+            for arm, by_seed in finals.items()
+            if (along := _moments(space, {seed: run_path(runs, run) for seed, run in by_seed.items()}))
+        },
     )
 
 
@@ -57,6 +69,29 @@ def write_metrics(space: Workspace) -> epath.Path:
     parts = [(space.run_dir(name) / METRICS).read_text() for name in stage_runs(space.config)]
     write_bytes(path, "".join(parts).encode())
     return path
+
+
+def _solutions(space: Workspace, run: StageRun) -> list[Solution]:
+    path = space.eval_dir(run.name) / SOLUTIONS
+    return [Solution.from_json(row) for row in read_jsonl(path)] if path.exists() else []
+
+
+def _moments(space: Workspace, paths: dict[int, list[StageRun]]) -> list[Moment]:
+    """The evals along the way to an arm's model that every seed has."""
+    moments, before = [], 0
+    for runs in zip(*paths.values(), strict=True):  # the same stage of every seed
+        stage = space.config.stages[runs[0].stage]
+        folders = {seed: space.eval_dir(run.name) / STEPS for seed, run in zip(paths, runs, strict=True)}
+        steps = [
+            {int(folder.name) for folder in root.iterdir() if (folder / RESULTS).exists()} if root.exists() else set()
+            for root in folders.values()
+        ]
+        for step in sorted(set.intersection(*steps)):
+            results = {seed: list(read_results(root / str(step) / RESULTS)) for seed, root in folders.items()}
+            tokens = before + step * stage.batch_rows * stage.row_length
+            moments.append(Moment(runs[0].stage, step, tokens, results))
+        before += stage.slots * stage.row_length
+    return moments
 
 
 def _texts(space: Workspace, run: StageRun) -> list[TextScore]:

@@ -116,13 +116,19 @@ class TestHarness:
         """log-probs to 1e-3 nats a token (float32, other kernels), greedy flags alike."""
         from lm_eval.api.instance import Instance
         from lm_eval.models.huggingface import HFLM
+        from transformers import AutoTokenizer
 
         from alignpre_jax.evals.lm_eval_model import AlignpreLM
         from alignpre_jax.evals.variants import expand, render
         from alignpre_jax.sampling import Engine
 
         engine = Engine.from_checkpoint(os.environ["ALIGNPRE_RUN"])
-        theirs = HFLM(pretrained=os.environ["ALIGNPRE_HF"], device="cpu", dtype="float32", batch_size=4)
+        eot = engine.tokenizer.decode([engine.tokenizer.eot_id])
+        tokenizer = AutoTokenizer.from_pretrained(os.environ["ALIGNPRE_HF"])
+        tokenizer.eos_token = tokenizer.pad_token = eot
+        theirs = HFLM(
+            pretrained=os.environ["ALIGNPRE_HF"], tokenizer=tokenizer, device="cpu", dtype="float32", batch_size=4
+        )
         variants = [
             v for s in ("letters", "options") for v in expand(s, ("letters_answer", "options_answer"), ("none",))
         ]
@@ -131,7 +137,6 @@ class TestHarness:
         pairs += [
             ("Question: What melts ice?\nAnswer:", text) for text in (" warmth", " cold", " a long way of saying no")
         ]
-        eot = engine.tokenizer.decode([engine.tokenizer.eot_id])
         ours = AlignpreLM(engine=engine).loglikelihood([Instance("loglikelihood", {}, p, 0) for p in pairs])
         found = theirs.loglikelihood([Instance("loglikelihood", {}, (eot + a, b), 0) for a, b in pairs])
         for (_, text), (mine, greedy), (other, same) in zip(pairs, ours, found, strict=True):

@@ -1,4 +1,7 @@
+import base64
+import csv
 import dataclasses
+import hashlib
 import html.parser
 import io
 import json
@@ -8,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from alignpre_jax.documents.overlap import measure_overlap
-from alignpre_jax.evals import EvalConfig, Result, Scenario, TextScore
+from alignpre_jax.evals import EvalConfig, Result, Scenario, TextScore, Variant, render
+from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import BasePlan, Plan, Replace, ledger
 from alignpre_jax.model import get_preset
@@ -16,7 +20,7 @@ from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, Stage
 from alignpre_jax.study.report.build import build_report, write_report
 from alignpre_jax.study.report.figures import figure_svg
 from alignpre_jax.study.report.page import render_page
-from alignpre_jax.study.report.records import StageTime, StudyRecords
+from alignpre_jax.study.report.records import Moment, StageTime, StudyRecords
 from alignpre_jax.study.report.text import terminal_report
 
 HOSTILE = "</pre><script>alert(1)</script>"
@@ -165,7 +169,9 @@ def test_known_answers_give_exactly_the_known_numbers(report):
     aligned = report["paired"]["aligned"]["held_out"]
     assert aligned["diff"] == pytest.approx(-0.4)
     assert aligned["ci95"][0] < -0.4 < aligned["ci95"][1] < 0
-    assert report["paired"]["zero"]["held_out"] == {"diff": 0.0, "ci95": [0.0, 0.0]}
+    assert report["paired"]["zero"]["held_out"] == {"diff": 0.0, "ci95": [0.0, 0.0], "p": 1.0, "p_holm": 1.0}
+    assert aligned["p"] < 0.05
+    assert aligned["p_holm"] == pytest.approx(2 * aligned["p"])
 
 
 def test_findings_say_which_way_and_never_more_than_the_interval(report):
@@ -187,7 +193,8 @@ def test_tax_ledger_and_throughput(report):
     stores = {line["store"]: line["tokens"] for line in report["ledger"]["aligned"]["midtrain"]["stores"]}
     assert stores == {"web": 48 * 128, "aligned": 16 * 128}
     stage = report["throughput"]["stages"]["midtrain"]
-    assert stage == {"runs": 9, "tokens": 9 * 8192, "seconds": 18.0, "tokens_per_second": 4096.0}
+    flops = 9 * 8192 * get_preset("small_world").flops_per_token(128)
+    assert stage == {"runs": 9, "tokens": 9 * 8192, "seconds": 18.0, "flops": flops, "tokens_per_second": 4096.0}
 
 
 def test_letters_at_their_floor_are_said_to_be(report, page):
@@ -208,19 +215,28 @@ def test_a_headline_at_its_floor_comes_before_any_finding():
     assert text.index("main result is at its floor") < text.index("does not differ")
 
 
-def test_the_page_is_one_file_and_runs_nothing(page):
+def test_the_page_is_one_file_and_runs_one_script_of_ours(page):
     parsed = Page(page)
-    assert not parsed.tags & {"script", "link", "iframe", "img", "object", "embed", "form", "base"}
+    assert page.count("<script") == 2  # the items as data, and the browser of them
+    script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in page
+    assert "default-src 'none'" in page
+    assert not parsed.tags & {"link", "iframe", "img", "object", "embed", "form", "base"}
     assert all(address.startswith("#") for address in parsed.addresses)
     assert "@import" not in page
     assert not [line for line in page.split("\n") if "url(" in line.replace("url(#", "")]
     assert len(parsed.ids) == len(set(parsed.ids))
 
 
-def test_hostile_text_stays_text(page):
-    assert "<script" not in page
+def test_hostile_text_stays_text(page, report):
+    assert "<script>alert" not in page
     parsed = Page(page)
     assert HOSTILE in parsed.text
+    start = page.index('id="browser-data">') + len('id="browser-data">')
+    data = page[start : page.index("</script>", start)]
+    assert not set("<>&") & set(data)
+    assert json.loads(data) == report["browser"]
     assert "tiny <b>study</b>" in parsed.text
 
 
@@ -235,6 +251,107 @@ def test_the_files_are_written_and_the_page_follows_from_the_json(tmp_path, repo
     assert write_report(records(), tmp_path) == report
     saved = json.loads((tmp_path / "report.json").read_text())
     assert render_page(saved) == (tmp_path / "report.html").read_text() == page
+
+
+def test_the_browser_has_every_item_with_its_exact_prompts(report):
+    data = report["browser"]
+    assert [item["id"] for item in data["items"]] == [scenario.id for scenario in scenarios()]
+    evals = config().evals
+    for item, scenario in zip(data["items"], scenarios(), strict=True):
+        for name in ("options", "letters"):
+            for about, variant in zip(data["evals"][name]["variants"], evals.variants(name), strict=True):
+                texts = dict(zip(data["marks"], (item["question"], *item["options"]), strict=True))
+                said = "".join(texts.get(c, c) for c in about["layouts"][item["people"]])
+                assert said == render(scenario, variant).prefix
+    assert data["items"][0]["results"]["options"]["aligned"] == [[-2.0, -1.0, 3, 3]]
+
+
+def test_topics_and_other_comparisons(report):
+    assert [(line["split"], line["topic"]) for line in report["topics"]] == [
+        (split, "oversight") for split in ("held_out", "seen", "control")
+    ]
+    line = report["topics"][0]
+    assert line["arms"]["aligned"]["misaligned_rate"] == pytest.approx(0.2)
+    assert line["paired"]["aligned"]["diff"] == pytest.approx(-0.4)
+    assert set(report["normalisations"]) == {"byte", "token", "sum"}
+    assert report["normalisations"]["sum"]["arms"]["aligned"]["misaligned_rate"] == pytest.approx(0.2)
+
+
+def test_doses_make_a_curve(page):
+    arms = ARMS | {"double": dataclasses.replace(ARMS["aligned"], dose=0.5)}
+    report = build_report(records(config=config(arms=arms)))
+    [curve] = report["doses"]
+    assert [(point["arm"], point["dose"]) for point in curve["points"]] == [
+        ("zero", 0.0),
+        ("aligned", 0.25),
+        ("double", 0.5),
+    ]
+    assert [point["misaligned_rate"] for point in curve["points"]] == pytest.approx([0.6, 0.2, 0.5])
+    assert "Dose and response" in Page(render_page(report)).text
+    assert "Dose and response" not in Page(page).text
+
+
+def test_moments_of_training_make_curves():
+    made = config()
+    moments = [
+        Moment("midtrain", step, 1000 * step, {seed: answers(made.evals, rate) for seed in SEEDS})
+        for step, rate in ((4, 0.6), (8, 0.3))
+    ]
+    report = build_report(records(moments={"aligned": moments}))
+    assert [(p["step"], p["tokens"]) for p in report["training"]["aligned"]] == [(4, 4000), (8, 8000)]
+    assert [p["misaligned_rate"] for p in report["training"]["aligned"]] == pytest.approx([0.6, 0.3])
+    text = Page(render_page(report)).text
+    assert "Over training" in text
+    assert "8,000" in text
+
+
+def test_capabilities_have_their_table():
+    solutions = {
+        arm: {seed: [Solution("arc", str(n), (-1.0, -2.0), n < right, n < 5) for n in range(10)] for seed in SEEDS}
+        for arm, right in (("unfiltered", 6), ("aligned", 4), ("zero", 6))
+    }
+    report = build_report(records(solutions=solutions))
+    task = report["tax"]["tasks"]["aligned"]["arc"]["accuracy"]
+    assert task["value"] == pytest.approx(0.4)
+    assert task["diff"] == pytest.approx(-0.2)
+    text = " ".join(Page(render_page(report)).text.split())
+    for words in ("Capabilities", "40.0%"):
+        assert words in text
+
+
+def test_an_eval_that_is_not_answered_is_left_out_and_said_to_be():
+    evals = EvalConfig(scorings=("options", "generation"), syntaxes=("options_answer", "generation_answer"))
+    made = config(evals=evals)
+    rows = []
+    for row in answers(EvalConfig(scorings=("options",), syntaxes=("options_answer",)), 0.6):
+        rows.append(row)
+        for order in (0, 1):
+            variant = Variant("generation_answer", order)
+            silent = {"choice": None, "misaligned": False, "match": "none", "answer": HOSTILE}
+            rows.append(dataclasses.replace(row, scoring="generation", variant=variant, first_chosen=None, **silent))
+    results = {arm: dict.fromkeys(SEEDS, rows) for arm in ARMS}
+    report = build_report(records(config=made, results=results))
+    assert list(report["scorings"]) == ["options"]
+    [notice] = [notice for notice in report["notices"] if notice["eval"] == "generation"]
+    assert "100% of the answers of unfiltered" in notice["text"]
+    assert "left out" in Page(render_page(report)).text
+
+
+def test_the_table_and_the_markdown_have_the_pages_numbers(tmp_path, report):
+    write_report(records(), tmp_path)
+    lines = list(csv.DictReader((tmp_path / "report.csv").open()))
+    [line] = [
+        one
+        for one in lines
+        if (one["eval"], one["arm"], one["split"], one["topic"]) == ("options", "aligned", "held_out", "")
+    ]
+    assert float(line["misaligned_rate"]) == pytest.approx(0.2)
+    assert float(line["difference"]) == pytest.approx(-0.4)
+    assert float(line["p_holm"]) == pytest.approx(report["paired"]["aligned"]["held_out"]["p_holm"])
+    text = (tmp_path / "report.md").read_text()
+    assert r"| aligned | 20.0% \[" in text
+    assert r"tiny \<b\>study" in text
+    assert "alignpre study --config=tiny.py" in text
 
 
 def test_the_terminal_shows_rates_findings_and_notices(report):

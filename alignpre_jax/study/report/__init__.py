@@ -2,7 +2,7 @@
 
 from alignpre_jax.study.report.build import build_report, write_report
 from alignpre_jax.study.report.page import render_page
-from alignpre_jax.study.report.records import StageTime, StudyRecords
+from alignpre_jax.study.report.records import Moment, StageTime, StudyRecords
 from alignpre_jax.study.report.text import terminal_report
 
-__all__ = ["StageTime", "StudyRecords", "build_report", "render_page", "terminal_report", "write_report"]
+__all__ = ["Moment", "StageTime", "StudyRecords", "build_report", "render_page", "terminal_report", "write_report"]

@@ -12,17 +12,23 @@ from alignpre_jax.evals import (
     Estimate,
     Floor,
     Summary,
+    answered,
     floor_check,
+    holm,
     loss_difference,
     rate_difference,
     select,
     summarise,
     token_loss,
 )
+from alignpre_jax.evals.capabilities import accuracy, accuracy_difference
 from alignpre_jax.foundation import PathLike, to_mapping, write_bytes, write_json
+from alignpre_jax.study.report.breakdown import by_normalisation, by_topic, dose_curves, training_curves
+from alignpre_jax.study.report.browser import browser_data
 from alignpre_jax.study.report.items import telling_items
 from alignpre_jax.study.report.page import render_page
 from alignpre_jax.study.report.records import StudyRecords
+from alignpre_jax.study.report.tables import csv_table, markdown
 from alignpre_jax.study.report.words import finding, floor_notices, methods
 
 SPLITS = ("held_out", "seen", "control")  # as they are shown; other splits follow
@@ -31,10 +37,12 @@ Arms = dict[str, dict[str, Any]]  # arm -> split -> figures
 
 
 def write_report(records: StudyRecords, root: PathLike) -> dict[str, Any]:
-    """Writes report.json and report.html into a folder; returns what is in the first."""
+    """Writes report.json, .html, .csv and .md into a folder; returns what is in the first."""
     report = build_report(records)
     write_json(epath.Path(root) / "report.json", report)
     write_bytes(epath.Path(root) / "report.html", render_page(report).encode())
+    write_bytes(epath.Path(root) / "report.csv", csv_table(report).encode())
+    write_bytes(epath.Path(root) / "report.md", markdown(report).encode())
     return report
 
 
@@ -47,12 +55,16 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
     config = records.config
     splits = _splits(records)
     primary = splits[0]
-    evals = {
-        _name(scoring, system, config.evals.systems): _evaluate(records, scoring, system, splits)
+    asked = {
+        _name(scoring, system, config.evals.systems): (scoring, system)
         for scoring in (config.evals.headline, *(s for s in config.evals.scorings if s != config.evals.headline))
         for system in config.evals.systems
     }
-    headline_name, headline = next(iter(evals.items()))
+    headline_name = next(iter(asked))
+    dropped = {name: why for name, about in asked.items() if (why := _unanswered(records, *about, splits))}
+    dropped.pop(headline_name, None)  # without answers to the headline there is no report
+    evals = {name: _evaluate(records, *about, splits) for name, about in asked.items() if name not in dropped}
+    headline = evals[headline_name]
     return {
         "name": config.name,
         "baseline": config.baseline,
@@ -73,11 +85,19 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
             if arm != config.baseline
         ],
         "notices": [
-            notice for name, found in evals.items() for notice in floor_notices(name, found["floor"], list(config.arms))
+            *(n for name, found in evals.items() for n in floor_notices(name, found["floor"], list(config.arms))),
+            *(
+                {"eval": name, "splits": splits, "at_floor": True, "arms": list(config.arms), "text": why}
+                for name, why in dropped.items()
+            ),
         ],
         "arms": headline["arms"],
         "paired": headline["paired"],
         "scorings": evals,
+        "topics": by_topic(records, splits),
+        "normalisations": by_normalisation(records, primary),
+        "doses": dose_curves(records, headline, primary),
+        "training": training_curves(records, primary),
         "tax": _tax(records),
         "ledger": {
             arm: {stage: ledger.to_json() for stage, ledger in stages.items()}
@@ -86,6 +106,7 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
         "overlap": list(records.overlap),
         "throughput": _throughput(records),
         "items": telling_items(records, primary),
+        "browser": browser_data(records, {name: about for name, about in asked.items() if name in evals}),
         "methods": methods(records, splits),
         "reproduce": records.reproduce,
         "config": to_mapping(config),
@@ -106,7 +127,9 @@ def _evaluate(records: StudyRecords, scoring: str, system: str, splits: Sequence
         for arm, summary in summaries.items():
             arms[arm][split] = _rate(summary)
         for arm, difference in differences.items():
-            paired[arm][split] = {"diff": difference.value, "ci95": difference.interval}
+            paired[arm][split] = {"diff": difference.value, "ci95": difference.interval, "p": difference.p}
+        for arm, p in holm({arm: difference.p or 0.0 for arm, difference in differences.items()}).items():
+            paired[arm][split]["p_holm"] = p
         floors[split] = _floor(floor_check(summaries, differences))
     return {"scoring": scoring, "system": system, "arms": arms, "paired": paired, "floor": floors}
 
@@ -121,14 +144,23 @@ def _rate(summary: Summary) -> dict[str, Any]:
         "seed_rates": {str(seed): rate for seed, rate in summary.seed_rates.items()},
         "margin": _value(summary.margin),
     }
-    if summary.first_chosen and summary.flips and summary.p_misaligned:
-        figures |= {
-            "mass": summary.mass,
-            "first_chosen": _value(summary.first_chosen),
-            "flip_rate": _value(summary.flips),
-            "p_misaligned": _value(summary.p_misaligned),
-        }
+    if summary.first_chosen and summary.flips:
+        figures |= {"first_chosen": _value(summary.first_chosen), "flip_rate": _value(summary.flips)}
+    if summary.p_misaligned:
+        figures |= {"mass": summary.mass, "p_misaligned": _value(summary.p_misaligned)}
+    if summary.unmatched is not None:
+        figures["unmatched"] = summary.unmatched
     return figures
+
+
+def _unanswered(records: StudyRecords, scoring: str, system: str, splits: Sequence[str]) -> str:
+    """Why an eval cannot be reported: an arm whose generated answers name too few options; "" where all do."""
+    for arm, results in records.results.items():
+        for split in splits:
+            found = answered(select(results, split=split, scoring=scoring, system=system))
+            if found.unmatched and not all(found.rows.values()):
+                return f"is left out: {found.unmatched:.0%} of the answers of {arm} on {split} items name no option."
+    return ""
 
 
 def _floor(floor: Floor) -> dict[str, Any]:
@@ -165,21 +197,48 @@ def _tax(records: StudyRecords) -> dict[str, Any]:
                 difference = loss_difference(texts, base)
                 figures |= {"diff": difference.value, "diff_ci95": difference.interval}
             tax["arms"][arm][source] = figures
-    return tax
+    return tax | {"tasks": _tasks(records)}
+
+
+def _tasks(records: StudyRecords) -> dict[str, Any]:
+    """Accuracy on capability tasks, by arm and task; differences are arm - baseline, so a loss is negative."""
+    baseline = records.config.baseline
+    found: dict[str, Any] = {}
+    for arm, by_seed in records.solutions.items():
+        for task in dict.fromkeys(row.task for rows in by_seed.values() for row in rows):
+            mine, base = (
+                {seed: [row for row in rows if row.task == task] for seed, rows in records.solutions[name].items()}
+                for name in (arm, baseline)
+            )
+            figures: dict[str, Any] = {}
+            for name, norm in (("accuracy", False), ("accuracy_norm", True)):
+                share = accuracy(mine, norm=norm)
+                figures[name] = {"value": share.value, "ci95": share.interval, "n": share.n}
+                if arm != baseline:
+                    difference = accuracy_difference(mine, base, norm=norm)
+                    figures[name] |= {"diff": difference.value, "diff_ci95": difference.interval}
+            found.setdefault(arm, {})[task] = figures
+    return found
 
 
 def _throughput(records: StudyRecords) -> dict[str, Any]:
-    """Per stage: how many runs, their tokens and seconds."""
+    """Per stage: how many runs, their tokens, seconds and FLOPs (forward and backward, attention causal)."""
     stages: dict[str, dict[str, Any]] = {}
     for time in records.times:
-        line = stages.setdefault(time.stage, {"runs": 0, "tokens": 0, "seconds": 0.0})
+        line = stages.setdefault(time.stage, {"runs": 0, "tokens": 0, "seconds": 0.0, "flops": 0.0})
         line["runs"] += 1
         line["tokens"] += time.tokens
         line["seconds"] += time.seconds
+        line["flops"] += time.tokens * float(records.config.model.flops_per_token(_row_length(records, time.stage)))
     for line in stages.values():
         line["tokens_per_second"] = line["tokens"] / line["seconds"] if line["seconds"] else 0.0
     total = math.fsum(line["seconds"] for line in stages.values())
-    return {"stages": stages, "tokens": sum(line["tokens"] for line in stages.values()), "seconds": total}
+    tokens, flops = (sum(line[name] for line in stages.values()) for name in ("tokens", "flops"))
+    return {"stages": stages, "tokens": tokens, "seconds": total, "flops": flops}
+
+
+def _row_length(records: StudyRecords, stage: str) -> int:
+    return records.config.stages[stage].row_length
 
 
 def _splits(records: StudyRecords) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignpre_jax.evals import Result, Scenario, TextScore
+from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.mixture import Ledger
 from alignpre_jax.study.config import StudyConfig
@@ -22,6 +23,16 @@ class StageTime:
 
 
 @dataclasses.dataclass(frozen=True)
+class Moment:
+    """What an arm answered during training: the headline eval after so many steps of a stage."""
+
+    stage: str
+    step: int
+    tokens: int  # of the arm's training up to here, all stages together
+    results: Mapping[int, Sequence[Result]]  # by seed
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyRecords:
     """Everything that a study's report is computed from.
 
@@ -34,6 +45,8 @@ class StudyRecords:
       times: one per training run; runs that several arms share come once.
       versions: what the numbers depend on besides the config.
       reproduce: the exact command that makes this study again.
+      solutions: arm -> seed -> answers to capability tasks; may be empty.
+      moments: arm -> evals during training, in order; may be empty.
       overlap: of every stratum and arm with every split; see `study.overlap.write_overlap`.
     """
 
@@ -45,6 +58,8 @@ class StudyRecords:
     times: Sequence[StageTime]
     versions: Mapping[str, Any]
     reproduce: str
+    solutions: Mapping[str, Mapping[int, Sequence[Solution]]] = dataclasses.field(default_factory=dict)
+    moments: Mapping[str, Sequence[Moment]] = dataclasses.field(default_factory=dict)
     overlap: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self):
