@@ -94,9 +94,8 @@ def curve_figure(
         for number, (name, points) in enumerate(curves.items()):
             x, y = [point[axis] for point in points], [point["misaligned_rate"] for point in points]
             colour = colours.get(name) or OKABE_ITO[number % len(OKABE_ITO)]
-            panel.fill_between(
-                x, *zip(*(p["ci95"] for p in points), strict=True), color=colour, alpha=0.15, linewidth=0
-            )
+            low, high = ([point["ci95"][end] for point in points] for end in (0, 1))
+            panel.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             panel.plot(x, y, "-", marker=MARKERS[number % len(MARKERS)], color=colour, markersize=5, label=name)
         panel.set_ylim(-0.02, 1.02)
         panel.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50", "", "100%"])
