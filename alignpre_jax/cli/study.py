@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from alignpre_jax.cli.verb import ARM, SEED, SMALL, WORKDIR, WORKERS, Verb, study_config, workdir
+from alignpre_jax.cli.verb import ARM, SEED, SMALL, WORKDIR, WORKERS, Flag, Verb, study_config, workdir
 from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.terminal import Terminal
 
@@ -63,15 +63,27 @@ def _job(given: Any, *names: str) -> None:
         run(space, wanted, report, given.workers)
 
 
-def _report(given: Any) -> None:
-    from alignpre_jax.study import open_workspace, reopen_workspace
+def _report(given: Any, *runs: str) -> None:
+    from alignpre_jax.study import open_workspace, reopen_workspace, write_comparison
 
-    folder = workdir(given)
-    space = open_workspace(study_config(given), folder) if given.config else reopen_workspace(folder)
-    _write_report(space)
+    if given.workdir or not runs:
+        runs = (workdir(given), *runs)
+    if len(runs) > 1 and not given.to:
+        raise UserError(
+            f"{len(runs)} studies, and where to?", where="--to", fix="name a folder for their common report"
+        )
+    if len({run.rstrip("/") for run in runs}) < len(runs):
+        raise UserError("a study is named twice", where="alignpre report", fix="name each folder once")
+    reports = {}
+    for run in runs:
+        space = open_workspace(study_config(given), run) if given.config else reopen_workspace(run)
+        reports[run.rstrip("/")] = _write_report(space)
+    if len(runs) > 1:
+        write_comparison(reports, given.to)
+        print(f"common report: {given.to}/report.html")
 
 
-def _write_report(space: Workspace) -> None:
+def _write_report(space: Workspace) -> dict[str, Any]:
     from rich.console import Console
 
     from alignpre_jax.study import collect, terminal_report, write_metrics, write_report
@@ -80,6 +92,7 @@ def _write_report(space: Workspace) -> None:
     write_metrics(space)
     Console(highlight=False).print(terminal_report(report))
     print(f"\nreport: {space.root / 'report.html'}")
+    return report
 
 
 def study_command() -> str:
@@ -128,9 +141,10 @@ VERBS = {
         takes_config=False,
     ),
     "report": Verb(
-        "writes report.json and report.html from the results of a study's folder",
-        "alignpre report --workdir=runs/small_world",
-        (WORKDIR,),
+        "writes report.html, .json, .csv and .md of a study, and one report of several",
+        "alignpre report runs/small runs/large --to=runs/both",
+        (WORKDIR, Flag("to", "", "folder for the common report of several studies")),
         _report,
+        arguments="[RUN...]",
     ),
 }

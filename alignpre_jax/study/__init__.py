@@ -6,7 +6,7 @@ from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, Stage
 from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, run_path, stage_runs, with_needs
 from alignpre_jax.study.keys import job_keys, shared_runs
 from alignpre_jax.study.plans import stage_plan
-from alignpre_jax.study.report import terminal_report, write_report
+from alignpre_jax.study.report import terminal_report, write_comparison, write_report
 from alignpre_jax.study.runner import enable_compilation_cache, is_done, run_job
 from alignpre_jax.study.workspace import Workspace, open_workspace, reopen_workspace, versions
 
@@ -36,6 +36,7 @@ __all__ = [
     "terminal_report",
     "versions",
     "with_needs",
+    "write_comparison",
     "write_metrics",
     "write_report",
 ]

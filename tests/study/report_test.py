@@ -21,6 +21,7 @@ from alignpre_jax.study.report.build import build_report, write_report
 from alignpre_jax.study.report.figures import figure_svg
 from alignpre_jax.study.report.page import render_page
 from alignpre_jax.study.report.records import Moment, StageTime, StudyRecords
+from alignpre_jax.study.report.several import compare_reports, write_comparison
 from alignpre_jax.study.report.text import terminal_report
 
 HOSTILE = "</pre><script>alert(1)</script>"
@@ -407,3 +408,23 @@ def test_a_missing_seed_is_a_users_error():
     results = made.results | {"aligned": {0: made.results["aligned"][0]}}
     with pytest.raises(UserError, match="arm 'aligned' has no results for seed 1"):
         dataclasses.replace(made, results=results)
+
+
+def test_several_studies_side_by_side_and_pooled(tmp_path, report):
+    other = build_report(
+        records(config=config(name="other", arms={name: ARMS[name] for name in ("unfiltered", "aligned")}))
+    )
+    found = write_comparison({"runs/<one>": report, "runs/two": other}, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    lines = {(line["split"], line["arm"]): line for line in found["lines"]}
+    line = lines["held_out", "aligned"]
+    low, high = report["paired"]["aligned"]["held_out"]["ci95"]
+    assert line["pooled"]["diff"] == pytest.approx(-0.4)
+    width = line["pooled"]["ci95"][1] - line["pooled"]["ci95"][0]
+    assert width == pytest.approx((high - low) / 2**0.5)
+    assert lines["held_out", "zero"]["pooled"] is None
+    parsed = Page((tmp_path / "report.html").read_text())
+    assert "runs/<one>" in parsed.text
+    assert "script" not in parsed.tags
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare_reports({"one": report})
