@@ -10,6 +10,7 @@ from alignpre_jax.training.loop import Run, is_done, train
 from alignpre_jax.training.mesh import parse_mesh
 from alignpre_jax.training.metrics import TIMES
 from alignpre_jax.training.peaks import PEAK_FLOPS, peak_flops
+from alignpre_jax.training.seeds import train_seeds
 from alignpre_jax.training.step import State, StepConfig, TrainStep, make_train_step
 from alignpre_jax.training.traces import DocumentLoss, read_traces
 
@@ -38,4 +39,5 @@ __all__ = [
     "read_traces",
     "skipped_slots",
     "train",
+    "train_seeds",
 ]

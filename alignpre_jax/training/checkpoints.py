@@ -7,11 +7,13 @@ before the arrays were written: what was restored is compared with it, on whatev
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import operator
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -31,6 +33,20 @@ TOKENIZER = "tokenizer.json"
 _ITEMS = ("params", "optimizer", "guard", "ema")  # of a State; those that are None are not there
 
 Say = Callable[[str, int, str], None]  # kind of event, step, sentence
+
+# Orbax's managers of one process take each other's signals for their own and wait for ever: they have to take turns.
+_turn = threading.RLock()
+_several = threading.Event()
+
+
+@contextlib.contextmanager
+def several_at_a_time() -> Iterator[None]:
+    """Inside, runs of several threads may save: each waits until what it saves is on disk."""
+    _several.set()
+    try:
+        yield
+    finally:
+        _several.clear()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +80,8 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             )
-            self._manager = ocp.CheckpointManager(self.root, options=options)
+            with _turn:
+                self._manager = ocp.CheckpointManager(self.root, options=options)
 
     def save(self, state: State, facts: Mapping[str, Any]) -> None:
         """Starts writing a checkpoint of `state.step`; returns once the arrays are copied.
@@ -79,8 +96,10 @@ class Checkpoints:
         meta = _through_json(meta)
         meta["digest"] = digest(meta)
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        with disk_errors(self.root):
+        with disk_errors(self.root), _turn:
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)))
+            if _several.is_set():
+                self._manager.wait_until_finished()
 
     def restore_latest(self, abstract: State, say: Say) -> Restored | None:
         """The newest checkpoint that is whole, in the shardings of `abstract`.
@@ -96,7 +115,8 @@ class Checkpoints:
         self._manager.wait_until_finished()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._restore(step, abstract)
+                with _turn:
+                    return self._restore(step, abstract)
             except (UserError, MemoryError, KeyboardInterrupt):
                 raise
             except Exception as error:  # damaged bytes make the libraries below raise about anything
@@ -115,7 +135,7 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Waits until everything is on disk."""
-        with disk_errors(self.root):
+        with disk_errors(self.root), _turn:
             self._manager.wait_until_finished()
             self._manager.close()
 
@@ -188,7 +208,7 @@ def load_params(
         raise UserError(
             f"the checkpoint {folder} has no {weights}", where="--checkpoint", fix="train with optimizer.ema_decay set"
         )
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+    with _turn, ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         meta = reader.restore(folder / "meta")
     config = build(DecoderConfig, meta["model"], where=f"{folder}/meta: model")
     devices = mesh or make_mesh({"fsdp": 1}, jax.local_devices()[:1])
@@ -198,7 +218,7 @@ def load_params(
         param_shardings(config, devices),
     )
     try:
-        with ocp.StandardCheckpointer() as reader:
+        with _turn, ocp.StandardCheckpointer() as reader:
             params = reader.restore(folder / weights, abstract)
         _verify({weights: params}, meta["digests"])
     except (OSError, ValueError, KeyError, TypeError) as error:

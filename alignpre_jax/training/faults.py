@@ -112,13 +112,17 @@ def skipped_slots(run_dir: PathLike) -> list[tuple[int, int]]:
 
 
 class StopSignal:
-    """Turns SIGTERM into a flag that the loop looks at after every step (main thread only)."""
+    """Turns SIGTERM into a flag that the loop looks at after every step.
+
+    The main thread hears the signal; loops in other threads (`seeds.train_seeds`) see the same flag.
+    """
 
     asked = False
 
     def __enter__(self) -> StopSignal:
         self._main = threading.current_thread() is threading.main_thread()
         if self._main:
+            StopSignal.asked = False
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
@@ -128,7 +132,7 @@ class StopSignal:
 
     def _ask(self, *_: object) -> None:
         logging.warning("SIGTERM: saving a checkpoint after this step")
-        self.asked = True
+        StopSignal.asked = True
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -89,10 +89,10 @@ def is_done(run_dir: PathLike) -> bool:
     return (epath.Path(run_dir) / DONE).exists()
 
 
-def train(run: Run, report: Report = silent) -> None:
+def train(run: Run, report: Report = silent, wrap: Callable[[TrainStep], TrainStep] = lambda step: step) -> None:
     """Trains to the end, going on from the newest checkpoint in `run.run_dir` if there is one.
 
-    With several processes (see `distributed.initialize`) all of them call it, and the first writes.
+    `wrap` may put something in the place of the compiled step; see `seeds.train_seeds`. With several processes (see `distributed.initialize`) all of them call it, and the first writes.
 
     Raises:
       UserError: the rows, the model, the batch and the mesh do not fit together, memory or disk is full, or more
@@ -101,17 +101,17 @@ def train(run: Run, report: Report = silent) -> None:
     """
     with others_may_vanish(), memory_errors(), Watchdog(run.run_dir, jax.process_index()) as watchdog:
         watchdog.allow("start", 60 * run.loop.start_minutes)
-        _train(run, report, watchdog)
+        _train(run, report, watchdog, wrap)
 
 
-def _train(run: Run, report: Report, watchdog: Watchdog) -> None:
+def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainStep], TrainStep]) -> None:
     # --- What does not change over the run.
     loop, guard, steps = run.loop, run.step.optimizer.guard, run.step.steps
     row_length = next(iter(run.stores.values())).header.length
     mesh = parse_mesh(loop.mesh, dcn=loop.dcn_mesh)
     check_run(run, mesh)
     is_first_process = jax.process_index() == 0
-    step_fn = make_train_step(dataclasses.replace(run.step, token_losses=bool(loop.trace_documents)), mesh)
+    step_fn = wrap(make_train_step(dataclasses.replace(run.step, token_losses=bool(loop.trace_documents)), mesh))
     run_dir = epath.Path(run.run_dir)
     if is_first_process:
         write_bytes(run_dir / TOKENIZER, epath.Path(run.tokenizer).read_bytes())

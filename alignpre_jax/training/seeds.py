@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from alignpre_jax.foundation import Interrupted, Report, UserError, silent
 from alignpre_jax.mixture import Batch
+from alignpre_jax.training.checkpoints import several_at_a_time
 from alignpre_jax.training.faults import StopSignal
 from alignpre_jax.training.loop import Run, is_done, train
 from alignpre_jax.training.mesh import parse_mesh
@@ -51,7 +52,10 @@ def train_seeds(runs: Sequence[Run], report: Report = silent) -> None:
             together.leave(index)
 
     threads = [threading.Thread(target=train_one, args=(index,), name=run.name) for index, run in enumerate(runs)][1:]
-    with StopSignal():  # the loop of the first run has one of its own, and may end before the others
+    with (
+        several_at_a_time(),
+        StopSignal(),
+    ):  # the loop of the first run has one of its own, and may end before the others
         for thread in threads:
             thread.start()
         train_one(0)

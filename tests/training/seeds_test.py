@@ -13,6 +13,7 @@ from alignpre_jax.foundation import UserError, read_json, read_jsonl
 from alignpre_jax.training import TIMES, load_params, train
 from alignpre_jax.training.seeds import check_alike, train_seeds
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STEPS = 24
 
