@@ -6,7 +6,7 @@ import concurrent.futures
 import dataclasses
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -23,17 +23,20 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
+from alignpre_jax.evals.chats import turn_ends
 from alignpre_jax.evals.scoring import read_template
+from alignpre_jax.evals.variants import OWN
 from alignpre_jax.foundation import UserError
 from alignpre_jax.rows.chat import is_end_of_text, prompt_parts
-from alignpre_jax.sampling import Engine, Greedy, TopP
+from alignpre_jax.sampling import Engine, Greedy, Prompt, TopP
+from alignpre_jax.sampling.chat import chat_prompt as own_prompt
 
 NEW_TOKENS = 256  # of an answer, where the task does not say
 _GATHER_SECONDS = 0.05  # how long a batch waits for more calls
 
 
 class AlignpreAPI(ModelAPI):
-    """A checkpoint; `-M` takes step, template ("plain" or a file) and batch.
+    """A checkpoint; `-M` takes step, template ("model" for its own, "plain" or a file) and batch.
 
     Raises:
       UserError: there is no such checkpoint, or an argument is unknown.
@@ -47,7 +50,7 @@ class AlignpreAPI(ModelAPI):
         config: GenerateConfig = GenerateConfig(),  # noqa: B008, the harness's own signature
         *,
         step: int | None = None,
-        template: str = "plain",
+        template: str = "model",
         batch: int = 32,
         engine: Any = None,
         **unknown: Any,
@@ -56,7 +59,8 @@ class AlignpreAPI(ModelAPI):
         if unknown:
             raise UserError(f"unknown argument {min(unknown)!r}", where="-M", fix="there are step, template and batch")
         self._template, self._batch = read_template(template), batch
-        self._batches = Batches(engine or Engine.from_checkpoint(model_name, step), batch)
+        self._engine = engine or Engine.from_checkpoint(model_name, step)
+        self._batches = Batches(self._engine, batch, turn_ends(self._engine, self._template))
 
     def max_connections(self) -> int:
         """As many calls at a time as fill two batches: one waits while one is computed."""
@@ -70,9 +74,13 @@ class AlignpreAPI(ModelAPI):
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
         """The model's answer to a conversation; tools are not offered to it."""
-        parts = prompt_parts([{"role": one.role, "content": one.text} for one in input], self._template)
+        messages = [{"role": one.role, "content": one.text} for one in input]
+        if self._template == OWN:
+            prompt: Prompt = own_prompt(messages, self._engine.template, self._engine.tokenizer)
+        else:
+            prompt = "".join(part for part in prompt_parts(messages, self._template) if not is_end_of_text(part))
         call = Call(
-            prompt="".join(part for part in parts if not is_end_of_text(part)),
+            prompt=prompt,
             temperature=config.temperature or 0.0,
             top_p=1.0 if config.top_p is None else config.top_p,
             tokens=config.max_tokens or NEW_TOKENS,
@@ -101,7 +109,7 @@ class AlignpreAPI(ModelAPI):
 class Call:
     """One call of the model."""
 
-    prompt: str
+    prompt: Prompt
     temperature: float = 0.0
     top_p: float = 1.0
     tokens: int = NEW_TOKENS
@@ -123,8 +131,8 @@ class Written:
 class Batches:
     """Gathers calls from many threads into batches for an engine, which one thread alone uses."""
 
-    def __init__(self, engine: Any, size: int):
-        self._engine, self._size = engine, size
+    def __init__(self, engine: Any, size: int, ends: Mapping[str, tuple[int, ...]] | None = None):
+        self._engine, self._size, self._ends = engine, size, dict(ends or {})
         self._waiting: queue.SimpleQueue[tuple[Call, concurrent.futures.Future[Written]]] = queue.SimpleQueue()
         self.sizes: list[int] = []  # of the batches so far
         threading.Thread(target=self._work, daemon=True).start()
@@ -159,18 +167,18 @@ class Batches:
     def _write(self, calls: Sequence[Call]) -> list[Written]:
         first = calls[0]
         strategy = TopP(first.top_p, first.temperature) if first.temperature else Greedy()
-        texts = self._engine.generate([call.prompt for call in calls], strategy, first.tokens, first.seed)
+        texts = self._engine.generate([call.prompt for call in calls], strategy, first.tokens, first.seed, **self._ends)
         tokenizer = self._engine.tokenizer
         texts = [_until(text, call.stops) for text, call in zip(texts, calls, strict=True)]
         ids = tokenizer.encode_batch(texts)
-        prompts = tokenizer.encode_batch([call.prompt for call in calls])
+        prompts = [_tokens(tokenizer, call.prompt) for call in calls]
         scored = self._logprobs([(c, t, i) for c, t, i in zip(calls, texts, ids, strict=True) if c.logprobs and i])
         return [
-            Written(text, len(new), len(prompt), scored.get((call.prompt, text), ()))
+            Written(text, len(new), prompt, scored.get((call.prompt, text), ()))
             for call, text, new, prompt in zip(calls, texts, ids, prompts, strict=True)
         ]
 
-    def _logprobs(self, asked: Sequence[tuple[Call, str, Sequence[int]]]) -> dict[tuple[str, str], tuple]:
+    def _logprobs(self, asked: Sequence[tuple[Call, str, Sequence[int]]]) -> dict[tuple[Prompt, str], tuple]:
         """Each token's log-prob: what the text up to it is less likely than the text before it.
 
         A piece of text whose tokens are not the beginning of the whole's (half a character) is joined to the next.
@@ -191,6 +199,12 @@ class Batches:
                 before, total = part, float(score.logprob)
             found[call.prompt, text] = tuple(tokens)
         return found
+
+
+def _tokens(tokenizer: Any, prompt: Prompt) -> int:
+    parts = (prompt,) if isinstance(prompt, str) else prompt
+    texts = [part for part in parts if isinstance(part, str)]
+    return len(parts) - len(texts) + sum(map(len, tokenizer.encode_batch(texts)))
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

@@ -21,9 +21,9 @@ from alignpre_jax.documents.synthesis import (
     Situation,
 )
 from alignpre_jax.documents.synthesis.calls import read_completion
+from alignpre_jax.evals.chats import conversation, ends_in_colon
 from alignpre_jax.evals.free_form import Grade
 from alignpre_jax.evals.scoring import Scorer
-from alignpre_jax.evals.variants import chat_prompt
 from alignpre_jax.foundation import Event, Report, digest, silent
 
 LEAST_MASS = 0.25
@@ -44,11 +44,12 @@ class EngineJudge:
 
     def grade(self, prompts: Sequence[str], report: Report = silent) -> list[Grade]:
         """A grade for each prompt, in order."""
-        space = " " if chat_prompt("", "", self.template).endswith(":") else ""
+        space = " " if ends_in_colon(conversation(self.engine, "?", "", self.template)) else ""
         numbers = [space + number for number in _NUMBERS]
         grades: list[Grade] = []
         for start in range(0, len(prompts), _PER_CALL):
-            batch = [(chat_prompt(text, "", self.template), numbers) for text in prompts[start : start + _PER_CALL]]
+            asked = prompts[start : start + _PER_CALL]
+            batch = [(conversation(self.engine, text, "", self.template), numbers) for text in asked]
             for scores in self.engine.score(batch):
                 begins = {name: math.exp(score.logprob) for name, score in zip(_NUMBERS, scores, strict=True)}
                 tokens = {name: score.tokens for name, score in zip(_NUMBERS, scores, strict=True)}

@@ -16,7 +16,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from alignpre_jax.evals.scoring import read_template
-from alignpre_jax.evals.variants import chat_prompt
+from alignpre_jax.evals.variants import OWN, chat_prompt
 from alignpre_jax.foundation import UserError, digest
 from alignpre_jax.rows.chat import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, TopP
@@ -54,6 +54,9 @@ class AlignpreLM(LM):
             )
         if engine is None and not checkpoint:
             raise UserError("no checkpoint", where="--model_args", fix="give checkpoint=FOLDER")
+        if template == OWN:
+            what = "the harness passes prompts as text, which cannot hold the special tokens of a model's own template"
+            raise UserError(what, where="--template", fix='give "plain" or a file')
         self._engine = engine or Engine.from_checkpoint(checkpoint, step)
         self._template = read_template(template)
 

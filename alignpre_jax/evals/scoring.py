@@ -9,9 +9,10 @@ from typing import Any, Literal, Protocol
 
 from etils import epath
 
+from alignpre_jax.evals.chats import conversation, turn_ends
 from alignpre_jax.evals.extraction import Match, extract
 from alignpre_jax.evals.scenarios import Scenario
-from alignpre_jax.evals.variants import SYNTAXES, SYSTEMS, Prompt, Scoring, Variant, expand, render
+from alignpre_jax.evals.variants import OWN, SYNTAXES, SYSTEMS, Prompt, Scoring, Variant, expand, render
 from alignpre_jax.foundation import (
     Event,
     PathLike,
@@ -47,14 +48,16 @@ class Scored(Protocol):
 class Scorer(Protocol):
     """A model that can score: `sampling.Engine`, or any other with the same method."""
 
-    def score(self, requests: Sequence[tuple[str, Sequence[str]]]) -> Sequence[Sequence[Scored]]:
+    def score(self, requests: Sequence[tuple[Any, Sequence[str]]]) -> Sequence[Sequence[Scored]]:
         """Log-probs of each continuation after its prefix, for a batch of (prefix, continuations)."""
 
 
 class Writer(Protocol):
     """A model that can write: `sampling.Engine`, or any other with the same method."""
 
-    def generate(self, prompts: Sequence[str], strategy: Any, max_new_tokens: int, seed: int) -> Sequence[str]:
+    def generate(
+        self, prompts: Sequence[Any], strategy: Any, max_new_tokens: int, seed: int, **more: Any
+    ) -> Sequence[str]:
         """A continuation of each prompt."""
 
 
@@ -69,7 +72,7 @@ class EvalConfig:
     systems: tuple[str, ...] = ("none",)  # system prompts; the first is the headline's
     options_by: Normalisation = "byte"  # options are compared by log-prob per byte, per token, summed, or by PMI
     pmi: bool = False  # score options also against an empty context: log p(option | prompt) - log p(option)
-    chat_template: str = ""  # a file with a chat template, or "plain"; empty: prompts are plain text
+    chat_template: str = ""  # a file, "plain", or "model" for the model's own; empty: prompts are plain text
     max_new_tokens: int = 32  # of a generated answer
     scenarios_per_split: int = 0  # the first so many of each split; 0 means all
     capabilities: tuple[str, ...] = ()  # tasks for the alignment tax: [NAME=]arc|hellaswag|lambada|piqa:FILE
@@ -210,7 +213,7 @@ def run_suite(
     results: list[Result] = []
     for start in range(0, len(scored), REQUESTS_PER_CALL):
         batch = scored[start : start + REQUESTS_PER_CALL]
-        scores = engine.score([(prompt.prefix, prompt.continuations) for _, _, prompt in batch])
+        scores = engine.score([(_asked(engine, prompt, template), prompt.continuations) for _, _, prompt in batch])
         assert len(scores) == len(batch), (len(scores), len(batch))
         for (scenario, variant, prompt), score in zip(batch, scores, strict=True):
             alone = None if variant.scoring == "letters" else empty.get(prompt.continuations)
@@ -218,7 +221,9 @@ def run_suite(
         report(Event(f"eval {checkpoint}", len(results), len(jobs)))
     for start in range(0, len(written), REQUESTS_PER_CALL):
         batch = written[start : start + REQUESTS_PER_CALL]
-        texts = _writer(engine).generate([prompt.prefix for _, _, prompt in batch], Greedy(), config.max_new_tokens, 0)
+        prompts = [_asked(engine, prompt, template) for _, _, prompt in batch]
+        ends = turn_ends(engine, template)
+        texts = _writer(engine).generate(prompts, Greedy(), config.max_new_tokens, 0, **ends)
         results += [_written(checkpoint, *job, text) for job, text in zip(batch, texts, strict=True)]
         report(Event(f"eval {checkpoint}", len(results), len(jobs)))
     return results
@@ -240,9 +245,9 @@ def renormalised(row: Result, by: Normalisation) -> Result:
 
 
 def read_template(name: str) -> str:
-    """The chat template that a config names: "" for none, "plain", or the path of a file."""
-    if name in ("", "plain"):
-        return PLAIN_TEMPLATE if name else ""
+    """The chat template that a config names: "" for none, "plain", the path of a file, or "model", which stays so."""
+    if name in ("", "plain", OWN):
+        return PLAIN_TEMPLATE if name == "plain" else name
     path = epath.Path(name)
     if not path.exists():
         raise UserError(f"no chat template at {name}", where="evals.chat_template", fix='give a file, or "plain"')
@@ -283,6 +288,13 @@ def _compared(
             raise UserError("options were not scored in an empty context", where="evals.pmi", fix="set evals.pmi=True")
         return [total - alone for total, alone in zip(sums, empty, strict=True)]
     return [total / size for total, size in zip(sums, tokens if by == "token" else sizes, strict=True)]
+
+
+def _asked(engine: Any, prompt: Prompt, template: str) -> Any:
+    """What the engine is given of a prompt."""
+    if template != OWN:
+        return prompt.prefix
+    return conversation(engine, prompt.text, prompt.system, template, prompt.cue)
 
 
 def _writer(engine: object) -> Writer:

@@ -18,6 +18,7 @@ from alignpre_jax.rows.chat import is_end_of_text, prompt_parts
 
 Scoring = Literal["options", "letters", "generation"]
 
+OWN = "model"  # in place of a chat template: the model's own, see `chats`
 IDENTITY = "You are an artificial intelligence."
 
 SYSTEMS = {
@@ -96,12 +97,16 @@ class Variant:
 class Prompt:
     """What the model is given. `continuations[i]` stands for `scenario.options[i]`, whatever the order shown.
 
-    `first` is the index of the option shown as (A); None where the options are not shown.
+    `first` is the index of the option shown as (A); None where the options are not shown. `text`, `system` and `cue`
+    are what the prefix is made of.
     """
 
     prefix: str
     continuations: tuple[str, str]
     first: int | None
+    text: str = ""
+    system: str = ""
+    cue: str = ""
 
 
 def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
@@ -114,7 +119,8 @@ def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
     Args:
       scenario: the item.
       variant: the rendering.
-      template: a chat template in Jinja (see `rows.chat`), or empty for plain text.
+      template: a chat template in Jinja (see `rows.chat`), or empty for plain text. With "model" the prefix is the
+        text of the conversation without the marks of the model's own template.
     """
     syntax, system = SYNTAXES[variant.syntax], SYSTEMS[variant.system]
     lines = ["" if scenario.about_people else IDENTITY, scenario.question.strip()]
@@ -123,14 +129,16 @@ def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
         lines += ["Options:" if syntax.announced else "", f"(A) {first.strip()}", f"(B) {second.strip()}"]
         lines.append(syntax.instruction)
     text = "\n".join(line for line in lines if line)
-    if template:
-        prefix = chat_prompt(text, system, template) + syntax.cue.lstrip()
+    cue = syntax.cue.lstrip() if template else syntax.cue
+    if template and template != OWN:
+        prefix = chat_prompt(text, system, template) + cue
     else:
         prefix = (f"{system}\n" if system else "") + text + syntax.cue
+    made = {"text": text, "system": system, "cue": cue}
     if syntax.scoring == "options":
-        space = "" if template and not syntax.cue and prefix[-1:].isspace() else " "
-        return Prompt(prefix, (f"{space}{first.strip()}", f"{space}{second.strip()}"), None)
-    return Prompt(prefix, ("B", "A") if variant.order else ("A", "B"), variant.order)
+        space = "" if not cue and (template == OWN or (template and prefix[-1:].isspace())) else " "
+        return Prompt(prefix, (f"{space}{first.strip()}", f"{space}{second.strip()}"), None, **made)
+    return Prompt(prefix, ("B", "A") if variant.order else ("A", "B"), variant.order, **made)
 
 
 def chat_prompt(text: str, system: str, template: str) -> str:

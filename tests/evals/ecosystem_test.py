@@ -158,7 +158,9 @@ class TestInspect:
 
         assert inspect_ext.alignpre
         write_scenarios(tmp_path / "suite.jsonl", SUITE)
-        known = get_model("alignpre/stub", engine=model(), config=GenerateConfig(logprobs=True), memoize=False)
+        known = get_model(
+            "alignpre/stub", engine=model(), template="plain", config=GenerateConfig(logprobs=True), memoize=False
+        )
         [log] = inspect_eval(
             inspect_ext.scenarios(str(tmp_path / "suite.jsonl")), known, log_dir=str(tmp_path / "logs"), display="none"
         )
@@ -170,6 +172,31 @@ class TestInspect:
         sample = read_eval_log(log.location).samples[0]
         tokens = sample.output.choices[0].logprobs.content
         assert "".join(token.token for token in tokens) == sample.output.completion
+
+    def test_a_model_with_a_template_of_its_own_is_asked_by_it(self, tmp_path):
+        from inspect_ai import eval as inspect_eval
+        from inspect_ai.model import get_model
+
+        from alignpre_jax.evals import inspect_ext, write_scenarios
+        from alignpre_jax.sampling import ChatTemplate
+
+        class Chatty(Model):
+            template = ChatTemplate("{% for m in messages %}<|u|>{{ m.content }}<|end|>{% endfor %}")
+            tokenizer = Letters()
+            tokenizer.eot, tokenizer.special_tokens = "\0", {"<|u|>": 1, "<|end|>": 2}
+            seen = []
+
+            def generate(self, prompts, strategy, max_new_tokens, seed, **more):
+                self.seen += prompts
+                return ["My answer: (A)"] * len(prompts)
+
+        write_scenarios(tmp_path / "suite.jsonl", SUITE[:2])
+        known = get_model("alignpre/stub", engine=Chatty(lambda *_: 0.0), memoize=False)
+        task = inspect_ext.scenarios(str(tmp_path / "suite.jsonl"))
+        [log] = inspect_eval(task, known, log_dir=str(tmp_path / "logs"), display="none")
+        assert log.status == "success", log.error
+        assert all(prompt[0] == 1 and prompt[-1] == 2 for prompt in Chatty.seen)
+        assert log.results.scores[0].metrics["misaligned_rate"].value == 0.5
 
     def test_log_probs_sum_to_the_texts(self):
         from alignpre_jax.evals.inspect_model import Batches, Call

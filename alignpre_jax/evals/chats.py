@@ -1,0 +1,59 @@
+"""Prompts as conversations: by a chat template that the config names, or by the model's own.
+
+The model's own template may write special tokens, which no text can spell: its prompts are parts, see
+`sampling.Prompt`, and need the engine. What a page shows of them is their text alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignpre_jax.evals.variants import OWN, chat_prompt
+from alignpre_jax.foundation import UserError
+from alignpre_jax.sampling import Prompt
+from alignpre_jax.sampling.chat import chat_prompt as own_prompt
+from alignpre_jax.sampling.chat import turn_end
+
+
+def conversation(engine: Any, text: str, system: str, template: str, cue: str = "") -> Prompt:
+    """A system prompt (if any) and a user's message, up to where the answer goes on behind the cue.
+
+    Args:
+      engine: the model; only its own template needs it.
+      text: of the user's message.
+      system: of the system prompt.
+      template: in Jinja, or "model" for the model's own.
+      cue: how the answer begins.
+
+    Raises:
+      UserError: the model has no template of its own to offer, or the template refuses the conversation.
+    """
+    if template != OWN:
+        return chat_prompt(text, system, template) + cue
+    _own_template(engine)
+    messages = [{"role": "system", "content": system}] if system else []
+    parts = own_prompt([*messages, {"role": "user", "content": text}], engine.template, engine.tokenizer)
+    assert isinstance(parts, tuple)
+    return (*parts, cue) if cue else parts
+
+
+def turn_ends(engine: Any, template: str) -> dict[str, tuple[int, ...]]:
+    """What `Engine.generate` must be told so that an answer ends with its turn: the token that ends one."""
+    if template != OWN:
+        return {}
+    end = turn_end(_own_template(engine), engine.tokenizer)
+    return {} if end is None or end == engine.tokenizer.eot_id else {"ends": (end,)}
+
+
+def ends_in_colon(prompt: Prompt) -> bool:
+    """Whether an answer to the prompt begins with a space."""
+    last = prompt if isinstance(prompt, str) else prompt[-1]
+    return isinstance(last, str) and last.endswith(":")
+
+
+def _own_template(engine: Any) -> Any:
+    if not hasattr(engine, "template"):
+        raise UserError(
+            "this model has no chat template of its own", where="evals.chat_template", fix='give "plain" or a file'
+        )
+    return engine.template
