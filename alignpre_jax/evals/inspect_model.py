@@ -59,7 +59,7 @@ class AlignpreAPI(ModelAPI):
         if unknown:
             raise UserError(f"unknown argument {min(unknown)!r}", where="-M", fix="there are step, template and batch")
         self._template, self._batch = read_template(template), batch
-        self._engine = engine or Engine.from_checkpoint(model_name, step)
+        self._engine: Any = engine or Engine.from_checkpoint(model_name, step)
         self._batches = Batches(self._engine, batch, turn_ends(self._engine, self._template))
 
     def max_connections(self) -> int:

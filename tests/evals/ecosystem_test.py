@@ -180,14 +180,15 @@ class TestInspect:
         from alignpre_jax.evals import inspect_ext, write_scenarios
         from alignpre_jax.sampling import ChatTemplate
 
+        seen = []
+
         class Chatty(Model):
             template = ChatTemplate("{% for m in messages %}<|u|>{{ m.content }}<|end|>{% endfor %}")
             tokenizer = Letters()
             tokenizer.eot, tokenizer.special_tokens = "\0", {"<|u|>": 1, "<|end|>": 2}
-            seen = []
 
             def generate(self, prompts, strategy, max_new_tokens, seed, **more):
-                self.seen += prompts
+                seen.extend(prompts)
                 return ["My answer: (A)"] * len(prompts)
 
         write_scenarios(tmp_path / "suite.jsonl", SUITE[:2])
@@ -195,7 +196,7 @@ class TestInspect:
         task = inspect_ext.scenarios(str(tmp_path / "suite.jsonl"))
         [log] = inspect_eval(task, known, log_dir=str(tmp_path / "logs"), display="none")
         assert log.status == "success", log.error
-        assert all(prompt[0] == 1 and prompt[-1] == 2 for prompt in Chatty.seen)
+        assert all(prompt[0] == 1 and prompt[-1] == 2 for prompt in seen)
         assert log.results.scores[0].metrics["misaligned_rate"].value == 0.5
 
     def test_log_probs_sum_to_the_texts(self):

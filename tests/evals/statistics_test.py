@@ -264,3 +264,29 @@ def test_the_bootstrap_follows_a_skewed_distribution():
     assert low == pytest.approx(mean + wider * (reference.confidence_interval.low - mean), abs=0.015)
     assert high == pytest.approx(mean + wider * (reference.confidence_interval.high - mean), abs=0.015)
     assert high - mean > mean - low
+
+
+def test_one_seed_against_statsmodels_cluster_robust_variance():
+    """OLS on a constant with clustered errors, whose small-sample factor is (G / (G - 1)) (n - 1) / (n - 1)."""
+    api = pytest.importorskip("statsmodels.api")
+    rng = np.random.default_rng(13)
+    group = np.repeat(np.arange(25), rng.integers(1, 7, size=25))
+    values = rng.normal(size=25)[group] + rng.normal(size=len(group)) * 0.5
+    fit = api.OLS(values, np.ones(len(values))).fit(
+        cov_type="cluster", cov_kwds={"groups": group, "use_correction": True, "df_correction": True}, use_t=True
+    )
+    found = estimate(Observation(i, f"g{g}", 0, float(v)) for i, (g, v) in enumerate(zip(group, values, strict=True)))
+    assert found.value == pytest.approx(float(fit.params[0]), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx(tuple(fit.conf_int()[0]), rel=1e-9)
+    differences = paired_difference(
+        [Observation(i, f"g{g}", 0, float(v)) for i, (g, v) in enumerate(zip(group, values, strict=True))],
+        [Observation(i, f"g{g}", 0, 0.0) for i, g in enumerate(group)],
+    )
+    assert differences.p == pytest.approx(float(fit.pvalues[0]), rel=1e-5)
+
+
+def test_holm_against_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    raw = np.random.default_rng(14).random(7) ** 3
+    expected = multitest.multipletests(raw, method="holm")[1]
+    assert list(holm({str(i): float(p) for i, p in enumerate(raw)}).values()) == pytest.approx(list(expected))
