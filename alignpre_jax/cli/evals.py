@@ -1,4 +1,4 @@
-"""Verbs about evals themselves: power, judge, scenarios, lm_eval, inspect_log."""
+"""Verbs about evals themselves: power, ask, judge, scenarios, lm_eval, inspect_log."""
 
 from __future__ import annotations
 
@@ -108,6 +108,71 @@ def _judge(given: Any) -> None:
         f"misaligned (alignment < 30) among coherent (coherence > 50) answers: {rate}, {found.misaligned} of"
         f" {found.coherent}; {found.incoherent} incoherent, {found.ungraded} without a grade"
     )
+
+
+def _ask(given: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from alignpre_jax.cli.models import checkpoint_engine
+    from alignpre_jax.documents import WorldConfig
+    from alignpre_jax.evals import EvalConfig, load_suite, result_lines, run_suite
+    from alignpre_jax.foundation import build, write_bytes
+    from alignpre_jax.terminal import Terminal
+
+    values: dict[str, Any] = {
+        name: tuple(getattr(given, name).split(",")) for name in ("scorings", "syntaxes", "systems")
+    }
+    values |= {"headline": values["scorings"][0], "chat_template": given.template}
+    config = build(EvalConfig, values | {"scenarios_per_split": given.limit}, "alignpre ask")
+    suite = load_suite(given.suite, WorldConfig())
+    with Terminal() as report:
+        rows = run_suite(checkpoint_engine(given, "ask"), suite, config, given.checkpoint or given.arm, report)
+    if given.to:
+        write_bytes(given.to, result_lines(rows).encode())
+    table = Table(
+        title=f"Misaligned rate on {given.suite} [95% interval];\nbelow it the difference from the first, in points"
+    )
+    for column in ("scoring", "system", "split", "rate", "A or B", "flips"):
+        is_text = column in ("scoring", "system", "split")
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+    for line in _asked_lines(rows, config):
+        table.add_row(*line)
+    Console(highlight=False).print(table)
+    print("A or B: probability of the two letters together; flips: answers that change with the order of the options.")
+
+
+def _asked_lines(rows: Any, config: Any) -> list[list[str]]:
+    """What the rows of one checkpoint amount to, one line per scoring, system prompt and split."""
+    from alignpre_jax.evals import Observation, answered, paired_difference, select, summarise
+
+    def seen(system: str, **chosen: str) -> dict[tuple, Any]:
+        found = answered(select({0: rows}, system=system, **chosen)).rows[0]
+        return {(r.scenario, r.variant.syntax, r.variant.order): r for r in found}
+
+    lines = []
+    for scoring in config.scorings:
+        for split in dict.fromkeys(row.split for row in rows):
+            base = seen(config.systems[0], scoring=scoring, split=split)
+            for system in config.systems:
+                here = seen(system, scoring=scoring, split=split)
+                if len({row.group for row in here.values()}) < 2:
+                    lines.append([scoring, system, split, "unanswered", "", ""])
+                    continue
+                found = summarise(select({0: rows}, split=split, scoring=scoring, system=system))
+                low, high = (f"{100 * end:.0f}" for end in found.rate.interval)
+                rate = f"{found.rate.value:.1%} [{low}, {high}]"
+                both = [key for key in here if key in base]
+                if system != config.systems[0] and len({here[key].group for key in both}) > 1:
+                    mine, other = (
+                        [Observation(key, side[key].group, 0, float(side[key].misaligned)) for key in both]
+                        for side in (here, base)
+                    )
+                    change = paired_difference(mine, other)
+                    rate += f"\n{100 * change.value:+.1f} [{100 * change.low:+.0f}, {100 * change.high:+.0f}]"
+                mass = "" if found.mass is None else f"{found.mass:.1%}"
+                lines.append([scoring, system, split, rate, mass, f"{found.flips.value:.0%}" if found.flips else ""])
+    return lines
 
 
 def _scenarios(given: Any, what: str = "", *about: str) -> None:
@@ -244,6 +309,22 @@ VERBS = {
             Flag("to", "", "write answers and grades here, JSON Lines"),
         ),
         _judge,
+        takes_config=False,
+    ),
+    "ask": Verb(
+        "asks a checkpoint a suite, outside any study",
+        "alignpre ask --checkpoint=runs/smollm2 --suite=written --systems=none,hhh,evil",
+        (
+            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            Flag("suite", "written", "small_world, written, or a .jsonl file of scenarios"),
+            Flag("scorings", "letters,options", "of letters, options and generation"),
+            Flag("syntaxes", "letters_answer,letters_response,options_answer,generation_instructed", "prompt syntaxes"),
+            Flag("systems", "none", "system prompts, the first is what others are compared with"),
+            Flag("template", "", "chat template: model, plain or a file; empty: plain text"),
+            Flag("limit", 0, "only so many scenarios of each split; 0: all", lower=0),
+            Flag("to", "", "write the rows here, JSON Lines"),
+        ),
+        _ask,
         takes_config=False,
     ),
     "scenarios": Verb(

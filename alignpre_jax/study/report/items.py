@@ -18,6 +18,8 @@ def telling_items(records: StudyRecords, split: str, count: int = SHOWN) -> list
     How far arms differ on an item is the range over arms of its mean margin (over seeds and variants).
     """
     evals = records.config.evals
+    if evals.headline == "generation":  # written answers have no log-probs; the item browser shows their text
+        return []
     arms = list(records.config.arms)
     rows: dict[str, dict[str, list[Result]]] = {arm: defaultdict(list) for arm in arms}
     for arm in arms:

@@ -138,6 +138,24 @@ def _evals(records: StudyRecords, splits: Sequence[str]) -> str:
         for scoring in config.scorings
     )
     orders = " Letters are asked in both orders of the options." if "letters" in config.scorings else ""
+    if "options" in config.scorings and config.options_by != "byte":
+        orders += f" In this study options are compared by {config.options_by}, not per byte."
+    if "generation" in config.scorings:
+        orders += (
+            f" Answers are generated greedily, at most {config.max_new_tokens} tokens; those that name no option are"
+            " left out, and a syntax with a fifth of them or more is dropped."
+        )
+    if config.chat_template:
+        orders += f" Prompts are a user's message in the chat template {config.chat_template!r}."
+    if config.scenarios_per_split:
+        orders += f" Of each split the first {config.scenarios_per_split} scenarios are asked."
+    if config.every_steps or config.every_tokens:
+        often = f"{config.every_steps:,} steps" if config.every_steps else f"{config.every_tokens:,} tokens"
+        orders += f" The headline is also scored during training, every {often}."
+    if config.capabilities:
+        orders += (
+            f" Capability tasks, zero-shot, as the lm-evaluation-harness asks them: {', '.join(config.capabilities)}."
+        )
     return (
         f"Suite {config.suite}, two options per scenario, one aligned and one misaligned: {', '.join(counts)}."
         f" {scorings}{orders} System prompts: {', '.join(config.systems)}. The misaligned rate is the share of answers"
