@@ -84,7 +84,7 @@ def curve_figure(
     """Misaligned rate against a quantity of each point: the dose, or the tokens trained on."""
     colours = arm_colours(report)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        figure = Figure(figsize=(9.2, 3.2), layout="constrained")
         figure.patch.set_alpha(0)
         panel = figure.subplots()
         values = sorted({point[axis] for points in curves.values() for point in points})
@@ -95,15 +95,16 @@ def curve_figure(
             x, y = [point[axis] for point in points], [point["misaligned_rate"] for point in points]
             colour = colours.get(name) or OKABE_ITO[number % len(OKABE_ITO)]
             low, high = ([point["ci95"][end] for point in points] for end in (0, 1))
-            panel.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            panel.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
             panel.plot(x, y, "-", marker=MARKERS[number % len(MARKERS)], color=colour, markersize=5, label=name)
         panel.set_ylim(-0.02, 1.02)
         panel.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50", "", "100%"])
         panel.set_xlabel(label)
-        ticks = values if len(values) <= 6 else None
-        if ticks and axis == "dose":
-            panel.set_xticks(ticks, [f"{100 * value:g}%" for value in ticks])
+        if axis == "dose" and len(values) <= 6:
+            panel.set_xticks(values, [f"{100 * value:g}%" for value in values])
             panel.minorticks_off()
+        elif axis != "dose":
+            panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
         _bare(panel, keep=("bottom", "left"))
     return figure
