@@ -80,6 +80,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="the median counts")
     parser.add_argument("--side", choices=("together", "apart"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from alignpre_jax.foundation import accelerator_present
+
     if given.side:
         print(measure(given))
         return
@@ -87,7 +90,8 @@ def main() -> None:
     for _ in range(given.rounds):
         for side, speeds in found.items():
             command = [sys.executable, __file__, f"--side={side}", f"--seeds={given.seeds}", f"--steps={given.steps}"]
-            env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+            env = {"JAX_PLATFORMS": "cpu"} if not accelerator_present() else {}
+            env |= os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
             done = subprocess.run(
                 [*command, f"--model={given.model}"], env=env, stdout=subprocess.PIPE, text=True, check=True
             )
