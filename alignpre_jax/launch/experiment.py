@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -120,7 +119,9 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
 def bundles(experiment: Experiment) -> dict[str, Bundle]:
     """The tasks in the portions that machines are booked for, by id, each after those it needs."""
     of_task = {task.id: _bundle_label(task) for task in experiment.tasks.values()}
-    ids = {label: resource_name(experiment.name, label, experiment.root) for label in dict.fromkeys(of_task.values())}
+    ids = {
+        label: resource_name(experiment.name, label, experiment.root.name) for label in dict.fromkeys(of_task.values())
+    }
     made = {}
     for label, name in ids.items():
         inside = [task for task, found in of_task.items() if found == label]
@@ -129,10 +130,10 @@ def bundles(experiment: Experiment) -> dict[str, Bundle]:
     return made
 
 
-def resource_name(experiment: str, label: str, root: PathLike) -> str:
-    """A name for cloud resources that depends on the experiment's folder and the task alone."""
+def resource_name(experiment: str, label: str, folder: str) -> str:
+    """A name for cloud resources that depends on the experiment, the name of its folder and the task alone."""
     words = re.sub(r"[^a-z0-9]+", "-", f"{experiment}-{label}".lower()).strip("-")
-    return f"{words[:50].strip('-')}-{digest([os.fspath(root), label], 8)}"
+    return f"{words[:50].strip('-')}-{digest([folder, label], 8)}"
 
 
 def check_config(config: StudyConfig, saved: object, place: str) -> None:
