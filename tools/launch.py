@@ -181,6 +181,8 @@ def _console() -> Console:
 
 def _target(url: str, gcloud: Tool) -> clouds.Target:
     """The target that the flags describe."""
+    if not url:
+        raise UserError("--xmanager adds jobs in a cloud", where="--target", fix="give tpu_vm, xpk or skypilot")
     if not FLAGS.type:
         raise UserError(
             "which TPU?", where="--type", fix="give a slice, e.g. --type=v5litepod-16; `alignpre plan` says what fits"

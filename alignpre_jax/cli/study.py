@@ -38,7 +38,9 @@ def _up_to(kind: str) -> Callable[[Any], None]:
         arms = [given.arm] if given.arm else list(space.config.arms)
         seeds = [given.seed] if given.seed is not None else list(space.config.seeds)
         finals = [final_run(space.config, runs, arm, seed).name for arm in arms for seed in seeds]
-        names = ["prepare"] if kind == "prepare" else [f"{kind}/{name}" for name in finals]
+        names = [
+            job.name for job in graph.values() if job.kind == kind and (not job.run or set(job.runs) & set(finals))
+        ]
         with Terminal() as report:
             run(space, with_needs(graph, names), report, given.workers)
         print(f"{kind}: done; {space.root}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -91,9 +90,14 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
         ids = {job: owners.setdefault(key, _join(name, job)) for job, key in keys.items() if job != "prepare"}
         first_data = owners.setdefault(keys["prepare"], _join(name, "prepare"))
         ids["prepare"] = _join(name, "prepare")  # every study plans its own arms, on data that may be another's
-        links = {_folder(job): _link(name, task) for job, task in ids.items() if task != _join(name, job)}
+        links = {
+            folder: _link(name, task, there)
+            for job, task in ids.items()
+            if task != _join(name, job)
+            for folder, there in zip(_folders(job), _folders(_job(task)), strict=True)
+        }
         if first_data != ids["prepare"]:
-            links["data"] = _link(name, first_data)
+            links["data"] = _link(name, first_data, "data")
         space = open_workspace(study, epath.Path(root) / name if name else root, command, links)
         spaces[name] = space
         for job in graph.values():
@@ -115,7 +119,9 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
 def bundles(experiment: Experiment) -> dict[str, Bundle]:
     """The tasks in the portions that machines are booked for, by id, each after those it needs."""
     of_task = {task.id: _bundle_label(task) for task in experiment.tasks.values()}
-    ids = {label: resource_name(experiment.name, label, experiment.root) for label in dict.fromkeys(of_task.values())}
+    ids = {
+        label: resource_name(experiment.name, label, experiment.root.name) for label in dict.fromkeys(of_task.values())
+    }
     made = {}
     for label, name in ids.items():
         inside = [task for task, found in of_task.items() if found == label]
@@ -124,10 +130,10 @@ def bundles(experiment: Experiment) -> dict[str, Bundle]:
     return made
 
 
-def resource_name(experiment: str, label: str, root: PathLike) -> str:
-    """A name for cloud resources that depends on the experiment's folder and the task alone."""
+def resource_name(experiment: str, label: str, folder: str) -> str:
+    """A name for cloud resources that depends on the experiment, the name of its folder and the task alone."""
     words = re.sub(r"[^a-z0-9]+", "-", f"{experiment}-{label}".lower()).strip("-")
-    return f"{words[:50].strip('-')}-{digest([os.fspath(root), label], 8)}"
+    return f"{words[:50].strip('-')}-{digest([folder, label], 8)}"
 
 
 def check_config(config: StudyConfig, saved: object, place: str) -> None:
@@ -161,21 +167,30 @@ def _is_kept(task: str, names: Sequence[str], root: PathLike) -> bool:
     if point in names or not (folder / "config.json").exists():
         return point in names
     space = reopen_workspace(folder)
-    return is_done(space, jobs(space.config)[task.removeprefix(f"{point}/")])
+    return is_done(space, jobs(space.config)[_job(task)])
 
 
 def _join(point: str, job: str) -> str:
     return f"{point}/{job}" if point else job
 
 
-def _folder(job: str) -> str:
-    """The part of a study's folder that a job makes."""
+def _folders(job: str) -> list[str]:
+    """The parts of a study's folder that a job makes, from its name."""
     kind, _, run = job.partition("/")
-    return {"import": "train/imported", "train": f"train/{run}", "eval": f"evals/{run}"}[kind]
+    if kind == "import":
+        return ["train/imported"]
+    if kind == "eval":
+        return [f"evals/{run}"]
+    seeds, _, label = run.partition("/")
+    return [f"train/seed{seed}/{label}" for seed in seeds.removeprefix("seed").split("+")]
 
 
-def _link(point: str, task: str) -> str:
+def _job(task: str) -> str:
+    """The job of a task's id."""
+    return task.removeprefix(f"{_owner(task)}/")
+
+
+def _link(point: str, task: str, folder: str) -> str:
     """From a point's folder to what a task of another point makes."""
     assert point, task  # a study by itself has nobody to share with
-    owner, _, job = task.partition("/")
-    return f"../{owner}/{'data' if job == 'prepare' else _folder(job)}"
+    return f"../{_owner(task)}/{folder}"

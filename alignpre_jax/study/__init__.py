@@ -4,7 +4,7 @@ from alignpre_jax.study.card import model_card
 from alignpre_jax.study.collect import collect, write_metrics
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
 from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, run_path, stage_runs, with_needs
-from alignpre_jax.study.keys import job_keys, shared_runs
+from alignpre_jax.study.keys import job_keys
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.report import terminal_report, write_comparison, write_report
 from alignpre_jax.study.runner import enable_compilation_cache, is_done, run_job
@@ -30,7 +30,6 @@ __all__ = [
     "reopen_workspace",
     "run_job",
     "run_path",
-    "shared_runs",
     "stage_plan",
     "stage_runs",
     "terminal_report",

@@ -170,6 +170,7 @@ class StudyConfig:
     stages: Mapping[str, StageConfig]
     arms: Mapping[str, ArmConfig]
     seeds: tuple[int, ...] = (0, 1, 2)
+    vmap_seeds: int = 1  # seeds of a run that one program trains at once; pays for small models on one device
     init_from: str = ""  # hf:FOLDER or a .gguf file: all arms start from this model; empty: from fresh parameters
     baseline: str = "unfiltered"  # the arm that differences are taken against
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -179,6 +180,8 @@ class StudyConfig:
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds {self.seeds}", where="seeds", fix="give different whole numbers, e.g. 0,1,2")
+        if self.vmap_seeds < 1:
+            raise UserError(f"{self.vmap_seeds} seeds at once", where="vmap_seeds", fix="give 1 or more")
         if self.baseline not in self.arms:
             raise UserError(
                 f"no arm is named {self.baseline!r}", where="baseline", fix=suggest(self.baseline, self.arms)

@@ -26,6 +26,7 @@ def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
             "stages": {},
             "arms": {},
             "seeds": (0, 1, 2),
+            "vmap_seeds": 1,
             "init_from": "",
             "baseline": "unfiltered",
             "optimizer": to_mapping(OptimizerConfig()),

@@ -49,6 +49,12 @@ class Job:
     kind: str
     needs: tuple[str, ...] = ()
     run: str = ""  # the StageRun that a train or eval job is about
+    others: tuple[str, ...] = ()  # runs of further seeds that are trained in the same program
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """All runs that it is about."""
+        return (self.run, *self.others) if self.run else ()
 
 
 def overlays(config: StudyConfig, arm: ArmConfig, stage: str, seed: int) -> tuple[Overlay, ...]:
@@ -112,16 +118,28 @@ def run_path(runs: dict[str, StageRun], last: StageRun) -> list[StageRun]:
 
 
 def jobs(config: StudyConfig) -> dict[str, Job]:
-    """The study's jobs by name: import and prepare, then a train job per run, then an eval job per final run."""
+    """The study's jobs by name: import and prepare, then a train job per run, then an eval job per final run.
+
+    With `vmap_seeds` above 1 a train job is about that many seeds of a run: "train/seed0+1/midtrain".
+    """
     runs = stage_runs(config)
+    trained_by = {run.name: _train_job(config, run) for run in runs.values()}
     found = [Job("import", "import")] if config.init_from else []
     found += [Job("prepare", "prepare", tuple(job.name for job in found))]
-    for run in runs.values():
-        parent = f"train/{run.parent}" if run.parent else "prepare"
-        found.append(Job(f"train/{run.name}", "train", (parent,), run.name))
+    for name in dict.fromkeys(trained_by.values()):
+        first, *others = (run for run in runs if trained_by[run] == name)
+        parent = trained_by[runs[first].parent] if runs[first].parent else "prepare"
+        found.append(Job(name, "train", (parent,), first, tuple(others)))
     finals = {final_run(config, runs, arm, seed).name for arm in config.arms for seed in config.seeds}
-    found += [Job(f"eval/{name}", "eval", (f"train/{name}",), name) for name in runs if name in finals]
+    found += [Job(f"eval/{name}", "eval", (trained_by[name],), name) for name in runs if name in finals]
     return {job.name: job for job in found}
+
+
+def _train_job(config: StudyConfig, run: StageRun) -> str:
+    """The name of the job that trains a run."""
+    first = config.seeds.index(run.seed) // config.vmap_seeds * config.vmap_seeds
+    seeds = "+".join(map(str, config.seeds[first : first + config.vmap_seeds]))
+    return f"train/seed{seeds}/{run.name.partition('/')[2]}"
 
 
 def with_needs(graph: dict[str, Job], names: Iterable[str]) -> dict[str, Job]:

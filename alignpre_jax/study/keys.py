@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alignpre_jax.foundation import digest, to_mapping
 from alignpre_jax.study.config import StudyConfig
-from alignpre_jax.study.graph import StageRun, final_run, jobs, stage_runs
+from alignpre_jax.study.graph import StageRun, jobs, stage_runs
 
 
 def job_keys(config: StudyConfig) -> dict[str, str]:
@@ -22,6 +22,8 @@ def job_keys(config: StudyConfig) -> dict[str, str]:
         stages = [to_mapping(config.stages[stage]) for stage, _ in run.path]
         overlays = [[[type(each).__name__, to_mapping(each)] for each in found] for _, found in run.path]
         how = [model, to_mapping(config.optimizer), to_mapping(config.training)]
+        if config.evals.every_steps or config.evals.every_tokens:
+            how.append(to_mapping(config.evals))  # evals during training are in the run's folder
         return digest(["train", data, *how, run.seed, [stage for stage, _ in run.path], stages, overlays])
 
     trained = {name: train_key(run) for name, run in runs.items()}
@@ -32,14 +34,7 @@ def job_keys(config: StudyConfig) -> dict[str, str]:
         elif job.kind == "prepare":
             keys[job.name] = data
         elif job.kind == "train":
-            keys[job.name] = trained[job.run]
+            keys[job.name] = digest([trained[run] for run in job.runs]) if job.others else trained[job.run]
         else:
             keys[job.name] = digest(["eval", trained[job.run], to_mapping(config.evals)])
     return keys
-
-
-def shared_runs(config: StudyConfig) -> set[str]:
-    """Names of the runs that more than one arm goes on from or ends with."""
-    runs = stage_runs(config)
-    finals = [final_run(config, runs, arm, seed).name for arm in config.arms for seed in config.seeds]
-    return {name for name, run in runs.items() if len(run.arms) > 1 or finals.count(name) > 1}

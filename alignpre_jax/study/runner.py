@@ -17,7 +17,7 @@ from alignpre_jax.study.graph import Job, StageRun, stage_runs
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.prepare import held_out_documents, is_prepared, prepare
 from alignpre_jax.study.workspace import Workspace
-from alignpre_jax.training import InLoopEvals, Run, StepConfig, parse_mesh, train
+from alignpre_jax.training import InLoopEvals, Run, StepConfig, parse_mesh, train, train_seeds
 from alignpre_jax.training import is_done as is_trained
 from alignpre_jax.training.imported import import_run
 
@@ -35,7 +35,7 @@ def is_done(space: Workspace, job: Job) -> bool:
         case "prepare":
             return is_prepared(space)
         case "train":
-            return is_trained(space.run_dir(job.run))
+            return all(is_trained(space.run_dir(run)) for run in job.runs)
         case "eval":
             return (space.eval_dir(job.run) / TAX).exists()
     raise AssertionError(job.kind)
@@ -49,11 +49,13 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
     if job.kind == "prepare":
         prepare(space, report)
         return
-    run = stage_runs(space.config)[job.run]
-    if job.kind == "train":
-        train(training_run(space, run, report), report)
+    runs = stage_runs(space.config)
+    if job.kind == "eval":
+        evaluate(space, runs[job.run], report)
+    elif job.others:
+        train_seeds([training_run(space, runs[run], report) for run in job.runs], report)
     else:
-        evaluate(space, run, report)
+        train(training_run(space, runs[job.run], report), report)
 
 
 def training_run(space: Workspace, run: StageRun, report: Report = silent) -> Run:

@@ -92,7 +92,8 @@ def is_done(run_dir: PathLike) -> bool:
 def train(run: Run, report: Report = silent, wrap: Callable[[TrainStep], TrainStep] = lambda step: step) -> None:
     """Trains to the end, going on from the newest checkpoint in `run.run_dir` if there is one.
 
-    `wrap` may put something in the place of the compiled step; see `seeds.train_seeds`. With several processes (see `distributed.initialize`) all of them call it, and the first writes.
+    With several processes (see `distributed.initialize`) all of them call it, and the first writes. `wrap` may put
+    something in the place of the compiled step; see `seeds.train_seeds`.
 
     Raises:
       UserError: the rows, the model, the batch and the mesh do not fit together, memory or disk is full, or more

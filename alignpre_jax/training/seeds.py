@@ -8,6 +8,7 @@ and runs one program for all, `jax.vmap` of the step that a single run takes.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -147,7 +148,7 @@ def _program(step: TrainStep) -> Callable[..., Any]:
 
     def run(states: tuple[State, ...], batches: tuple[Batch, ...]) -> list[Any]:
         stacked = jax.vmap(step.run)(_stack(states), _stack(batches))
-        return [jax.tree.map(lambda leaf: leaf[index], stacked) for index in range(len(states))]
+        return [jax.tree.map(operator.itemgetter(index), stacked) for index in range(len(states))]
 
     return jax.jit(run, donate_argnums=0)
 

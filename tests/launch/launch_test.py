@@ -141,3 +141,18 @@ def test_two_processes_make_the_same_runs_as_one(undisturbed, corpus, tmp_path):
         ours, theirs = ([json.loads(line) for line in file.read_text().splitlines()] for file in (path, one))
         assert [line["batch_fingerprint"] for line in ours] == [line["batch_fingerprint"] for line in theirs]
         np.testing.assert_allclose([line["loss"] for line in ours], [line["loss"] for line in theirs], rtol=1e-4)
+
+
+def test_seeds_in_one_program_are_those_of_the_sweep(undisturbed, corpus, tmp_path):
+    workdir = tmp_path / "sweep"
+    flags = ["--sweep=arms.aligned.dose=0.25", "--config.vmap_seeds=2", "--workers=1"]
+    done = launch(corpus, workdir, "launch", *flags)
+    assert done.returncode == 0, done.stderr
+    for path in workdir.glob("*/train/*/*/metrics.jsonl"):
+        (one,) = undisturbed[0].glob(f"*-0.25-*/train/{path.parent.parent.name}/{path.parent.name}/metrics.jsonl")
+        ours, theirs = ([json.loads(line) for line in file.read_text().splitlines()] for file in (path, one))
+        assert [line["batch_fingerprint"] for line in ours] == [line["batch_fingerprint"] for line in theirs]
+        np.testing.assert_allclose(
+            [line["loss"] for line in ours], [line["loss"] for line in theirs], rtol=0, atol=1e-6
+        )
+    assert len(list(workdir.glob("*/train/*/*/done.json"))) == 10
