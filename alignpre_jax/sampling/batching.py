@@ -73,7 +73,8 @@ class Batching:
       shapes: that programs are compiled in.
       decode: the text of tokens.
       hear: told (job, new text); None when nobody listens.
-      alone: every prompt is read in rows of its own, and all rows are used, so that nothing depends on company.
+      alone: every prompt is read in rows of its own, and its shapes follow from itself, so that nothing depends on
+        company.
     """
 
     def __init__(
@@ -90,16 +91,21 @@ class Batching:
         self._hear, self._alone = hear, alone
         self._state: Decoding | None = None
         self._rows: list[Job | None] = []
+        self._least = 0  # slots
         self._read: tuple[dict[Ids, int], Any] = {}, None  # the prompts that were read last, and what came of it
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Job]:
         """Ends all jobs; yields each as it ends.
 
-        Those with a guide, which is asked for every token, are for themselves; so which program computes a text
-        depends on its request alone.
+        Those with a guide, which is asked for every token, are for themselves. `alone`, so are those that need as many
+        slots, and which program computes a text depends on its request only.
         """
-        for guided in (False, True):
-            yield from self._run([job for job in jobs if (job.guide is not None) == guided])
+        kinds: dict[tuple[bool, int], list[Job]] = {}
+        for job in jobs:
+            slots = self._slots(len(job.prompt) - job.begun + job.request.max_new_tokens) if self._alone else 0
+            kinds.setdefault((job.guide is not None, slots), []).append(job)
+        for (_, self._least), some in sorted(kinds.items()):
+            yield from self._run(some)
 
     def _run(self, jobs: Sequence[Job]) -> Iterator[Job]:
         """Short prompts go first, equal ones together."""
@@ -133,7 +139,7 @@ class Batching:
 
     def _resize(self, rows: int, longest: int) -> None:
         """So many rows, busy ones first where there are fewer than before, and slots for one more call of `decode`."""
-        slots = next((n for n in self._shapes.slots if n >= longest + self._shapes.steps[-1]), self._shapes.slots[-1])
+        slots = max(self._slots(longest), self._least)
         if self._state is None:
             self._state = self._programs.call(generation.empty, (rows, slots))
             self._rows = [None] * rows
@@ -147,6 +153,10 @@ class Batching:
             order = sorted(range(before[0]), key=lambda row: self._rows[row] is None)[:rows]
         self._state = self._programs.call(generation.resize, (*before, *after), self._state, np.array(order, np.int32))
         self._rows = [self._rows[row] for row in order]
+
+    def _slots(self, longest: int) -> int:
+        """Enough for so many tokens and those of one call."""
+        return next((n for n in self._shapes.slots if n >= longest + self._shapes.steps[-1]), self._shapes.slots[-1])
 
     def _insert(self, waiting: list[Job], free: list[int]) -> None:
         """Reads the prompts of the next jobs, and gives these the first free rows."""
@@ -175,12 +185,13 @@ class Batching:
 
     def _prefill(self, waiting: Sequence[Job]) -> tuple[dict[Ids, int], Any]:
         """Reads the next different prompts of one row length, and what they have in common once."""
-        shapes, length = self._shapes, 0
+        shapes, length, most = self._shapes, 0, 0
         known: dict[Ids, int] = {}
         for job in reversed(waiting):
             fitting = next(n for n in shapes.lengths if len(job.prompt) <= n)
             length = length or fitting
-            if fitting != length or (len(known) == shapes.prompts[length][-1] and job.prompt not in known):
+            most = min(PREFILLED, shapes.prompts[length][-1])
+            if fitting != length or (len(known) == most and job.prompt not in known):
                 break
             known.setdefault(job.prompt, len(known))
         # A question whose prediction is asked at every token of the prompt.

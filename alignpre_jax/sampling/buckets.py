@@ -67,7 +67,7 @@ def shapes(config: DecoderConfig, buckets: Buckets, shards: int, *, invariant: b
       config: of the decoder.
       buckets: how large they may be.
       shards: numbers of rows are multiples of it.
-      invariant: one shape of each kind.
+      invariant: one number of rows of each kind and length, so that a request's length alone gives its shapes.
     """
     lengths, slots = [buckets.length], [_STEP]
     while lengths[-1] < config.max_length:
@@ -84,7 +84,7 @@ def shapes(config: DecoderConfig, buckets: Buckets, shards: int, *, invariant: b
     steps = tuple(sorted({1, min(4, buckets.steps), buckets.steps}))
     if invariant:
         steps = tuple(sorted({1, buckets.steps}))
-        lengths, slots, rows = lengths[-1:], slots[-1:], rows[-1:]
+        rows = rows[-1:]
         heights, prompts = ({n: some[n][-1:] for n in lengths} for some in (heights, prompts))
     reads = max(8, buckets.logits_bytes // (4 * config.padded_vocab) // 8 * 8)
     return Shapes(tuple(lengths), heights, prompts, reads, rows, tuple(slots), steps)

@@ -51,8 +51,8 @@ class Engine:
       buckets: shapes that programs are compiled for.
       mesh: the devices that `params` are spread over, if more than one.
       int8: matrices are kept in 8 bits; see `model.inference_weights`.
-      invariant: one shape of each kind, and no two requests in one row: results are bitwise the same whatever else is
-        asked, in whatever order, before or after a restart. Slower, and best with Buckets made for it.
+      invariant: no two requests in one row, and shapes that follow from a request's own length: results are bitwise the
+        same whatever else is asked, in whatever order, before or after a restart. Costs what the sharing saves.
       template: the chat template that came with the model; the plain one when None.
 
     Attributes:

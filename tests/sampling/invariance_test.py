@@ -49,7 +49,7 @@ def test_another_engine_gives_the_same_bits(params, invariant, alone):
     again = Engine(params, CONFIG, Characters(), buckets=BUCKETS, invariant=True)
     assert again.score(REQUESTS[::-1]) == alone[0][::-1]
     assert again.fingerprint == invariant.fingerprint
-    assert len({key[1:] for key in invariant.programs.used if key[0] in ("hidden_states", "decode")}) <= 3
+    assert len({key[1:] for key in invariant.programs.used if key[0] in ("hidden_states", "decode")}) <= 4
 
 
 def test_it_is_near_what_shared_rows_give(engine, alone):
