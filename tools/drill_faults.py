@@ -326,7 +326,7 @@ def drill_host(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
     """Two processes, one of which is killed."""
     wanted = _two(folder, folder / "pair", None)[1]
     run = folder / "pair-killed"
-    (first, other), _ = _two(folder, run, 9)
+    (first, other), _ = _two(folder, run, 2 * SAVE_EVERY + 1)  # while a checkpoint is being written
     yield Check("host", f"one of two killed: the other ends with status {first}", first == HOST_LOST)
     (first, other), found = _two(folder, run, None)
     yield Check("host", "both again, to the end", (first, other) == (0, 0) and found == wanted)
@@ -343,6 +343,8 @@ def _two(folder: Path, run: Path, kill_at: int | None) -> tuple[tuple[int, int],
         pair[0].at(kill_at)
         pair[1].end(signal.SIGKILL)
     statuses = (pair[0].end(), pair[1].end())
+    for number, process in enumerate(pair):
+        (run / f"stderr-{number}.txt").write_text(process.errors)  # both say why they ended
     return statuses, parameters(run)
 
 

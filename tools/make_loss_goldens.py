@@ -1,6 +1,6 @@
 """Writes the losses of each preset's first twenty steps, for a test that notices when numbers change.
 
-    python tools/make_loss_goldens.py tests/training/goldens
+    python tools/make_loss_goldens.py tests/training/goldens [PRESET ...]
 
 PRESET.txt has a line for each step. The presets are shrunk to a size that trains in seconds; norms, residuals, rotary
 embeddings, groups of heads, tied tables and initial values stay what they are. A change of these files is a decision:
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import PRESETS, DecoderConfig
+from alignpre_jax.model import PRESETS, DecoderConfig, get_preset
 from alignpre_jax.objectives import ObjectiveConfig
 from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
 
@@ -54,16 +54,16 @@ def losses(model: DecoderConfig) -> tuple[float, ...]:
     return tuple(found)
 
 
-def main(folder: str) -> None:
-    """Writes FOLDER/PRESET.txt for every preset."""
+def main(folder: str, *names: str) -> None:
+    """Writes FOLDER/PRESET.txt for the presets, or for every one."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, preset in PRESETS.items():
-        found = losses(shrunk(preset))
+    for name in names or PRESETS:
+        found = losses(shrunk(get_preset(name)))
         (Path(folder) / f"{name}.txt").write_text("".join(f"{loss:.6f}\n" for loss in found))
         print(name, f"{found[0]:.4f} ... {found[-1]:.4f}", flush=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -125,6 +125,8 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
         checkpoints = stack.enter_context(
             Checkpoints(run_dir, keep=loop.keep_checkpoints, keep_every=loop.keep_every, meta=_meta(run))
         )
+        # Left before the checkpoints are: those would wait for a process that has vanished.
+        stack.enter_context(others_may_vanish())
         stack.enter_context(jax.set_mesh(mesh))
 
         # --- Where it starts: its own checkpoint, its parent's, or fresh parameters.
