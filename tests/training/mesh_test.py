@@ -16,9 +16,8 @@ from alignpre_jax.training.mesh import MESH_AXES, _stretch, arrange, check_batch
 
 MESHES = (
     "data:8",
-    "fsdp:8",
+    "fsdp:4,tensor:2",
     "sequence:8",
-    "data:4,tensor:2",
     "data:2,fsdp:2,sequence:2",
     "fsdp:2,sequence:2,tensor:2",
 )
@@ -33,8 +32,8 @@ def _curves():
     from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
 
     model = DecoderConfig(
-        vocab_size=60, layers=2, width=16, heads=4, kv_heads=2, head_dim=8, mlp_width=32, vocab_multiple=16,
-        max_length=LENGTH, qk_norm="head", dtype="float32",
+        vocab_size=60, layers=1, width=16, heads=4, kv_heads=2, head_dim=8, mlp_width=32, vocab_multiple=16,
+        max_length=LENGTH, qk_norm="head", layout="unroll", dtype="float32",
     )  # fmt: skip
     config = StepConfig(
         model, ObjectiveConfig(z_loss=1e-3, chunk_bytes=4096), OptimizerConfig(accumulate=1),
@@ -84,7 +83,7 @@ def _splash():
 
 def on_eight_devices(name):
     """What a function of this file prints in a process with eight devices: their number is fixed when JAX starts."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # compiles in half the time
     done = subprocess.run(
         [sys.executable, __file__, name],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -100,7 +99,7 @@ def on_eight_devices(name):
 def test_every_mesh_gives_the_curve_of_one_device():
     found = on_eight_devices("_curves")
     assert len(found["one"]) == STEPS
-    assert found["one"][-1] != found["one"][0]
+    assert len(set(found["one"])) == STEPS
     for mesh in MESHES:
         np.testing.assert_allclose(found[mesh], found["one"], atol=1e-5, rtol=0, err_msg=mesh)
 
