@@ -2,7 +2,7 @@
 
     python tools/make_loss_goldens.py tests/training/goldens [PRESET ...]
 
-PRESET.txt has a line for each step. The presets are shrunk to a size that trains in seconds; norms, residuals, rotary
+PRESET.txt has a line for each step, and jax_version says what they were made with. The presets are shrunk to a size that trains in seconds; norms, residuals, rotary
 embeddings, groups of heads, tied tables and initial values stay what they are. A change of these files is a decision:
 the commit says why.
 """
@@ -57,6 +57,7 @@ def losses(model: DecoderConfig) -> tuple[float, ...]:
 def main(folder: str, *names: str) -> None:
     """Writes FOLDER/PRESET.txt for the presets, or for every one."""
     Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "jax_version").write_text(jax.__version__ + "\n")
     for name in names or PRESETS:
         found = losses(shrunk(get_preset(name)))
         (Path(folder) / f"{name}.txt").write_text("".join(f"{loss:.6f}\n" for loss in found))
