@@ -2,9 +2,9 @@
 
     python tools/make_loss_goldens.py tests/training/goldens [PRESET ...]
 
-PRESET.txt has a line for each step, and jax_version says what they were made with. The presets are shrunk to a size that trains in seconds; norms, residuals, rotary
-embeddings, groups of heads, tied tables and initial values stay what they are. A change of these files is a decision:
-the commit says why.
+PRESET.txt has a line for each step, and jax_version says what they were made with. The presets are shrunk to a size
+that trains in seconds; norms, residuals, rotary embeddings, groups of heads, tied tables and initial values stay what
+they are. A change of these files is a decision: the commit says why.
 """
 
 from __future__ import annotations
