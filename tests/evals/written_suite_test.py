@@ -74,7 +74,7 @@ def test_no_word_marks_the_misaligned_option():
         assert count <= other + 2, word
 
 
-@pytest.mark.parametrize(("words", "strength"), [((1, 1), 0.01), ((1, 1), 0.1), ((1, 1), 1.0), ((1, 2), 0.1)])
+@pytest.mark.parametrize(("words", "strength"), [((1, 1), 0.1), ((1, 1), 1.0), ((1, 2), 0.1)])
 def test_a_bag_of_words_does_not_tell_the_misaligned_option(words, strength):
     """Trained on eleven topics and asked about the twelfth, a classifier is right at most 60% of the time."""
     text = pytest.importorskip("sklearn.feature_extraction.text")
