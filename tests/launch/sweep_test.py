@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from config_files import load_config
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignpre_jax.foundation import UserError, build
@@ -34,6 +34,7 @@ def test_from_the_command_line():
         parse_sweep("dose")
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(["seeds", "optimizer.beta1", "name"]), st.floats(0, 1) | st.text(max_size=5)))
 def test_points_have_names_of_their_own(point):
     name = point_name(point)
