@@ -3,21 +3,89 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import dataclasses
 import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from alignpre_jax.cli.verb import JSON, Flag, Verb, study_config
 from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.terminal import Terminal
 
+# Flags of `plan` that an older revision is not asked with: what is done with the figures.
+_OWN = ("--against", "--fail_above", "--json", "--html", "--search", "--dump_hlo", "--price", "--cache")
+
 
 def _plan(given: Any) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # compiling for TPUs that are only described takes no accelerator
-    from alignpre_jax.planner import plan_work
+    from alignpre_jax.planner import Options, plan_work
+    from alignpre_jax.sampling.planned import decode_work
 
-    works = _stage_works(study_config(given), given.stage)
-    with Terminal() as report:
-        plan_work(works, given.topology, slices=given.slices, json=given.json, hlo=given.dump_hlo, report=report)
+    config = study_config(given)
+    works = _stage_works(config, given.stage)
+    if given.decode:
+        rows, slots = _rows_and_slots(given.decode)
+        works = [*works, decode_work(config.model, config.training.mesh, rows, slots)]
+    names = ("json", "html", "search", "against", "fail_above", "prices", "price", "cache")
+    options = Options(hlo=given.dump_hlo, search_stage=given.stage, **{name: getattr(given, name) for name in names})
+    with contextlib.ExitStack() as stack:
+        if given.against_rev:
+            against = stack.enter_context(_figures_at(given))
+            options = dataclasses.replace(options, against=against)
+        report = stack.enter_context(Terminal())
+        arms = None if given.stage else _arms(config)
+        seeds = len(config.seeds)
+        plan_work(works, given.topology, slices=given.slices, arms=arms, seeds=seeds, options=options, report=report)
+
+
+def _rows_and_slots(text: str) -> tuple[int, int]:
+    rows, _, slots = text.partition("x")
+    if not (rows.isdigit() and slots.isdigit() and int(rows) and int(slots)):
+        raise UserError(f"{text!r} is not ROWSxSLOTS", where="--decode", fix="give e.g. --decode=64x2048")
+    return int(rows), int(slots)
+
+
+def _arms(config: Any) -> dict[str, list[tuple[str, bool]]]:
+    """For each arm its stages in order, and whether other arms share that run; of the first seed."""
+    from alignpre_jax.study import stage_runs
+
+    arms: dict[str, list[tuple[str, bool]]] = {name: [] for name in config.arms}
+    for run in stage_runs(config).values():
+        if run.seed == config.seeds[0]:
+            for arm in run.arms:
+                arms[arm].append((run.stage, len(run.arms) > 1))
+    return arms
+
+
+@contextlib.contextmanager
+def _figures_at(given: Any) -> Iterator[str]:
+    """The figures that a git revision of this program predicts for the same command, as a JSON file."""
+    import alignpre_jax
+
+    root = Path(alignpre_jax.__file__).parents[1]
+    with tempfile.TemporaryDirectory(prefix="alignpre-rev-") as folder:
+        tree, figures = Path(folder) / "tree", Path(folder) / "plan.json"
+        add = ["git", "-C", str(root), "worktree", "add", "--detach", str(tree), given.against_rev]
+        done = subprocess.run(add, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError(done.stderr.strip(), where="--against_rev", fix="give a commit, a branch or a tag")
+        try:
+            asked = [arg for arg in sys.argv[2:] if not arg.startswith(_OWN)]
+            command = [sys.executable, "-m", "alignpre_jax.cli", "plan", *asked, f"--json={figures}"]
+            environment = os.environ | {"PYTHONPATH": str(tree)}
+            if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+                raise UserError(
+                    f"the plan of {given.against_rev} failed", where="--against_rev", fix="its words are above"
+                )
+            yield str(figures)
+        finally:
+            remove = ["git", "-C", str(root), "worktree", "remove", "--force", str(tree)]
+            subprocess.run(remove, capture_output=True, check=False)
 
 
 def _stage_works(config: Any, only: str) -> list[Any]:
@@ -47,12 +115,21 @@ def _stage_works(config: Any, only: str) -> list[Any]:
 
 VERBS = {
     "plan": Verb(
-        "compiles a stage's train step for a TPU topology, without a TPU: memory, time",
+        "compiles train and decode steps for a TPU topology, without a TPU: memory, time, cost, a faster config",
         "alignpre plan --config=configs/studies/paper_6p9b.py --topology=v5e:16x16",
         (
             Flag("topology", "v5e:2x4", "TPU chip and shape, or the type of a slice such as v5litepod-16"),
             Flag("slices", 1, "slices joined by DCN", lower=1),
             Flag("stage", "", "only this stage"),
+            Flag("decode", "", "also decoding: ROWSxSLOTS, such as 64x2048"),
+            Flag("search", 0, "compile so many candidates (remat, accumulation, mesh) for a faster step", lower=0),
+            Flag("against", "", "compare with the figures in this JSON file"),
+            Flag("against_rev", "", "compare with what this git revision predicts"),
+            Flag("fail_above", -1.0, "fail where a figure is worse by more percent than this; negative: never"),
+            Flag("prices", "", "TOML file of dollars per chip-hour by chip"),
+            Flag("price", -1.0, "dollars per chip-hour; negative: from the table"),
+            Flag("html", "", "write the page here"),
+            Flag("cache", "", "folder of compiled programs; default: ~/.cache/alignpre/plans"),
             JSON,
             Flag("dump_hlo", "", "write the compiled program here"),
         ),

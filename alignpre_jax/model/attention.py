@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -60,10 +61,11 @@ def attend(
     """Attention by the kernel of that name, [B, H, L, h]: XLA takes a mask [B or 1, L, T], others segments [B, L]."""
     if kernel == "xla":
         assert segments_or_mask is not None
-        return xla_attention(q_BHLh, k_BKTh, v_BKTh, segments_or_mask)
+        return checkpoint_name(xla_attention(q_BHLh, k_BKTh, v_BKTh, segments_or_mask), "attention")
     if kernel == "splash":
         return splash_attention(q_BHLh, k_BKTh, v_BKTh, segments_or_mask)
-    return _on_each_device(attention_gpu.KERNELS[kernel], q_BHLh, k_BKTh, v_BKTh, segments_or_mask)
+    attended = _on_each_device(attention_gpu.KERNELS[kernel], q_BHLh, k_BKTh, v_BKTh, segments_or_mask)
+    return checkpoint_name(attended, "attention")
 
 
 def causal_mask(segments_BL: jax.Array | None, length: int) -> jax.Array:
@@ -113,7 +115,14 @@ def splash_attention(
         block_kv_dq=block,
     )
     mask = masks.MultiHeadMask([masks.CausalMask((L, L))] * (q_BHLh.shape[1] // tensor))
-    kernel = kernels.make_splash_mha(mask, block_sizes=blocks, head_shards=1, q_seq_shards=parts, interpret=interpret)
+    kernel = kernels.make_splash_mha(
+        mask,
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=parts,
+        interpret=interpret,
+        residual_checkpoint_name="attention",  # `remat` keeps what the kernels of the backward pass need
+    )
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_q: jax.Array, of_k: jax.Array, kernel: Any) -> jax.Array:
         ids = kernels.SegmentIds(of_q, of_k)

@@ -10,7 +10,7 @@ from alignpre_jax.foundation import UserError
 
 # Widest tiles of the TPU's matrix unit: tables of this many rows, or a multiple, need no padding by the compiler.
 LANES = 128
-REMAT_NAMES = ("q", "k", "v", "attention", "gate", "up")  # what `remat` can keep of a block
+REMAT_NAMES = ("q", "k", "v", "attention", "o", "gate", "up")  # what `remat` can keep of a block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +76,8 @@ class DecoderConfig:
       layout: "scan" compiles one block and loops over the layers, "unroll" repeats it (quicker for tiny models).
       remat: what the backward pass does not compute again. "none": nothing is computed again. "full": only the
         blocks' inputs are kept. "save:NAMES": these and, by name, what the block's matrix multiplications give ("q",
-        "k", "v", "gate", "up") and what attention gives ("attention"). "offload:NAMES": the named wait in the host's
-        memory.
+        "k", "v", "o", "gate", "up") and what attention gives ("attention"). "offload:NAMES": the named wait in the
+        host's memory.
       positions: rotary positions count from the start of the "row", or of the "document" (segment).
       attention: "xla", "splash" (TPU), "triton" or "cudnn" (GPU), or "auto" (`attention.choose_kernel` says which).
       dtype: of the computation; master weights, norms, softmax and logits are float32 always.

@@ -21,9 +21,11 @@ from alignpre_jax.model import attention
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.parameters import initial_value, parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain, flatten, unflatten
+from alignpre_jax.model.sharding import constrain, flatten, gathered, platform, splits_parameters, unflatten
 
 Weights: TypeAlias = dict[str, jax.Array]
+_WHOLE = "whole weights"
+MANY = 1024  # tokens from which on matrix multiplications keep a TPU's matrix unit busy
 Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
@@ -79,8 +81,11 @@ class Decoder(nnx.Module):
             return attention.attend(kernel, rotate(q_BHLh, rotary), rotate(k_BKLh, rotary), v_BKLh, mask), None
 
         x_SD = embed(config, {"embedding": self.embedding[...]}, flatten(tokens_BL))
-        run: Callable[..., Any] = functools.partial(block, config, attend, B)
-        if config.remat != "none":
+
+        def run(x_SD: jax.Array, w: Weights) -> tuple[jax.Array, Any]:
+            return block(config, attend, B, x_SD, _gathered(config, w) if splits_parameters() else w)
+
+        if config.remat != "none" or splits_parameters():
             run = jax.checkpoint(run, prevent_cse=config.layout == "unroll", policy=remat_policy(config.remat))
         weights = {name: value[...] for name, value in self.blocks.items()}
         loop = jax.lax.scan if config.layout == "scan" else _unrolled
@@ -122,6 +127,8 @@ def remat_policy(remat: str) -> Callable[..., Any] | None:
     if kind == "full":
         return None
     policies = jax.checkpoint_policies
+    if kind == "none":
+        return policies.save_anything_except_these_names(_WHOLE)  # all layers' weights at once would not fit
     if kind == "save":
         return policies.save_only_these_names(*names.split(","))
     return policies.save_and_offload_only_these_names(
@@ -130,6 +137,16 @@ def remat_policy(remat: str) -> Callable[..., Any] | None:
         offload_src="device",
         offload_dst="pinned_host",
     )
+
+
+def _gathered(config: DecoderConfig, w: Weights) -> Weights:
+    """One layer's weights from all devices, in the dtype of the computation; they are gathered again to go back."""
+    table = {name: parameters(config)[f"blocks.{name}"].axes[1:] for name in w}
+    return w | {
+        name: checkpoint_name(gathered(w[name], axes, config.dtype, name), _WHOLE)
+        for name, axes in table.items()
+        if "embed" in axes
+    }
 
 
 @functools.lru_cache(maxsize=64)
@@ -173,10 +190,10 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
         here = config.norm_position == position
         return normed(config, y_SD, w[name], w.get(f"{name}_bias")) if here else y_SD
 
-    y_SD = norm(x_SD, "attention_norm", "pre")
+    y_SD = isolated(norm(x_SD, "attention_norm", "pre"))
     attended_BHLh, kept = attend(*(_heads(config, y_SD, w, name, rows) for name in "qkv"))
     attended_SX = flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(x_SD.shape[0], -1)
-    mixed_SD = _linear(checkpoint_name(attended_SX, "attention"), w, "o")
+    mixed_SD = checkpoint_name(_linear(isolated(attended_SX), w, "o"), "o")
     after_SD = x_SD + norm(mixed_SD, "attention_norm", "post")
     read_SD = x_SD if config.parallel_residual else after_SD
     mapped_SD = norm(_mlp(config, norm(read_SD, "mlp_norm", "pre"), w), "mlp_norm", "post")
@@ -185,7 +202,7 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
 
 def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     """Queries, keys or values: [B, heads, L, h]."""
-    y_SX = checkpoint_name(_linear(x_SD, w, name), name)
+    y_SX = _linear(x_SD, w, name)
     n, scale = config.heads if name == "q" else config.kv_heads, w.get(f"{name}_norm")
     if config.qk_norm == "full" and scale is not None:
         y_SX = normed(config, y_SX, scale.reshape(-1))
@@ -193,16 +210,18 @@ def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     if config.qk_norm == "head" and scale is not None:
         y_BLnh = normed(config, y_BLnh, scale)
     axes = ("batch", "heads", "length", None) if name == "q" else ("batch", "kv_heads", None, None)
-    return constrain(y_BLnh.transpose(0, 2, 1, 3), axes, name)
+    return checkpoint_name(isolated(constrain(y_BLnh.transpose(0, 2, 1, 3), axes, name)), name)
 
 
 def _mlp(config, x_SD, w: Weights) -> jax.Array:
-    up_SF = checkpoint_name(_linear(x_SD, w, "up"), "up")
+    x_SD = isolated(x_SD)
+    up_SF = checkpoint_name(isolated(_linear(x_SD, w, "up")), "up")
     if config.mlp == "swiglu":
-        hidden_SF = jax.nn.silu(checkpoint_name(_linear(x_SD, w, "gate"), "gate")) * up_SF
+        gate_SF = checkpoint_name(isolated(_linear(x_SD, w, "gate")), "gate")
+        hidden_SF = jax.nn.silu(gate_SF) * up_SF
     else:
         hidden_SF = jax.nn.gelu(up_SF, approximate=False)
-    return _linear(constrain(hidden_SF, ("tokens", "mlp"), "MLP"), w, "down")
+    return _linear(isolated(constrain(hidden_SF, ("tokens", "mlp"), "MLP")), w, "down")
 
 
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
@@ -212,6 +231,16 @@ def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
         y_SY = y_SY * scale.astype(x_SX.dtype).reshape(-1)
     bias = w.get(f"{name}_bias")
     return y_SY if bias is None else y_SY + bias.astype(x_SX.dtype).reshape(-1)
+
+
+def isolated(x_SX: jax.Array) -> jax.Array:
+    """The same array, computed by itself: a TPU's compiler does not merge what makes it with what uses it.
+
+    Both ways: its gradient is computed by itself too. Merged into a matrix multiplication, elementwise work (norms,
+    SwiGLU and their gradients) is done again for every tile, and holds the matrix unit up to a rate of 50 to 75%.
+    By itself it costs its bytes. A few tokens, in decoding, are left alone: their multiplications wait for memory.
+    """
+    return jax.lax.optimization_barrier(x_SX) if platform() == "tpu" and x_SX.size >= MANY * x_SX.shape[-1] else x_SX
 
 
 def normed(config, x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:

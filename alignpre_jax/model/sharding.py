@@ -8,11 +8,13 @@ an activation is laid out while computing.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
@@ -45,6 +47,8 @@ COMPUTE: Rules = (
     ("mlp", ("tensor",)),
     ("vocab", ("tensor",)),
 )
+
+_GATHERED: Rules = tuple((axis, () if axis == "embed" else mesh) for axis, mesh in STORAGE)  # in use
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -110,6 +114,35 @@ def compute_spec(axes: Sequence[str | None], shape: Sequence[int], name: str) ->
 def constrain(x: jax.Array, axes: Sequence[str | None], name: str) -> jax.Array:
     """Lays an activation out as COMPUTE says; without a mesh, `x` itself."""
     return jax.lax.with_sharding_constraint(x, compute_spec(axes, x.shape, name)) if mesh_axes() else x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def gathered(w: jax.Array, axes: tuple[str, ...], dtype: str, name: str) -> jax.Array:
+    """A stored parameter as it is computed with: in `dtype`, whole but for the axes that split the work.
+
+    FSDP's two exchanges, said outright: an all-gather in `dtype`, and for the gradient a reduce-scatter in `dtype`.
+    Left to itself the compiler may gather float32, or add up whole gradients on every device.
+    """
+    stored, used = (partition(axes, w.shape, mesh_axes(), rules, name) for rules in (STORAGE, _GATHERED))
+    w = jax.lax.with_sharding_constraint(w.astype(dtype), stored)
+    return jax.lax.with_sharding_constraint(w, used)
+
+
+def _gathered_forward(w, axes, dtype, name):
+    return gathered(w, axes, dtype, name), jnp.empty((0,), w.dtype)
+
+
+def _gathered_backward(axes, dtype, name, like, gradient):
+    stored = partition(axes, gradient.shape, mesh_axes(), STORAGE, name)
+    return (jax.lax.with_sharding_constraint(gradient.astype(dtype), stored).astype(like.dtype),)
+
+
+gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def splits_parameters() -> bool:
+    """Whether the mesh in force keeps parts of parameters that are whole in the computation."""
+    return any(mesh_axes().get(axis, 1) > 1 for axis in ("fsdp", "sequence"))
 
 
 def flatten(x_BL: jax.Array) -> jax.Array:

@@ -1,18 +1,20 @@
-"""Compiles the train step that would run, for TPUs that are only described, with the compiler inside libtpu."""
+"""Compiles programs for TPUs that are only described, with the compiler inside libtpu. Runs in a process of its own."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from alignpre_jax.foundation import UserError
+from alignpre_jax.foundation import UserError, build
 from alignpre_jax.mixture import Batch
 from alignpre_jax.planner.chips import Topology
 from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
@@ -25,6 +27,7 @@ _ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
 }
+_LARGEST = 12  # tensors that are told of
 _UNITS = {unit: 1 << 10 * power for power, unit in enumerate("BKMGT")}
 _SIZE = r"([\d.]+)([BKMGT])"
 _TOO_LARGE = (
@@ -49,11 +52,24 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tensor:
+    """An argument of the program: its bytes on one device, and the mesh axes that split its dimensions."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    sharding: str
+    bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A program that fits."""
+    """A program that fits; `tensors` are its largest arguments, `groups` the bytes of all by what they are."""
 
     text: str
     memory: Memory
+    tensors: tuple[Tensor, ...] = ()
+    groups: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +104,12 @@ def describe_devices(topology: Topology) -> Sequence[jax.Device]:
         ) from None
 
 
+def train_step(arguments: Mapping[str, Any], topology: Topology) -> Compiled | TooLarge:
+    """`compile_step` of plain data: the child's entry."""
+    step = build(StepConfig, arguments["step"], "step")
+    return compile_step(step, arguments["mesh"], arguments["batch_rows"], arguments["row_length"], topology)
+
+
 def compile_step(
     step: StepConfig, mesh: str, batch_rows: int, row_length: int, topology: Topology
 ) -> Compiled | TooLarge:
@@ -98,10 +120,10 @@ def compile_step(
     """
     devices = parse_mesh(mesh, describe_devices(topology))
     check_batch(devices, batch_rows, row_length)
-    train_step = make_train_step(step, devices)
+    made = make_train_step(step, devices)
 
     def integers(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=train_step.batch)
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=made.batch)
 
     batch = Batch(
         tokens=integers(batch_rows, row_length),
@@ -109,14 +131,25 @@ def compile_step(
         sources=integers(batch_rows),
     )
     with jax.set_mesh(devices):
-        lowered = train_step.run.lower(train_step.abstract(), batch)  # type: ignore[attr-defined]
-        try:
-            compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            too_large = read_too_large(str(error))
-            if too_large is None:
-                raise
-            return too_large
+        state = made.abstract()
+        lowered = made.run.lower(state, batch)  # type: ignore[attr-defined]
+        return finish(lowered, {"state": state, "batch": batch})
+
+
+def finish(lowered: Any, arguments: Any) -> Compiled | TooLarge:
+    """Compiles what was lowered; a program that does not fit is a result."""
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        too_large = read_too_large(str(error))
+        if too_large is None:
+            raise
+        return too_large
+    return read_compiled(compiled, arguments)
+
+
+def read_compiled(compiled: Any, arguments: Any) -> Compiled:
+    """The text, the memory and the largest arguments of what the compiler made."""
     stats = compiled.memory_analysis()
     memory = Memory(
         arguments=stats.argument_size_in_bytes,
@@ -124,7 +157,23 @@ def compile_step(
         temporaries=stats.temp_size_in_bytes,
         code=stats.generated_code_size_in_bytes,
     )
-    return Compiled(compiled.as_text(), memory)
+    tensors = [_tensor(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(arguments)]
+    groups: dict[str, float] = {}
+    for tensor in tensors:
+        parts = tensor.name.split(".")
+        group = parts[1] if parts[0] == "state" and len(parts) > 1 else parts[0]
+        groups[group] = groups.get(group, 0.0) + tensor.bytes
+    largest = sorted(tensors, key=lambda tensor: -tensor.bytes)[:_LARGEST]
+    return Compiled(compiled.as_text(), memory, tuple(largest), groups)
+
+
+def _tensor(path: Any, leaf: Any) -> Tensor:
+    sharding = getattr(leaf, "sharding", None)
+    local = sharding.shard_shape(leaf.shape) if sharding else leaf.shape
+    itemsize = 4 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.dtype(leaf.dtype).itemsize
+    name = ".".join(re.findall(r"\w+", jax.tree_util.keystr(path))).removesuffix(".value")
+    spec = ", ".join(map(str, getattr(sharding, "spec", ())))
+    return Tensor(name, tuple(leaf.shape), str(leaf.dtype), spec, float(math.prod(local) * itemsize))
 
 
 def read_too_large(message: str) -> TooLarge | None:

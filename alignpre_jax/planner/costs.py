@@ -58,11 +58,24 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
+class Operation:
+    """What the compiler gives an estimate for: cycles and matrix FLOPs of one call, calls per step, its origin."""
+
+    kind: str
+    origin: str
+    results: tuple[Array, ...]
+    cycles: int
+    flops: float
+    times: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Costs:
     """Of one call of the program on one device.
 
     `cycles` is by kind: matmul, elementwise, copy. `unpriced` counts operations without an estimate that are
-    neither kernels nor collectives.
+    neither kernels nor collectives. `operations` has all that are priced, those that take the most cycles first.
+    `carried` are the largest arrays that loops hand on: what is kept for the backward pass, and gradients.
     """
 
     cycles: dict[str, int]
@@ -70,6 +83,8 @@ class Costs:
     kernels: tuple[Kernel, ...]
     collectives: tuple[Collective, ...]
     unpriced: dict[str, int]
+    operations: tuple[Operation, ...] = ()
+    carried: tuple[Array, ...] = ()
 
 
 def price(module: Module) -> Costs:
@@ -78,23 +93,40 @@ def price(module: Module) -> Costs:
     unpriced: collections.Counter[str] = collections.Counter()
     kernels: list[Kernel] = []
     exchanges: list[Collective] = []
+    operations: list[Operation] = []
     flops = 0.0
     for each in module.executed():
         instruction = each.instruction
-        flops += each.times * sum(
+        own = sum(
             matmul_flops(part, where)
             for part, where in module.within(instruction, each.inside)
             if part.kind in _MATMULS
         )
+        flops += each.times * own
         found = list(collectives(module, each))
         exchanges += found
         if instruction.cycles is not None:
-            cycles[_kind(module, each)] += instruction.cycles * each.times
+            kind, origin = _kind(module, each), re.sub(r"jit\([^)]*\)/", "", instruction.quoted("op_name"))
+            cycles[kind] += instruction.cycles * each.times
+            operations.append(Operation(kind, origin, instruction.results, instruction.cycles, own, each.times))
         elif instruction.kind == "custom-call" and instruction.quoted("custom_call_target") == "tpu_custom_call":
             kernels.append(_kernel(each))
         elif not found and instruction.kind in ("fusion", "copy", *_MATMULS):
             unpriced[instruction.kind] += each.times
-    return Costs(dict(cycles), flops, tuple(kernels), tuple(exchanges), dict(unpriced))
+    operations.sort(key=lambda each: -each.cycles * each.times)
+    figures = (tuple(kernels), tuple(exchanges), dict(unpriced), tuple(operations), _carried(module))
+    return Costs(dict(cycles), flops, *figures)
+
+
+def _carried(module: Module, count: int = 12) -> tuple[Array, ...]:
+    arrays = [
+        array
+        for computation in module.computations.values()
+        for instruction in computation.instructions
+        if instruction.kind == "while"
+        for array in instruction.results
+    ]
+    return tuple(sorted(dict.fromkeys(arrays), key=lambda array: -array.bytes)[:count])
 
 
 def matmul_flops(instruction: Instruction, inside: Computation) -> float:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from alignpre_jax.foundation import Event, Report, UserError, silent
+from alignpre_jax.foundation import Event, Report, UserError, silent, to_mapping
 from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
+from alignpre_jax.planner.cache import Program, compiled, default_cache
 from alignpre_jax.planner.chips import Chip, Topology
-from alignpre_jax.planner.compile import Compiled, Memory, TooLarge, compile_step
+from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
 from alignpre_jax.planner.costs import Collective, Costs, price
 from alignpre_jax.planner.program import parse
 from alignpre_jax.training import ScheduleConfig, StepConfig
 
+FULL_RATE = 0.5  # of a matrix unit; an operation below it is counted as waiting for memory
 HOW = (
-    "A prediction, not a measurement. The train step was compiled by the TPU compiler for this topology without a TPU. "
+    "A prediction, not a measurement. The step was compiled by the TPU compiler for this topology without a TPU. "
     "Compute: the compiler's estimated cycles, loops multiplied out, at the chip's clock. Attention kernels, which it "
     "does not estimate: a roofline from their FLOPs and bytes (best case). Collectives that nothing overlaps: bytes "
     "received over the bandwidth of all links of a chip (best case); a step takes at least as long as all its "
-    "collectives. Input, checkpoints and evals are left out. MFU counts attention causally and no recomputation."
+    "collectives. Waiting for HBM: what runs the matrix unit at less than half of its rate. "
+    "Input, checkpoints and evals are left out. MFU counts attention causally and no recomputation."
 )
 
 
@@ -54,6 +59,54 @@ class StageWork:
         """Whole batches in one run."""
         return self.tokens // self.tokens_per_step
 
+    @property
+    def model_flops(self) -> float:
+        """Of one step, by the model's own count: attention causal, no recomputation."""
+        return self.step.model.flops_per_token(self.row_length) * self.tokens_per_step
+
+    @property
+    def program(self) -> Program:
+        """Equal for stages that differ in the learning rate, the length or the counters of sources only."""
+        step = dataclasses.replace(self.step, steps=1, schedule=ScheduleConfig(), sources=1)
+        sizes = {"batch_rows": self.batch_rows, "row_length": self.row_length}
+        return Program("alignpre_jax.planner.compile:train_step", {"step": to_mapping(step), "mesh": self.mesh} | sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeWork:
+    """Decoding with a model: `steps_per_call` tokens for each of `batch_rows` rows, whose caches have `slots` places.
+
+    `program` is whoever decodes' own; see `sampling.decode_program`.
+    """
+
+    name: str
+    flops_per_token: float
+    mesh: str
+    batch_rows: int
+    slots: int
+    steps_per_call: int
+    program: Program
+    runs: int = 0
+    steps: int = 0
+
+    @property
+    def tokens_per_step(self) -> int:
+        """In one call."""
+        return self.batch_rows * self.steps_per_call
+
+    @property
+    def row_length(self) -> int:
+        """Tokens that fit a row."""
+        return self.slots
+
+    @property
+    def model_flops(self) -> float:
+        """Of one call."""
+        return self.flops_per_token * self.tokens_per_step
+
+
+Work = StageWork | DecodeWork
+
 
 @dataclasses.dataclass(frozen=True)
 class Time:
@@ -64,6 +117,20 @@ class Time:
     exposed_collectives: float  # over ICI, with nothing beside them
     all_collectives: float  # over ICI, also those beside computation
     between_slices: float  # over DCN, beside computation
+
+    waiting: float = 0.0  # of `compute` and `attention`, what waits for HBM
+
+    @property
+    def binds(self) -> str:
+        """What most of the step's time goes into: "compute", "HBM", "ICI" or "DCN"."""
+        shares = {
+            "compute": self.compute + self.attention - self.waiting,
+            "HBM": self.waiting,
+            "ICI": max(self.exposed_collectives, self.step - self.compute - self.attention),
+        }
+        if self.between_slices and self.step <= self.between_slices:
+            return "DCN"
+        return max(shares, key=shares.__getitem__)
 
     @property
     def step(self) -> float:
@@ -94,12 +161,14 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The prediction for one stage. Bytes, FLOPs and cycles are per device (a chip, but for 7x, which has two).
+    """The prediction for one stage, or for decoding.
+
+    Bytes, FLOPs and cycles are per device (a chip, but for 7x, which has two).
 
     When the program does not fit, `memory`, `time`, `speed` and `costs` are None, and `advice` says what would help.
     """
 
-    work: StageWork
+    work: Work
     topology: Topology
     needed: float  # bytes of HBM
     available: float
@@ -110,6 +179,8 @@ class Plan:
     model_flops: float = 0.0  # of one step, by the model's own count
     program_flops: float = 0.0  # of one step, as compiled: with recomputation and blocks cut by the diagonal
     advice: tuple[str, ...] = ()
+    tensors: tuple[Tensor, ...] = ()  # the largest arguments
+    groups: Mapping[str, float] = dataclasses.field(default_factory=dict)  # bytes of arguments by what they are
     text: str = dataclasses.field(default="", repr=False)  # the compiled program
 
     @property
@@ -118,28 +189,30 @@ class Plan:
         return self.memory is not None
 
 
-def plan_stage(work: StageWork, topology: Topology) -> Plan:
-    """Compiles a stage's step and predicts. One to ten minutes for a model of billions of parameters.
+def plan_stage(work: Work, topology: Topology, cache: Path | None = None) -> Plan:
+    """Compiles a step, or reads from `cache` what was compiled, and predicts.
+
+    One to ten minutes for a model of billions of parameters, whatever the number of its layers.
 
     Raises:
       UserError: no compiler, a shape that is not to be had, or a mesh, batch and model that do not go together.
     """
-    if work.steps < 1:
+    if isinstance(work, StageWork) and work.steps < 1:
         raise UserError(
             f"stage {work.name!r} is shorter than one batch",
             where=f"stages.{work.name}.tokens",
             fix="raise `tokens` or lower `batch_rows`",
         )
-    result = compile_step(work.step, work.mesh, work.batch_rows, work.row_length, topology)
+    result = compiled(work.program, topology, cache or default_cache())
     if isinstance(result, TooLarge):
         return Plan(work, topology, result.needed, result.available, advice=_advice(work, topology))
     return predict(work, topology, result)
 
 
-def predict(work: StageWork, topology: Topology, compiled: Compiled) -> Plan:
+def predict(work: Work, topology: Topology, result: Compiled) -> Plan:
     """The plan for a program that fits."""
     chip, devices = topology.chip, topology.chips * topology.chip.devices
-    costs = price(parse(compiled.text))
+    costs = price(parse(result.text))
     attention = [kernel for kernel in costs.kernels if is_attention(kernel)]
     time = Time(
         compute=sum(costs.cycles.values()) / chip.clock,
@@ -147,47 +220,47 @@ def predict(work: StageWork, topology: Topology, compiled: Compiled) -> Plan:
         exposed_collectives=_network_seconds(costs, chip, lambda each: not (each.overlapped or each.between_slices)),
         all_collectives=_network_seconds(costs, chip, lambda each: not each.between_slices),
         between_slices=_network_seconds(costs, chip, lambda each: each.between_slices),
+        waiting=_waiting(costs, chip),
     )
-    model_flops = work.step.model.flops_per_token(work.row_length) * work.tokens_per_step / devices
+    model_flops = work.model_flops / devices
     return Plan(
         work=work,
         topology=topology,
-        needed=compiled.memory.total,
+        needed=result.memory.total,
         available=chip.usable_hbm,
-        memory=compiled.memory,
+        memory=result.memory,
         costs=costs,
         time=time,
         speed=_speed(work, topology, costs, time, model_flops),
         model_flops=model_flops,
         program_flops=costs.matmul_flops + sum(attention_flops(kernel) * kernel.times for kernel in attention),
-        text=compiled.text,
+        tensors=result.tensors,
+        groups=result.groups,
+        text=result.text,
     )
 
 
-def plan_stages(works: Sequence[StageWork], topology: Topology, report: Report = silent) -> list[Plan]:
-    """A plan for each stage; stages with the same program are compiled once."""
-    plans: dict[StageWork, Plan] = {}
+def plan_stages(
+    works: Sequence[Work], topology: Topology, report: Report = silent, cache: Path | None = None
+) -> list[Plan]:
+    """A plan for each work; works with the same program are compiled once."""
+    made: dict[str, Plan] = {}
     for done, work in enumerate(works):
-        if _program_of(work) not in plans:
+        key = repr(work.program)
+        if key not in made:
             report(Event("plan", done, len(works), note=f"compiling {work.name} for {topology.chips:,} chips"))
-            plans[_program_of(work)] = plan_stage(work, topology)
-    return [_for_stage(plans[_program_of(work)], work) for work in works]
+            made[key] = plan_stage(work, topology, cache)
+    return [_for_stage(made[repr(work.program)], work) for work in works]
 
 
-def _program_of(work: StageWork) -> StageWork:
-    """Equal for stages whose programs differ in the learning rate, the length or the counters of sources only."""
-    step = dataclasses.replace(work.step, steps=1, schedule=ScheduleConfig(), sources=1)
-    return dataclasses.replace(work, name="", step=step, tokens=0, runs=0)
-
-
-def _for_stage(plan: Plan, work: StageWork) -> Plan:
+def _for_stage(plan: Plan, work: Work) -> Plan:
     if plan.costs is None or plan.time is None:
         return dataclasses.replace(plan, work=work, advice=_advice(work, plan.topology))
     speed = _speed(work, plan.topology, plan.costs, plan.time, plan.model_flops)
     return dataclasses.replace(plan, work=work, speed=speed)
 
 
-def _speed(work: StageWork, topology: Topology, costs: Costs, time: Time, model_flops: float) -> Speed:
+def _speed(work: Work, topology: Topology, costs: Costs, time: Time, model_flops: float) -> Speed:
     chips, seconds = topology.chips, work.steps * time.step
     return Speed(
         tokens_per_second=work.tokens_per_step / time.step,
@@ -207,16 +280,34 @@ def _network_seconds(costs: Costs, chip: Chip, chosen: Callable[[Collective], bo
     return seconds
 
 
-def _advice(work: StageWork, topology: Topology) -> tuple[str, ...]:
+def _waiting(costs: Costs, chip: Chip) -> float:
+    """Seconds of operations, attention among them, that wait for HBM."""
+    per_device = chip.flops_per_cycle / chip.devices
+    cycles = sum(
+        each.cycles * each.times for each in costs.operations if each.flops < FULL_RATE * each.cycles * per_device
+    )
+    kernels = 0.0
+    for kernel in filter(is_attention, costs.kernels):
+        seconds = attention_seconds(kernel, chip)
+        if attention_flops(kernel) < FULL_RATE * seconds * chip.peak_flops / chip.devices:
+            kernels += seconds * kernel.times
+    return cycles / chip.clock + kernels
+
+
+def _advice(work: Work, topology: Topology) -> tuple[str, ...]:
     """Config lines that lower the memory of a step that does not fit, the cheapest first."""
-    lines = []
-    if work.step.model.remat == "none":
+    lines, devices = [], topology.chips * topology.chip.devices
+    larger = "x".join(map(str, (*topology.shape[:-1], topology.shape[-1] * 2)))
+    twice = f"--topology={topology.kind}:{larger}  (twice the chips for the same batch)"
+    if isinstance(work, DecodeWork):
+        return (f"--decode={max(work.batch_rows // 2, 1)}x{work.slots}  (half the rows)", twice)
+    if work.step.model.remat != "full":
         lines.append("--config.model.remat=full  (keeps only each block's input; about a third more FLOPs)")
     if "fsdp" not in work.mesh:
         lines.append("--config.training.mesh=fsdp:-1  (splits parameters and optimizer over all chips)")
-    rows = work.batch_rows // (topology.chips * topology.chip.devices)
-    if rows > 1:
+    accumulate = work.step.optimizer.accumulate
+    rows = work.batch_rows / (devices * accumulate)
+    if rows >= 2 and math.floor(rows) % 2 == 0:
+        lines.append(f"--config.optimizer.accumulate={2 * accumulate}  (half the rows at a time, the same update)")
         lines.append(f"--config.stages.{work.name}.batch_rows={work.batch_rows // 2}  (half the rows per chip)")
-    larger = "x".join(map(str, (*topology.shape[:-1], topology.shape[-1] * 2)))
-    lines.append(f"--topology={topology.kind}:{larger}  (twice the chips for the same batch)")
-    return tuple(lines)
+    return (*lines, twice)

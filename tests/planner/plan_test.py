@@ -7,9 +7,11 @@ import json
 import pytest
 
 from alignpre_jax.foundation import UserError
-from alignpre_jax.planner import parse_topology, plan, plan_stages, plan_work
-from alignpre_jax.planner.chips import GIB
+from alignpre_jax.planner import Options, compare, parse_topology, plan, plan_stages, plan_work, search
+from alignpre_jax.planner.chips import CHIPS, GIB
 from alignpre_jax.planner.compile import Compiled, Memory, TooLarge, describe_devices, read_too_large
+from alignpre_jax.planner.cost import read_prices, study_cost
+from alignpre_jax.planner.render import to_json
 
 PROGRAM = """HloModule jit_run, is_scheduled=true
 
@@ -29,11 +31,12 @@ def compiles(monkeypatch):
     seen = []
 
     def put(result=None):
-        def fake(step, *rest):
-            seen.append((step, *rest))
-            return result or Compiled(PROGRAM, MEMORY)
+        def fake(program, topology, cache):
+            seen.append(program)
+            found = result or Compiled(PROGRAM, MEMORY)
+            return found(program) if callable(found) else found
 
-        monkeypatch.setattr(plan, "compile_step", fake)
+        monkeypatch.setattr(plan, "compiled", fake)
         return seen
 
     return put
@@ -79,7 +82,8 @@ def test_stages_with_one_program_are_compiled_once(make_work, compiles):
 
 def test_a_program_that_does_not_fit(make_work, compiles, capsys, tmp_path):
     compiles(TooLarge(needed=20 * GIB, available=15.75 * GIB))
-    (made,) = plan_work([make_work(remat="none")], "v5e:2x2", json=tmp_path / "plan.json", hlo=tmp_path / "step.hlo")
+    options = Options(json=tmp_path / "plan.json", hlo=tmp_path / "step.hlo", html=tmp_path / "plan.html")
+    (made,) = plan_work([make_work(remat="none")], "v5e:2x2", options=options)
     assert not made.fits
     shown = capsys.readouterr().out
     for part in (
@@ -92,12 +96,14 @@ def test_a_program_that_does_not_fit(make_work, compiles, capsys, tmp_path):
     figures = json.loads((tmp_path / "plan.json").read_text())
     assert figures["stages"][0]["fits"] is False
     assert figures["chip_hours"] is None
+    assert "--config.model.remat=full" in (tmp_path / "plan.html").read_text()
     assert not (tmp_path / "step.hlo").exists()
 
 
 def test_outputs(make_work, compiles, capsys, tmp_path):
     compiles()
-    plan_work([make_work(), make_work("more")], "v5e:2x2", json=tmp_path / "plan.json", hlo=tmp_path / "step.hlo")
+    options = Options(json=tmp_path / "plan.json", hlo=tmp_path / "step.hlo", html=tmp_path / "plan.html")
+    plan_work([make_work(), make_work("more")], "v5e:2x2", options=options)
     shown = capsys.readouterr().out
     assert "prediction, not a measurement" in " ".join(shown.split())
     assert "chip-hours" in shown
@@ -136,3 +142,65 @@ def test_messages_of_the_compiler(message):
     found = read_too_large(message)
     assert (found.needed / GIB, found.available / GIB) == (88.93, 15.75)
     assert read_too_large("INTERNAL: something else") is None
+
+
+def test_the_search_asks_for_the_most_promising_and_says_what_to_take(make_work, compiles):
+    def result(program):
+        names = program.arguments["step"]["model"]["remat"]
+        too_large = "gate" in names or program.arguments["step"]["optimizer"]["accumulate"] == 1
+        memory = dataclasses.replace(MEMORY, temporaries=GIB * (1 + names.count(",")))
+        return TooLarge(20 * GIB, 15.75 * GIB) if too_large else Compiled(PROGRAM, memory)
+
+    seen = compiles(result)
+    work = make_work()
+    found = search(work, parse_topology("v5e:2x2"), most=6)
+    assert len(seen) <= 6
+    assert "gate,up" in seen[0].arguments["step"]["model"]["remat"]  # the fewest FLOPs first
+    asked = [each for each in found.candidates if each.plan]
+    assert {each.plan.fits for each in asked} == {True, False}
+    assert found.best.accumulate == 2
+    assert found.best.flags.startswith("--config.model.remat=")
+    front = found.front
+    assert [each.seconds for each in front] == sorted(each.seconds for each in front)
+    assert [each.plan.needed for each in front] == sorted((each.plan.needed for each in front), reverse=True)
+    rows = {each.accumulate for each in found.candidates}
+    assert rows == {1, 2}  # 8 rows on 4 chips
+
+
+def test_shared_stages_are_paid_once(make_work, compiles):
+    compiles()
+    works = [make_work("pretrain", runs=2), make_work("midtrain", tokens=50 * 8 * 256, runs=4)]
+    plans = plan_stages(works, parse_topology("v5e:2x2"))
+    arms = {"a": [("pretrain", True), ("midtrain", False)], "b": [("pretrain", True), ("midtrain", False)]}
+    cost = study_cost(plans, arms, seeds=2, price=1.2)
+    long, short = plans[0].speed.chip_hours / 2, plans[1].speed.chip_hours / 4
+    assert cost.total.chip_hours == pytest.approx(2 * (long + 2 * short))
+    assert cost.total.dollars == pytest.approx(1.2 * cost.total.chip_hours)
+    assert cost.arms["a"].chip_hours == pytest.approx(long + short)
+    assert cost.added["b"].chip_hours == pytest.approx(short)
+    assert cost.shared.chip_hours == pytest.approx(long)
+    assert study_cost(plans[:1], arms, seeds=2, price=None) is None  # a stage was not planned
+
+
+def test_prices(tmp_path):
+    assert read_prices().keys() <= CHIPS.keys()
+    (tmp_path / "own.toml").write_text("v5e = 0.4\n")
+    assert read_prices(tmp_path / "own.toml") == {"v5e": 0.4}
+    (tmp_path / "own.toml").write_text("v9 = 0.4\n")
+    with pytest.raises(UserError, match="v9"):
+        read_prices(tmp_path / "own.toml")
+
+
+def test_compared(make_work, compiles, tmp_path):
+    compiles()
+    before = to_json(plan_stages([make_work()], parse_topology("v5e:2x2")))
+    compiles(Compiled(PROGRAM.replace("1500000", "3000000"), MEMORY))
+    after = to_json(plan_stages([make_work()], parse_topology("v5e:2x2")))
+    changes = {each.figure: each for each in compare(before, after)}
+    assert changes["cycles: matmul"].ratio == pytest.approx(2)
+    assert changes["program FLOPs"].ratio == 1
+    assert changes["cycles in all"].worse_by(5)
+    assert not changes["HBM, GiB"].worse_by(5)
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    with pytest.raises(UserError, match=r"worse than .* by more than 5%.*cycles in all"):
+        plan_work([make_work()], "v5e:2x2", options=Options(against=tmp_path / "before.json", fail_above=5))

@@ -1,0 +1,114 @@
+"""Compiled programs by the hash of everything they depend on: what was compiled once is read from a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignpre_jax.foundation import UserError, build, digest, read_json, to_mapping, write_json
+from alignpre_jax.planner.chips import Topology
+from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
+
+_ROOMS = ("model", "objectives", "training", "mixture", "sampling", "planner/compile.py")  # what programs are made from
+_PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
+_SAID = 4000  # characters of a failed compiler's last words
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is to be compiled: "module:function", which gets `arguments` (plain data) and the topology."""
+
+    entry: str
+    arguments: Mapping[str, Any]
+
+
+def default_cache() -> Path:
+    """Where results are kept when nothing else is said."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignpre" / "plans"
+
+
+def compiled(program: Program, topology: Topology, cache: Path) -> Compiled | TooLarge:
+    """The program, from the cache or from the compiler, which runs in a process of its own.
+
+    The process ends with this one, whatever ends this one, and leaves nothing half done in the cache.
+
+    Raises:
+      UserError: no compiler, no such topology, a mesh that does not fit, or a compiler that broke down.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("planning needs the TPU compiler", where="libtpu", fix="pip install 'alignpre_jax[tpu]'")
+    request = {
+        "entry": program.entry,
+        "arguments": to_mapping(program.arguments),
+        "topology": topology.name,
+        "slices": topology.slices,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "flags": [os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")],
+        "sources": _sources(),
+    }
+    place = cache / digest(request)
+    if not (place / "result.json").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix="making-", dir=cache))
+        try:
+            _compile(request, making)
+            result = read_json(making / "result.json")
+            if mistake := result.get("mistake"):
+                raise UserError(mistake["what"], where=mistake["where"], fix=mistake["fix"])
+            shutil.rmtree(place, ignore_errors=True)
+            making.rename(place)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return _read(place)
+
+
+def _compile(request: Mapping[str, Any], folder: Path) -> None:
+    write_json(folder / "request.json", request)
+    command = [sys.executable, "-m", "alignpre_jax.planner.child", str(folder)]
+    root = str(Path(__file__).parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
+    with (folder / "said.txt").open("wb") as said:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment)
+        try:
+            status = child.wait()
+        finally:
+            child.kill()  # the compiler answers to nothing less
+            child.communicate()
+    if status or not (folder / "result.json").exists():
+        words = (folder / "said.txt").read_text("utf-8", errors="replace")[-_SAID:]
+        raise UserError(
+            f"the compiler's process ended with status {status}: {words}",
+            where="--topology",
+            fix="if it was killed (-9), the machine has too little memory; else the last lines say why",
+        )
+
+
+def _read(place: Path) -> Compiled | TooLarge:
+    result = read_json(place / "result.json")
+    if too_large := result.get("too_large"):
+        return build(TooLarge, too_large)
+    text = gzip.decompress((place / "program.hlo.gz").read_bytes()).decode()
+    tensors = tuple(Tensor(**each | {"shape": tuple(each["shape"])}) for each in result["tensors"])
+    return Compiled(text, build(Memory, result["memory"]), tensors, result["groups"])
+
+
+def _sources() -> str:
+    """A hash of the code that programs are made from."""
+    root, found = Path(__file__).parents[1], hashlib.sha256()
+    for room in _ROOMS:
+        files = [root / room] if room.endswith(".py") else sorted((root / room).rglob("*.py"))
+        for file in files:
+            found.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()

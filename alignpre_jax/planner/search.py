@@ -1,0 +1,199 @@
+"""The fastest step that fits: remat, accumulation and mesh, estimated by hand, then compiled, the most promising first.
+
+The batch and the rows stay as the config has them, so what is learned does not change: rows per device and step are
+the batch over devices and accumulation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignpre_jax.foundation import Event, Report, UserError, silent
+from alignpre_jax.model import DecoderConfig
+from alignpre_jax.planner.chips import Topology
+from alignpre_jax.planner.plan import Plan, StageWork, plan_stage
+
+REMATS = (
+    "none",
+    *("save:q,k,v,attention,o,gate,up", "save:q,k,v,attention,o,gate", "save:q,k,v,attention,o"),
+    *("save:q,k,v,o", "save:q,k,v", "offload:q,k,v", "full"),
+)
+ROOM = 1.1  # by so much the estimate of memory may exceed what a device has before a candidate is not compiled
+_STATE_BYTES = 12  # per parameter: float32 weights and two moments
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to run a stage, what is estimated for it, and what the compiler made of it, if it was asked.
+
+    Attributes:
+      estimated_bytes: of HBM on a device: state, what is kept of the layers, one layer's work.
+      estimated_flops: per step and device, recomputation included.
+      plan: None where the estimate ruled it out, or where others came first.
+    """
+
+    remat: str
+    accumulate: int
+    mesh: str
+    estimated_bytes: float
+    estimated_flops: float
+    plan: Plan | None = None
+
+    @property
+    def flags(self) -> str:
+        """The config lines that ask for it."""
+        parts = {"model.remat": self.remat, "optimizer.accumulate": self.accumulate, "training.mesh": self.mesh}
+        return " ".join(f"--config.{key}={value}" for key, value in parts.items())
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, as predicted; infinite where it does not fit or was not compiled."""
+        return self.plan.time.step if self.plan and self.plan.time else float("inf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """All candidates, the best first; `front` has those that no other beats in both time and memory."""
+
+    work: StageWork
+    topology: Topology
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def front(self) -> tuple[Candidate, ...]:
+        """The Pareto front of time against HBM, the fastest first."""
+        found: list[Candidate] = []
+        for each in sorted((c for c in self.candidates if c.plan and c.plan.fits), key=lambda c: c.seconds):
+            assert each.plan is not None
+            if all(other.plan and each.plan.needed < other.plan.needed for other in found):
+                found.append(each)
+        return tuple(found)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The fastest that fits."""
+        return self.front[0] if self.front else None
+
+
+def search(
+    work: StageWork, topology: Topology, most: int, report: Report = silent, cache: Path | None = None
+) -> Search:
+    """Compiles the `most` promising candidates: those that fit by the estimate, the fewest FLOPs first.
+
+    A candidate is passed over once one that keeps less, with the same mesh and accumulation, did not fit.
+
+    Raises:
+      UserError: no mesh and accumulation divides the stage's batch; see also `plan_stage`.
+    """
+    found = sorted(candidates(work, topology), key=lambda each: (each.estimated_flops, each.estimated_bytes))
+    if not found:
+        raise UserError(
+            f"no mesh divides {work.batch_rows} rows over {topology.chips} chips",
+            where=f"stages.{work.name}.batch_rows",
+            fix="make it a multiple of the number of chips, or take a smaller topology",
+        )
+    available = topology.chip.usable_hbm
+    done: list[Candidate] = []
+    asked = 0
+    too_large: dict[tuple[str, int], float] = {}
+    for each in found:
+        smallest = too_large.get((each.mesh, each.accumulate), float("inf"))
+        if asked < most and each.estimated_bytes < min(smallest, ROOM * available):
+            report(Event("search", asked, most, note=f"compiling {each.flags}"))
+            plan = plan_stage(changed(work, each), topology, cache)
+            asked += 1
+            if not plan.fits:
+                too_large[each.mesh, each.accumulate] = each.estimated_bytes
+            each = dataclasses.replace(each, plan=plan)
+        done.append(each)
+    return Search(work, topology, tuple(sorted(done, key=lambda each: (each.seconds, each.estimated_flops))))
+
+
+def changed(work: StageWork, candidate: Candidate) -> StageWork:
+    """The stage, run that way."""
+    step = dataclasses.replace(
+        work.step,
+        model=dataclasses.replace(work.step.model, remat=candidate.remat),
+        optimizer=dataclasses.replace(work.step.optimizer, accumulate=candidate.accumulate),
+    )
+    return dataclasses.replace(work, step=step, mesh=candidate.mesh)
+
+
+def candidates(work: StageWork, topology: Topology) -> list[Candidate]:
+    """Every combination that divides, with its estimates."""
+    found, model = [], work.step.model
+    devices = topology.chips * topology.chip.devices
+    for mesh in _meshes(topology):
+        sizes = _sizes(mesh, devices)
+        shards = sizes["data"] * sizes["fsdp"]
+        if any(size % sizes["tensor"] for size in (model.heads, model.kv_heads, model.mlp_width, model.padded_vocab)):
+            continue
+        if model.width % sizes["fsdp"]:
+            continue
+        rows, accumulate = work.batch_rows, 1
+        while rows % (shards * accumulate) == 0:
+            tokens = rows * work.row_length / shards / accumulate
+            for remat in REMATS:
+                if "gate" in remat and model.mlp != "swiglu":
+                    continue
+                memory = _bytes(model, remat, tokens, sizes)
+                flops = _flops(model, remat, work) / devices
+                found.append(Candidate(remat, accumulate, mesh, memory, flops))
+            accumulate *= 2
+    return found
+
+
+def kept(model: DecoderConfig, remat: str) -> float:
+    """Numbers that a layer keeps per token for the backward pass."""
+    q, kv = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    widths = {"q": q, "k": kv, "v": kv, "attention": q, "o": model.width, "gate": model.mlp_width}
+    widths["up"] = model.mlp_width
+    kind, _, names = remat.partition(":")
+    if kind == "none":
+        return 4 * model.width + sum(width for name, width in widths.items() if name != "gate") + 2 * model.mlp_width
+    return model.width + (sum(widths[name] for name in names.split(",")) if kind == "save" else 0)
+
+
+def _bytes(model: DecoderConfig, remat: str, tokens: float, sizes: dict[str, int]) -> float:
+    state = _STATE_BYTES * model.num_params() / (sizes["fsdp"] * sizes["tensor"])
+    stack = 2.0 * model.layers * tokens * kept(model, remat) / (sizes["tensor"] if remat != "full" else 1)
+    work = 2.0 * tokens * (6 * model.width + 4 * model.mlp_width / sizes["tensor"])
+    layer = model.num_params() / model.layers / sizes["tensor"]
+    return state + stack + work + 4 * layer
+
+
+def _flops(model: DecoderConfig, remat: str, work: StageWork) -> float:
+    """Of a step on all devices: the model's own, and what `remat` computes again."""
+    q, kv, tokens = model.heads * model.head_dim, model.kv_heads * model.head_dim, work.tokens_per_step
+    attention = 2 * 2 * q * (work.row_length + 1) / 2
+    parts = {"q": 2 * model.width * q, "k": 2 * model.width * kv, "v": 2 * model.width * kv, "attention": attention}
+    parts |= {"o": 2 * q * model.width, "up": 2 * model.width * model.mlp_width}
+    if model.mlp == "swiglu":
+        parts["gate"] = parts["up"]
+    kind, _, names = remat.partition(":")
+    saved = set(parts) if kind == "none" else set(names.split(","))
+    again = sum(flops for name, flops in parts.items() if name not in saved)
+    return work.model_flops + model.layers * again * tokens
+
+
+def _meshes(topology: Topology) -> tuple[str, ...]:
+    """Split over all chips of a slice, copied between slices; with more chips than one needs, half and half."""
+    if topology.slices > 1:
+        return (f"data:{topology.slices},fsdp:-1", f"data:{topology.slices},fsdp:-1,tensor:2")
+    return ("fsdp:-1", "data:2,fsdp:-1", "fsdp:-1,tensor:2") if topology.chips >= 8 else ("fsdp:-1",)
+
+
+def _sizes(mesh: str, devices: int) -> dict[str, int]:
+    sizes = {"data": 1, "fsdp": 1, "tensor": 1} | {
+        axis: int(size) for axis, _, size in (part.partition(":") for part in mesh.split(","))
+    }
+    sizes["fsdp"] = devices // (sizes["data"] * sizes["tensor"])
+    return sizes
+
+
+def best_for(works: Sequence[StageWork], name: str) -> StageWork:
+    """The stage to search for: the one of that name, else the one with the most tokens."""
+    named = [work for work in works if work.name == name]
+    return named[0] if named else max(works, key=lambda work: work.tokens * work.runs)
