@@ -1,5 +1,6 @@
 """The real TPU compiler on a tiny decoder. Needs libtpu, and no TPU."""
 
+import collections
 import dataclasses
 import importlib.util
 import os
@@ -12,6 +13,7 @@ from alignpre_jax.foundation import UserError
 from alignpre_jax.planner import Plan, parse_topology, plan_stage
 from alignpre_jax.planner.compile import describe_devices
 from alignpre_jax.planner.program import parse
+from alignpre_jax.sampling.planned import decode_work
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,8 +22,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def planned(make_work):
-    return plan_stage(make_work(), parse_topology("v5e:2x2"))
+def planned(make_work, plan_cache):
+    return plan_stage(make_work(), parse_topology("v5e:2x2"), plan_cache)
 
 
 def kernels(made: Plan) -> dict[str, int]:
@@ -72,16 +74,40 @@ def test_memory_holds_the_state(planned):
     assert planned.fits
 
 
-def test_another_chip_and_two_slices(make_work, planned):
-    made = plan_stage(make_work(), parse_topology("v6e:2x2", slices=2))
-    assert made.program_flops == pytest.approx(planned.program_flops / 2, rel=0.02)
+@pytest.mark.parametrize(("topology", "slices"), [("v6e:2x2", 2), ("v4:2x2x1", 1), ("v5p:2x2x1", 2)])
+def test_other_chips_and_two_slices(make_work, planned, plan_cache, topology, slices):
+    made = plan_stage(make_work(), parse_topology(topology, slices), plan_cache)
+    assert made.program_flops == pytest.approx(planned.program_flops / slices, rel=0.02)
     assert kernels(made).keys() == {"fwd", "dq", "dkv"}
     assert made.fits
 
 
-def test_too_large_is_a_result_and_no_crash(make_work):
+def test_parameters_are_exchanged_in_bfloat16(planned):
+    config, chips = planned.work.step.model, planned.topology.chips
+    received = collections.Counter()
+    for each in planned.costs.collectives:
+        received[each.kind] += each.bytes * each.times
+    # Two gathers of every matrix of the blocks, and one reduce-scatter, each in 2 bytes.
+    blocks = config.layers * config.width * (2 * config.heads + 2 * config.kv_heads) * config.head_dim
+    blocks += config.layers * 3 * config.width * config.mlp_width
+    once = 2 * blocks * (chips - 1) / chips
+    tables = 4 * 2 * config.padded_vocab * config.width  # a chunk at a time, float32 and summed on every device
+    assert received["all-gather"] <= 2 * once + 2 * tables
+    assert received["reduce-scatter"] + received["all-reduce"] / 2 <= 1.05 * once + 4 * tables
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_decoding(make_work, plan_cache, slices):
+    work = decode_work(make_work().step.model, "fsdp:-1", rows=8, slots=256)
+    made = plan_stage(work, parse_topology("v5e:2x2", slices), plan_cache)
+    assert made.fits
+    assert made.speed.tokens_per_second > 0
+    assert {"weights", "cache"} <= made.groups.keys()
+
+
+def test_too_large_is_a_result_and_no_crash(make_work, plan_cache):
     work = dataclasses.replace(make_work(width=4096, mlp_width=32_768, layers=16), mesh="data:-1")
-    made = plan_stage(work, parse_topology("v5e:2x2"))
+    made = plan_stage(work, parse_topology("v5e:2x2"), plan_cache)
     assert not made.fits
     assert made.needed > made.available > 15e9
     assert any("fsdp" in line for line in made.advice)

@@ -30,3 +30,9 @@ def make_work():
         return StageWork(name, step, "fsdp:-1", ROWS, LENGTH, tokens, runs)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def plan_cache(tmp_path_factory):
+    """A folder for what the tests compile."""
+    return tmp_path_factory.mktemp("plans")

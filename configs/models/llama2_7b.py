@@ -1,0 +1,35 @@
+"""Llama-2-7B on 256 v5e chips: rows of 2,048 tokens, 4 a chip, parameters split over all of them.
+
+    alignpre plan --config=configs/models/llama2_7b.py --topology=v5e:16x16 --decode=64x2048
+
+A shape to plan, compare and search with; its data are yours to give. What the block keeps for the backward pass leaves
+the up and gate projections, 45% of a block's forward FLOPs and most of its bytes, to be computed again.
+"""
+
+from ml_collections import ConfigDict
+
+from alignpre_jax.study import defaults
+from alignpre_jax.training import ScheduleConfig
+
+CHIPS, ROWS, LENGTH = 256, 4, 2048
+
+
+def get_config() -> ConfigDict:
+    """One arm of one stage."""
+    config = defaults.study(
+        name="llama2_7b",
+        model="llama2_7b",
+        data=defaults.data(sources={"web": defaults.source("data/web")}, tokenizer="data/llama2.json"),
+    )
+    config.model.max_length = LENGTH
+    config.model.remat = "save:q,k,v,o"
+    config.training.mesh = "fsdp:-1"
+    config.stages.pretrain = defaults.stage(
+        tokens=100_000_000_000,
+        mixture="web:1.0",
+        row_length=LENGTH,
+        batch_rows=CHIPS * ROWS,
+        schedule=ScheduleConfig(peak=3e-4, final=3e-5, warmup_share=0.01),
+    )
+    config.arms.plain = defaults.arm("pretrain")
+    return config
