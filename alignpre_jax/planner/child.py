@@ -46,7 +46,7 @@ def main(folder: str) -> None:
 
 
 def _end_with_parent() -> None:
-    os.read(0, 1)  # ends when the parent's end of the pipe closes, however the parent ends; no lock, so the child may end
+    os.read(0, 1)  # returns when the parent's end of the pipe closes, however it ends; holds no lock of Python's
     os._exit(1)
 
 
