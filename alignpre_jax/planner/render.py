@@ -163,7 +163,7 @@ def figures_of(plan: Plan) -> dict[str, str]:
     figures |= {f"  {name}": f"{size:,.2f}" for name, size in memory_parts(plan).items()}
     time, speed = plan.time, plan.speed
     figures["step, ms"] = _ms(time.step)
-    figures |= {f"  {name}": f"{part:,.2f} ({part / time.step / 10:.0%})" for name, part in time_parts(plan).items()}
+    figures |= {f"  {name}": f"{part:,.2f} ({part / 1e3 / time.step:.0%})" for name, part in time_parts(plan).items()}
     figures["  (all collectives)"] = f"({_ms(time.all_collectives)})"
     if plan.topology.slices > 1:
         known = plan.topology.chip.dcn_bandwidth > 0
