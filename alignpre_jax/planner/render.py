@@ -89,7 +89,7 @@ def show_changes(changes: Sequence[Change], console: Console | None = None) -> N
 
 def search_json(found: Search) -> dict[str, Any]:
     """What was tried."""
-    keys = ("remat", "accumulate", "mesh", "estimated_bytes", "estimated_flops")
+    keys = ("remat", "accumulate", "mesh", "estimated_bytes", "estimated_seconds")
     rows = []
     for each in found.candidates:
         row = {key: getattr(each, key) for key in keys}
