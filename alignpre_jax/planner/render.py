@@ -89,7 +89,7 @@ def show_changes(changes: Sequence[Change], console: Console | None = None) -> N
 
 def search_json(found: Search) -> dict[str, Any]:
     """What was tried."""
-    keys = ("remat", "accumulate", "mesh", "estimated_bytes", "estimated_flops")
+    keys = ("remat", "accumulate", "mesh", "estimated_bytes", "estimated_seconds")
     rows = []
     for each in found.candidates:
         row = {key: getattr(each, key) for key in keys}
@@ -163,7 +163,7 @@ def figures_of(plan: Plan) -> dict[str, str]:
     figures |= {f"  {name}": f"{size:,.2f}" for name, size in memory_parts(plan).items()}
     time, speed = plan.time, plan.speed
     figures["step, ms"] = _ms(time.step)
-    figures |= {f"  {name}": f"{part:,.2f} ({part / time.step / 10:.0%})" for name, part in time_parts(plan).items()}
+    figures |= {f"  {name}": f"{part:,.2f} ({part / 1e3 / time.step:.0%})" for name, part in time_parts(plan).items()}
     figures["  (all collectives)"] = f"({_ms(time.all_collectives)})"
     if plan.topology.slices > 1:
         known = plan.topology.chip.dcn_bandwidth > 0

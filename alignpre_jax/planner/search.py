@@ -30,7 +30,7 @@ class Candidate:
 
     Attributes:
       estimated_bytes: of HBM on a device: state, what is kept of the layers, one layer's work.
-      estimated_flops: per step and device, recomputation included.
+      estimated_seconds: of a step: FLOPs with recomputation at the peak rate, and exchanges that nothing overlaps.
       plan: None where the estimate ruled it out, or where others came first.
     """
 
@@ -38,7 +38,7 @@ class Candidate:
     accumulate: int
     mesh: str
     estimated_bytes: float
-    estimated_flops: float
+    estimated_seconds: float
     plan: Plan | None = None
 
     @property
@@ -80,14 +80,14 @@ class Search:
 def search(
     work: StageWork, topology: Topology, most: int, report: Report = silent, cache: Path | None = None
 ) -> Search:
-    """Compiles the `most` promising candidates: those that fit by the estimate, the fewest FLOPs first.
+    """Compiles the `most` promising candidates: those that fit by the estimate, the fastest by it first.
 
     A candidate is passed over once one that keeps less, with the same mesh and accumulation, did not fit.
 
     Raises:
       UserError: no mesh and accumulation divides the stage's batch; see also `plan_stage`.
     """
-    found = sorted(candidates(work, topology), key=lambda each: (each.estimated_flops, each.estimated_bytes))
+    found = sorted(candidates(work, topology), key=lambda each: (each.estimated_seconds, each.estimated_bytes))
     if not found:
         raise UserError(
             f"no mesh divides {work.batch_rows} rows over {topology.chips} chips",
@@ -108,7 +108,7 @@ def search(
                 too_large[each.mesh, each.accumulate] = each.estimated_bytes
             each = dataclasses.replace(each, plan=plan)
         done.append(each)
-    return Search(work, topology, tuple(sorted(done, key=lambda each: (each.seconds, each.estimated_flops))))
+    return Search(work, topology, tuple(sorted(done, key=lambda each: (each.seconds, each.estimated_seconds))))
 
 
 def changed(work: StageWork, candidate: Candidate) -> StageWork:
@@ -139,8 +139,9 @@ def candidates(work: StageWork, topology: Topology) -> list[Candidate]:
                 if "gate" in remat and model.mlp != "swiglu":
                     continue
                 memory = _bytes(model, remat, tokens, sizes)
-                flops = _flops(model, remat, work) / devices
-                found.append(Candidate(remat, accumulate, mesh, memory, flops))
+                seconds = _flops(model, remat, work) / topology.chips / topology.chip.peak_flops
+                seconds += accumulate * _exchanged(model, tokens, sizes) / topology.chip.ici_bandwidth
+                found.append(Candidate(remat, accumulate, mesh, memory, seconds))
             accumulate *= 2
     return found
 
@@ -162,6 +163,14 @@ def _bytes(model: DecoderConfig, remat: str, tokens: float, sizes: dict[str, int
     work = 2.0 * tokens * (6 * model.width + 4 * model.mlp_width / sizes["tensor"])
     layer = model.num_params() / model.layers / sizes["tensor"]
     return state + stack + work + 4 * layer
+
+
+def _exchanged(model: DecoderConfig, tokens: float, sizes: dict[str, int]) -> float:
+    """Bytes that a device receives for one microbatch: parameters gathered twice and scattered once in bfloat16, and
+    with a tensor axis the sums of four activations a layer."""
+    parameters = 3 * 2.0 * model.num_params() / sizes["tensor"]
+    share = (sizes["tensor"] - 1) / sizes["tensor"]
+    return parameters + share * 4 * 2 * 2.0 * model.layers * tokens * model.width
 
 
 def _flops(model: DecoderConfig, remat: str, work: StageWork) -> float:

@@ -26,10 +26,10 @@ def get_config() -> ConfigDict:
     config.training.mesh = "fsdp:-1"
     config.stages.pretrain = defaults.stage(
         tokens=100_000_000_000,
-        mixture="web:1.0",
+        mixture="web:1",
         row_length=LENGTH,
         batch_rows=CHIPS * ROWS,
         schedule=ScheduleConfig(peak=3e-4, final=3e-5, warmup_share=0.01),
     )
-    config.arms.plain = defaults.arm("pretrain")
+    config.arms.unfiltered = defaults.arm("pretrain")
     return config
