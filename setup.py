@@ -43,7 +43,6 @@ setup(
         "matplotlib>=3.10",
         "pyyaml>=6",
         "jinja2>=3.1.6",
-        "PyYAML>=6",
         "llguidance>=1.9",  # text that has to match a pattern
     ],
     extras_require={
