@@ -193,7 +193,7 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
     y_SD = isolated(norm(x_SD, "attention_norm", "pre"))
     attended_BHLh, kept = attend(*(_heads(config, y_SD, w, name, rows) for name in "qkv"))
     attended_SX = flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(x_SD.shape[0], -1)
-    mixed_SD = checkpoint_name(_linear(isolated(attended_SX), w, "o"), "o")
+    mixed_SD = checkpoint_name(isolated(_linear(isolated(attended_SX), w, "o")), "o")
     after_SD = x_SD + norm(mixed_SD, "attention_norm", "post")
     read_SD = x_SD if config.parallel_residual else after_SD
     mapped_SD = norm(_mlp(config, norm(read_SD, "mlp_norm", "pre"), w), "mlp_norm", "post")
@@ -221,7 +221,7 @@ def _mlp(config, x_SD, w: Weights) -> jax.Array:
         hidden_SF = jax.nn.silu(gate_SF) * up_SF
     else:
         hidden_SF = jax.nn.gelu(up_SF, approximate=False)
-    return _linear(isolated(constrain(hidden_SF, ("tokens", "mlp"), "MLP")), w, "down")
+    return isolated(_linear(isolated(constrain(hidden_SF, ("tokens", "mlp"), "MLP")), w, "down"))
 
 
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
