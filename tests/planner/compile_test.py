@@ -63,6 +63,8 @@ def test_flops_are_those_of_the_model(planned):
     expected += 2 * config.width * config.padded_vocab * tokens
     attention = config.layers * 2 * config.heads * config.head_dim * work.row_length * tokens
     expected += 9 * attention - 6 * attention * (work.row_length + 1) / (2 * work.row_length)
+    # Rotary's partners come from a product with an [h, h] matrix, there and back.
+    expected += 2 * config.layers * 2 * (config.heads + config.kv_heads) * config.head_dim**2 * tokens
     assert planned.program_flops == pytest.approx(expected, rel=0.02)
 
 
