@@ -58,6 +58,7 @@ class QueuedTpu(xm.Executor):
 class Command(xm.Executable):
     """A command of the packaged checkout. Its name is the job's, and stays from launch to launch."""
 
+    name: str
     words: Sequence[str] = ()
 
 
