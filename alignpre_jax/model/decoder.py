@@ -128,7 +128,7 @@ def remat_policy(remat: str) -> Callable[..., Any] | None:
         return None
     policies = jax.checkpoint_policies
     if kind == "none":
-        return policies.save_anything_except_these_names(_WHOLE)  # all layers' weights at once would not fit
+        return _all_but_whole_weights
     if kind == "save":
         return policies.save_only_these_names(*names.split(","))
     return policies.save_and_offload_only_these_names(
@@ -137,6 +137,18 @@ def remat_policy(remat: str) -> Callable[..., Any] | None:
         offload_src="device",
         offload_dst="pinned_host",
     )
+
+
+def _all_but_whole_weights(primitive: Any, *_: Any, **parameters: Any) -> bool:
+    """Keeps everything but weights as `gathered` makes them, which for all layers at once would not fit.
+
+    They come out of `gathered`, a function with a gradient of its own that ends in a constraint, and get a name. A
+    reshape costs nothing to repeat, and keeping its result would keep a weight.
+    """
+    if primitive.name == "custom_vjp_call":
+        body = parameters["call_jaxpr"]
+        return getattr(body, "jaxpr", body).eqns[-1].primitive.name != "sharding_constraint"
+    return primitive.name != "reshape" and not (primitive.name == "name" and parameters["name"] == _WHOLE)
 
 
 def _gathered(config: DecoderConfig, w: Weights) -> Weights:
