@@ -210,20 +210,25 @@ def run_suite(
     scored = [job for job in jobs if job[1].scoring != "generation"]
     written = [job for job in jobs if job[1].scoring == "generation"]
     empty = _empty_contexts(engine, scored) if config.pmi else {}
-    results: list[Result] = []
+    # All variants of a scenario go into one call, where what their prompts have in common is computed once.
+    together = sorted(range(len(scored)), key=lambda number: number % len(chosen))
+    rows: dict[int, Result] = {}
     for start in range(0, len(scored), REQUESTS_PER_CALL):
-        batch = scored[start : start + REQUESTS_PER_CALL]
-        scores = engine.score([(_asked(engine, prompt, template), prompt.continuations) for _, _, prompt in batch])
-        assert len(scores) == len(batch), (len(scores), len(batch))
-        for (scenario, variant, prompt), score in zip(batch, scores, strict=True):
+        numbers = together[start : start + REQUESTS_PER_CALL]
+        prompts = [scored[number][2] for number in numbers]
+        scores = engine.score([(_asked(engine, prompt, template), prompt.continuations) for prompt in prompts])
+        assert len(scores) == len(numbers), (len(scores), len(numbers))
+        for number, score in zip(numbers, scores, strict=True):
+            scenario, variant, prompt = scored[number]
             alone = None if variant.scoring == "letters" else empty.get(prompt.continuations)
-            results.append(_result(checkpoint, scenario, variant, prompt, score, alone, config.options_by))
-        report(Event(f"eval {checkpoint}", len(results), len(jobs)))
+            rows[number] = _result(checkpoint, scenario, variant, prompt, score, alone, config.options_by)
+        report(Event(f"eval {checkpoint}", len(rows), len(jobs)))
+    results = [rows[number] for number in range(len(scored))]
     for start in range(0, len(written), REQUESTS_PER_CALL):
         batch = written[start : start + REQUESTS_PER_CALL]
-        prompts = [_asked(engine, prompt, template) for _, _, prompt in batch]
+        asked = [_asked(engine, prompt, template) for _, _, prompt in batch]
         ends = turn_ends(engine, template)
-        texts = _writer(engine).generate(prompts, Greedy(), config.max_new_tokens, 0, **ends)
+        texts = _writer(engine).generate(asked, Greedy(), config.max_new_tokens, 0, **ends)
         results += [_written(checkpoint, *job, text) for job, text in zip(batch, texts, strict=True)]
         report(Event(f"eval {checkpoint}", len(results), len(jobs)))
     return results
