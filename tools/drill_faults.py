@@ -40,7 +40,7 @@ def child(given: argparse.Namespace) -> int:
     from alignpre_jax.foundation import Event, Interrupted, UserError
     from alignpre_jax.training import initialize, train
 
-    initialize()
+    initialize(heartbeat_seconds=20)
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(given.folder / "xla"))

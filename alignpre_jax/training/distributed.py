@@ -21,6 +21,8 @@ from alignpre_jax.training.faults import HOST_LOST
 _SEVERAL = {"SLURM_NTASKS": 1, "OMPI_COMM_WORLD_SIZE": 1, "TPU_WORKER_HOSTNAMES": 0, "MEGASCALE_NUM_SLICES": 1}
 # Errors of the program, which every process makes alike; a lost connection has other codes.
 _OF_THE_PROGRAM = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "NOT_FOUND", "OUT_OF_RANGE")
+# Where a program is dispatched at once, a failed collective is a ValueError with such a code in front.
+_OF_THE_CONNECTION = ("UNKNOWN:", "UNAVAILABLE:", "INTERNAL:", "ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:")
 
 
 def initialize(
@@ -122,14 +124,15 @@ def _preempted(step: int) -> bool:
 
 @contextlib.contextmanager
 def others_may_vanish() -> Iterator[None]:
-    """On several hosts: an error of the runtime, which a lost connection is, ends this process with status 77.
+    """On several hosts: an error that a lost connection makes ends this process with status 77.
 
-    At once, because leaving in the usual way would wait for the one that is gone.
+    At once, because leaving in the usual way would wait for the one that is gone. (Where this process waits for the
+    others inside a checkpoint's barrier, no error comes: JAX aborts it, status 134, once the heartbeats are missed.)
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or str(error).startswith(_OF_THE_PROGRAM) or "RESOURCE_EXHAUSTED" in str(error):
+    except (jax.errors.JaxRuntimeError, ValueError, TimeoutError) as error:
+        if jax.process_count() == 1 or not _is_lost_connection(error):
             raise
         print(
             f"process {jax.process_index()} of {jax.process_count()}: lost the connection to another process of the "
@@ -139,3 +142,10 @@ def others_may_vanish() -> Iterator[None]:
             flush=True,
         )
         os._exit(HOST_LOST)
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    text = str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return not text.startswith(_OF_THE_PROGRAM) and "RESOURCE_EXHAUSTED" not in text
+    return isinstance(error, TimeoutError) or text.startswith(_OF_THE_CONNECTION)  # a checkpoint's barrier times out

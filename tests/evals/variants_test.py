@@ -118,7 +118,7 @@ def test_the_models_own_template_writes_its_special_tokens_and_an_item_cannot():
     parts, continuations = engine.asked[0]
     assert parts == (1, text, 2, 1, "assistant\n")
     assert continuations == ("Ask.", "Hide.")
-    parts, continuations = engine.asked[2]
+    parts, continuations = engine.asked[1]
     assert parts == (1, f"{text}\n(A) Ask.\n(B) Hide.", 2, 1, "assistant\n", "Answer: (")
     assert continuations == ("A", "B")
     assert engine.asked[-1][1] == {"ends": (2,)}

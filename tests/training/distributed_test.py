@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -120,7 +121,30 @@ def test_one_process_joins_nothing(monkeypatch):
 
 
 def test_alone_an_error_of_the_runtime_stays_one():
-    import jax
-
     with pytest.raises(jax.errors.JaxRuntimeError), others_may_vanish():
         raise jax.errors.JaxRuntimeError("INTERNAL: something")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("FAILED_PRECONDITION: Buffer Definition Event: Gloo all-reduce failed: closed"),
+        ValueError("UNKNOWN: Gloo AllGather failed: [pair.cc:538] Read error: Connection reset by peer"),
+        TimeoutError("Timed out while waiting for async_write_complete barrier."),
+    ],
+)
+def test_what_a_vanished_process_raises_in_the_others(error, monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with others_may_vanish():
+        raise error
+    assert left == [HOST_LOST]
+    assert "lost the connection" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ValueError("a mistake"), jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")])
+def test_a_mistake_of_the_program_is_not_a_vanished_process(error, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(type(error)), others_may_vanish():
+        raise error
