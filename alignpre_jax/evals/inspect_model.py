@@ -31,7 +31,7 @@ from alignpre_jax.rows.chat import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, Prompt, TopP
 from alignpre_jax.sampling.chat import chat_prompt as own_prompt
 
-NEW_TOKENS = 256  # of an answer, where the task does not say
+NEW_TOKENS = 256  # of an answer, where the task does not say; at most half of the context
 _GATHER_SECONDS = 0.05  # how long a batch waits for more calls
 
 
@@ -83,7 +83,7 @@ class AlignpreAPI(ModelAPI):
             prompt=prompt,
             temperature=config.temperature or 0.0,
             top_p=1.0 if config.top_p is None else config.top_p,
-            tokens=config.max_tokens or NEW_TOKENS,
+            tokens=config.max_tokens or min(NEW_TOKENS, self._engine.config.max_length // 2),
             seed=config.seed or 0,
             stops=tuple(config.stop_seqs or ()),
             logprobs=bool(config.logprobs),

@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import os
+import types
 
 import answer_stubs as stubs
 import pytest
@@ -33,6 +34,7 @@ class Model(stubs.Stub):
     """Knows what it prefers, by letter and by text, and writes it down."""
 
     tokenizer = Letters()
+    config = types.SimpleNamespace(max_length=1024)
 
     def rolling(self, texts):
         return [stubs.Score(-1.0 * len(text), len(text)) for text in texts]
