@@ -237,7 +237,7 @@ def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     """Queries, keys or values: [B, heads, L, h]."""
     n, scale = config.heads if name == "q" else config.kv_heads, w.get(f"{name}_norm")
     full = config.qk_norm == "full" and scale is not None
-    if full or _splits_rows():
+    if full or not _by_head():
         y_SX = _linear(x_SD, w, name)
         y_SX = normed(config, y_SX, scale.reshape(-1)) if full else y_SX
         y_BnLh = unflatten(y_SX.reshape(-1, n, config.head_dim), rows).transpose(0, 2, 1, 3)
@@ -254,7 +254,7 @@ def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
 def _merged(attended_BHLh: jax.Array, w: Weights) -> jax.Array:
     """The o projection of all heads, [S, D]."""
     B, H, L, h = attended_BHLh.shape
-    if _splits_rows():
+    if not _by_head():
         return _linear(flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(B * L, -1), w, "o")
     kernel_HhD = w["o"].astype(attended_BHLh.dtype).reshape(H, h, -1)
     return _scaled(flatten(jnp.einsum("bnlh,nhd->bld", attended_BHLh, kernel_HhD)), w, "o", (-1,))
@@ -283,8 +283,11 @@ def _scaled(y: jax.Array, w: Weights, name: str, shape: tuple[int, ...]) -> jax.
     return y if bias is None else y + bias.astype(y.dtype).reshape(shape)
 
 
-def _splits_rows() -> bool:
-    return mesh_axes().get("sequence", 1) > 1
+def _by_head() -> bool:
+    """Whether products with q, k, v and o keep the heads apart: a TPU then makes and reads attention's layout at full
+    rate, without copies. Elsewhere flat products and a transposition are faster; they also keep a split row's parts.
+    """
+    return platform() == "tpu" and mesh_axes().get("sequence", 1) == 1
 
 
 def isolated(x_SD: jax.Array) -> jax.Array:
