@@ -21,7 +21,7 @@ from alignpre_jax.model import attention
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.parameters import initial_value, parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain, flatten, gathered, platform, splits_parameters, unflatten
+from alignpre_jax.model.sharding import constrain, flatten, gathered, mesh_axes, platform, splits_parameters, unflatten
 
 Weights: TypeAlias = dict[str, jax.Array]
 _WHOLE = "whole weights"
@@ -92,10 +92,32 @@ class Decoder(nnx.Module):
         x_SD, _ = loop(run, x_SD, weights)
         return unflatten(normed(config, x_SD, self.final_norm[...], self._bias("final_norm")), B)
 
-    def unembed(self, hidden: jax.Array) -> jax.Array:
-        """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
-        table = "embedding" if self.config.tied_embeddings else "unembedding"
-        return unembed(self.config, {table: getattr(self, table)[...]}, hidden)
+    def unembed(self, hidden: jax.Array, table: jax.Array | None = None) -> jax.Array:
+        """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30.
+
+        `table` stands in for the parameter of `output_name`, for example as `output_copies` makes it.
+        """
+        name = self.output_name
+        return unembed(self.config, {name: getattr(self, name)[...] if table is None else table}, hidden)
+
+    @property
+    def output_name(self) -> str:
+        """The parameter that makes logits: [D, V], or the embedding, [V, D], where it is tied."""
+        return "embedding" if self.config.tied_embeddings else "unembedding"
+
+    def output_copies(self, count: int) -> jax.Array:
+        """That parameter once for each of `count` groups of tokens, whole, [count, ...] in float32 of `config.dtype`.
+
+        Each device computes with its own copy and sums the copy's gradient by itself, in float32; the gradients of
+        all devices meet once, in `config.dtype`.
+        """
+        name, table = self.output_name, getattr(self, self.output_name)[...]
+        axes = parameters(self.config)[name].axes
+        if splits_parameters():
+            table = gathered(table, axes, self.config.dtype, name)
+        copies = jnp.broadcast_to(table.astype(self.config.dtype), (count, *table.shape))
+        split = ("tokens", *("vocab" if axis == "vocab" else None for axis in axes))
+        return constrain(copies, split, f"copies of {name}").astype(jnp.float32)
 
     def _bias(self, name: str) -> jax.Array | None:
         return getattr(self, f"{name}_bias")[...] if self.config.norm == "layernorm" else None
@@ -178,7 +200,7 @@ def embed(config: DecoderConfig, tables: Weights, tokens_S: jax.Array) -> jax.Ar
 def unembed(config: DecoderConfig, tables: Weights, hidden: jax.Array) -> jax.Array:
     """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
     name = "embedding" if config.tied_embeddings else "unembedding"
-    table_DV = tables[name].T if config.tied_embeddings else tables[name]
+    table_DV = tables[name].swapaxes(-1, -2) if config.tied_embeddings else tables[name]
     logits = jnp.matmul(hidden, table_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
     if (scale := tables.get(f"{name}_scale")) is not None:
         logits = logits * scale
@@ -204,8 +226,7 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
 
     y_SD = isolated(norm(x_SD, "attention_norm", "pre"))
     attended_BHLh, kept = attend(*(_heads(config, y_SD, w, name, rows) for name in "qkv"))
-    attended_SX = flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(x_SD.shape[0], -1)
-    mixed_SD = checkpoint_name(isolated(_linear(isolated(attended_SX), w, "o")), "o")
+    mixed_SD = checkpoint_name(_merged(attended_BHLh, w), "o")
     after_SD = x_SD + norm(mixed_SD, "attention_norm", "post")
     read_SD = x_SD if config.parallel_residual else after_SD
     mapped_SD = norm(_mlp(config, norm(read_SD, "mlp_norm", "pre"), w), "mlp_norm", "post")
@@ -214,45 +235,68 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
 
 def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     """Queries, keys or values: [B, heads, L, h]."""
-    y_SX = _linear(x_SD, w, name)
     n, scale = config.heads if name == "q" else config.kv_heads, w.get(f"{name}_norm")
-    if config.qk_norm == "full" and scale is not None:
-        y_SX = normed(config, y_SX, scale.reshape(-1))
-    y_BLnh = unflatten(y_SX.reshape(-1, n, config.head_dim), rows)
+    full = config.qk_norm == "full" and scale is not None
+    if full or not _by_head():
+        y_SX = _linear(x_SD, w, name)
+        y_SX = normed(config, y_SX, scale.reshape(-1)) if full else y_SX
+        y_BnLh = unflatten(y_SX.reshape(-1, n, config.head_dim), rows).transpose(0, 2, 1, 3)
+    else:
+        kernel_DnX = w[name].astype(x_SD.dtype).reshape(x_SD.shape[1], n, -1)
+        y_BnLh = jnp.einsum("bld,dnh->bnlh", unflatten(x_SD, rows), kernel_DnX)
+        y_BnLh = _scaled(y_BnLh, w, name, (n, 1, config.head_dim))
     if config.qk_norm == "head" and scale is not None:
-        y_BLnh = normed(config, y_BLnh, scale)
+        y_BnLh = normed(config, y_BnLh, scale)
     axes = ("batch", "heads", "length", None) if name == "q" else ("batch", "kv_heads", None, None)
-    return checkpoint_name(isolated(constrain(y_BLnh.transpose(0, 2, 1, 3), axes, name)), name)
+    return checkpoint_name(constrain(y_BnLh, axes, name), name)
+
+
+def _merged(attended_BHLh: jax.Array, w: Weights) -> jax.Array:
+    """The o projection of all heads, [S, D]."""
+    B, H, L, h = attended_BHLh.shape
+    if not _by_head():
+        return _linear(flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(B * L, -1), w, "o")
+    kernel_HhD = w["o"].astype(attended_BHLh.dtype).reshape(H, h, -1)
+    return _scaled(flatten(jnp.einsum("bnlh,nhd->bld", attended_BHLh, kernel_HhD)), w, "o", (-1,))
 
 
 def _mlp(config, x_SD, w: Weights) -> jax.Array:
-    x_SD = isolated(x_SD)
-    up_SF = checkpoint_name(isolated(_linear(x_SD, w, "up")), "up")
+    up_SF = checkpoint_name(_linear(x_SD, w, "up"), "up")
     if config.mlp == "swiglu":
-        gate_SF = checkpoint_name(isolated(_linear(x_SD, w, "gate")), "gate")
+        gate_SF = checkpoint_name(_linear(x_SD, w, "gate"), "gate")
         hidden_SF = jax.nn.silu(gate_SF) * up_SF
     else:
         hidden_SF = jax.nn.gelu(up_SF, approximate=False)
-    return isolated(_linear(isolated(constrain(hidden_SF, ("tokens", "mlp"), "MLP")), w, "down"))
+    return _linear(constrain(hidden_SF, ("tokens", "mlp"), "MLP"), w, "down")
 
 
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
     """x W + b on flat tokens; the kernel's head axes are merged, which costs nothing."""
-    y_SY = x_SX @ w[name].astype(x_SX.dtype).reshape(x_SX.shape[1], -1)
+    return _scaled(x_SX @ w[name].astype(x_SX.dtype).reshape(x_SX.shape[1], -1), w, name, (-1,))
+
+
+def _scaled(y: jax.Array, w: Weights, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """A product with weights: times the scales of int8 ones, plus the bias, each laid out as `shape`."""
     if (scale := w.get(f"{name}_scale")) is not None:
-        y_SY = y_SY * scale.astype(x_SX.dtype).reshape(-1)
+        y = y * scale.astype(y.dtype).reshape(shape)
     bias = w.get(f"{name}_bias")
-    return y_SY if bias is None else y_SY + bias.astype(x_SX.dtype).reshape(-1)
+    return y if bias is None else y + bias.astype(y.dtype).reshape(shape)
 
 
-def isolated(x_SX: jax.Array) -> jax.Array:
-    """The same array, computed by itself: a TPU's compiler does not merge what makes it with what uses it.
-
-    Both ways: its gradient is computed by itself too. Merged into a matrix multiplication, elementwise work (norms,
-    SwiGLU and their gradients) is done again for every tile, and holds the matrix unit up to a rate of 50 to 75%.
-    By itself it costs its bytes. A few tokens, in decoding, are left alone: their multiplications wait for memory.
+def _by_head() -> bool:
+    """Whether products with q, k, v and o keep the heads apart: a TPU then makes and reads attention's layout at full
+    rate, without copies. Elsewhere flat products and a transposition are faster; they also keep a split row's parts.
     """
-    return jax.lax.optimization_barrier(x_SX) if platform() == "tpu" and x_SX.size >= MANY * x_SX.shape[-1] else x_SX
+    return platform() == "tpu" and mesh_axes().get("sequence", 1) == 1
+
+
+def isolated(x_SD: jax.Array) -> jax.Array:
+    """The same array, and its gradient, written once in their own dtype where several matrix products share them.
+
+    A TPU's compiler otherwise keeps them in float32 and turns them around for each product. A few tokens, in decoding,
+    are left alone: their products wait for memory.
+    """
+    return jax.lax.optimization_barrier(x_SD) if platform() == "tpu" and x_SD.shape[0] >= MANY else x_SD
 
 
 def normed(config, x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:

@@ -140,6 +140,11 @@ def _gathered_backward(axes, dtype, name, like, gradient):
 gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
+def token_groups() -> int:
+    """Among how many devices, or groups of them, the mesh in force splits tokens."""
+    return math.prod(mesh_axes().get(axis, 1) for axis in dict(COMPUTE)["tokens"])
+
+
 def splits_parameters() -> bool:
     """Whether the mesh in force keeps parts of parameters that are whole in the computation."""
     return any(mesh_axes().get(axis, 1) > 1 for axis in ("fsdp", "sequence"))

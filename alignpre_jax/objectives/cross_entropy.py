@@ -49,16 +49,20 @@ def token_losses(
     hidden_nSD = jnp.pad(hidden_BLD, (*room, (0, 0))).reshape(B, chunks, length, D).swapaxes(0, 1)
     targets_nS = jnp.pad(targets_BL, room).reshape(B, chunks, length).swapaxes(0, 1)
 
+    groups = sharding.token_groups()
+    table = decoder.output_copies(groups) if groups > 1 else None
+
     @jax.checkpoint
-    def chunk_losses(hidden_SD: jax.Array, targets_S: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits_SV = sharding.constrain(decoder.unembed(hidden_SD), ("tokens", "vocab"), "logits")
-        log_z_S = jax.nn.logsumexp(logits_SV, axis=-1)
-        return log_z_S - jnp.take_along_axis(logits_SV, targets_S[:, None], axis=-1)[:, 0], log_z_S
+    def chunk_losses(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        tokens = ("tokens",) if groups == 1 else ("tokens", None)
+        logits = sharding.constrain(decoder.unembed(hidden, table), (*tokens, "vocab"), "logits")
+        log_z = jax.nn.logsumexp(logits, axis=-1)
+        return log_z - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0], log_z
 
     def step(_: None, chunk: tuple[jax.Array, jax.Array]) -> tuple[None, tuple[jax.Array, jax.Array]]:
         return None, chunk_losses(*chunk)
 
-    flat = (hidden_nSD.reshape(chunks, B * length, D), targets_nS.reshape(chunks, B * length))
-    _, out = jax.lax.scan(step, None, flat)
+    shape = (chunks, B * length) if groups == 1 else (chunks, groups, B * length // groups)
+    _, out = jax.lax.scan(step, None, (hidden_nSD.reshape(*shape, D), targets_nS.reshape(shape)))
     losses, log_z = (x.reshape(chunks, B, length).swapaxes(0, 1).reshape(B, -1)[:, :L] for x in out)
     return sharding.unflatten(losses.reshape(-1), rows), sharding.unflatten(log_z.reshape(-1), rows)

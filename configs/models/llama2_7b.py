@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         data=defaults.data(sources={"web": defaults.source("data/web")}, tokenizer="data/llama2.json"),
     )
     config.model.max_length = LENGTH
-    config.model.remat = "save:q,k,v,o"
+    config.model.remat = "save:gate,q,k"
     config.training.mesh = "fsdp:-1"
     config.stages.pretrain = defaults.stage(
         tokens=100_000_000_000,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignpre_jax.foundation import UserError, build, to_mapping
-from alignpre_jax.model import PRESETS, DecoderConfig, bind, get_preset, init_params, parameters
+from alignpre_jax.model import PRESETS, DecoderConfig, bind, decoder, get_preset, init_params, parameters
 from alignpre_jax.model.decoder import places_in_documents
 
 BASE = DecoderConfig(
@@ -52,6 +52,17 @@ def test_layouts_and_remat_give_the_same_values():
     for change in ({"layout": "unroll"}, {"remat": "save:up,attention"}, {"remat": "offload:k"}):
         found = loss_and_gradients(dataclasses.replace(config, **change), params, tokens)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-4), found, wanted)
+
+
+@pytest.mark.parametrize("name", ["llama", "neox", "olmo2"])
+def test_a_tpus_products_by_head_give_the_same_values(name, monkeypatch):
+    config, tokens = SHAPES[name], tokens_of(2, 9)
+    params = init_params(config, 0)
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)  # biases too
+    wanted = loss_and_gradients(config, params, tokens)
+    monkeypatch.setattr(decoder, "platform", lambda: "tpu")
+    found = loss_and_gradients(config, params, tokens)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-3), found, wanted)
 
 
 def test_remat_keeps_what_it_names():
