@@ -77,7 +77,8 @@ def _figures_at(given: Any) -> Iterator[str]:
         try:
             asked = [arg for arg in sys.argv[2:] if not arg.startswith(_OWN)]
             command = [sys.executable, "-m", "alignpre_jax.cli", "plan", *asked, f"--json={figures}"]
-            environment = os.environ | {"PYTHONPATH": str(tree)}
+            # Without PYTHONSAFEPATH, `python -m` in a checkout would take the code from there.
+            environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
             if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise UserError(
                     f"the plan of {given.against_rev} failed", where="--against_rev", fix="its words are above"

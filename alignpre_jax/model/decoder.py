@@ -236,10 +236,10 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
 def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     """Queries, keys or values: [B, heads, L, h]."""
     n, scale = config.heads if name == "q" else config.kv_heads, w.get(f"{name}_norm")
-    full = config.qk_norm == "full" and scale is not None
-    if full or not _by_head():
+    if config.qk_norm == "full" or not _by_head():
         y_SX = _linear(x_SD, w, name)
-        y_SX = normed(config, y_SX, scale.reshape(-1)) if full else y_SX
+        if config.qk_norm == "full" and scale is not None:
+            y_SX = normed(config, y_SX, scale.reshape(-1))
         y_BnLh = unflatten(y_SX.reshape(-1, n, config.head_dim), rows).transpose(0, 2, 1, 3)
     else:
         kernel_DnX = w[name].astype(x_SD.dtype).reshape(x_SD.shape[1], n, -1)

@@ -18,7 +18,7 @@ from alignpre_jax.planner.plan import Plan, StageWork, plan_stage
 REMATS = (
     "none",
     *("save:q,k,v,attention,o,gate,up", "save:q,k,v,attention,o,gate", "save:q,k,v,attention,o"),
-    *("save:gate,q,k", "save:q,k,v,o", "save:q,k,v", "offload:q,k,v", "full"),
+    *("save:gate,q,k", "save:gate,q", "save:q,k,v,o", "save:q,k,v", "offload:q,k,v", "full"),
 )
 ROOM = 1.1  # by so much the estimate of memory may exceed what a device has before a candidate is not compiled
 _STATE_BYTES = 12  # per parameter: float32 weights and two moments

@@ -2,8 +2,8 @@
 
     alignpre plan --config=configs/models/llama2_7b.py --topology=v5e:16x16 --decode=64x2048
 
-A shape to plan, compare and search with; its data are yours to give. What the block keeps for the backward pass leaves
-the up and gate projections, 45% of a block's forward FLOPs and most of its bytes, to be computed again.
+A shape to plan, compare and search with; its data are yours to give. For the backward pass a block keeps its gate
+projection and its queries: per byte nothing saves more FLOPs, and the step stays below 15 GiB.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         data=defaults.data(sources={"web": defaults.source("data/web")}, tokenizer="data/llama2.json"),
     )
     config.model.max_length = LENGTH
-    config.model.remat = "save:gate,q,k"
+    config.model.remat = "save:gate,q"
     config.training.mesh = "fsdp:-1"
     config.stages.pretrain = defaults.stage(
         tokens=100_000_000_000,

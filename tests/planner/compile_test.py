@@ -98,6 +98,12 @@ def test_blocks_are_gathered_twice_and_scattered_once_in_bfloat16(planned):
     assert received["all-reduce"] < 0.02 * once
 
 
+def test_the_loss_exchanges_nothing_per_chunk(planned):
+    layers = planned.work.step.model.layers
+    per_chunk = [each for each in planned.costs.collectives if each.times not in (1, layers)]
+    assert sum(each.bytes * each.times for each in per_chunk) < 1e4  # the output table has 512 KiB
+
+
 @pytest.mark.parametrize("slices", [1, 2])
 def test_decoding(make_work, plan_cache, slices):
     work = decode_work(make_work().step.model, "fsdp:-1", rows=8, slots=256)
