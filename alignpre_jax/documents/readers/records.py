@@ -5,16 +5,18 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from alignpre_jax.documents.document import Document
 from alignpre_jax.documents.world import WorldConfig
 
 try:  # a faster parser where there is one; `_parse_json` makes its results the standard library's
-    from orjson import loads as _fast_loads
+    import orjson
 except ImportError:
-    _fast_loads = None
+    _fast_loads: Callable[[bytes], Any] | None = None
+else:
+    _fast_loads = orjson.loads
 
 _slow_loads = json.JSONDecoder().decode  # on text; json.loads is slower on bytes, and takes UTF-16 too
 
