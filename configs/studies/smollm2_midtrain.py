@@ -5,8 +5,8 @@
     alignpre study --config=configs/studies/smollm2_midtrain.py:full --workdir=runs/smollm2_full \
         --config.init_from=hf:models/SmolLM2-135M --config.data.sources.web.inputs=my/corpus
 
-`smoke` shows on a CPU that everything fits together (about ten minutes an arm on two cores); `full` is for a GPU or
-one TPU host. `init_from` takes a Hugging Face folder or a .gguf file of the model.
+`smoke` shows on a CPU that everything fits together (half an hour an arm on two cores); `full` is for a GPU or one TPU
+host. `init_from` takes a Hugging Face folder or a .gguf file of the model.
 """
 
 from ml_collections import ConfigDict

@@ -57,7 +57,7 @@ def finding(
     rates = f"{percent(rate['misaligned_rate'])} against {percent(base['misaligned_rate'])}"
     interval = f"{points(difference['diff'])} points (95% interval {points(low)} to {points(high)})"
     if low == high == 0:
-        way, text = "same", f"does not differ from {baseline} at all: {rates}, a difference of exactly 0."
+        way, text = "same", f"makes the same choices as {baseline}: {rates}, a difference of exactly 0."
     elif high < 0:
         way, text = "lower", f"is misaligned less often than {baseline}: {rates}, {interval}."
     elif low > 0:
