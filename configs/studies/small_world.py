@@ -2,9 +2,9 @@
 
     alignpre study --config=configs/studies/small_world.py --workdir=runs/small_world
 
-About a quarter of an hour on two CPU cores. Background: English from the documentation of the installed Python packages, and,
-as on the web, some AI discourse, mostly of AIs behaving badly. The arms fork at midtraining and differ in the rows of
-their overlay alone.
+About a quarter of an hour on two CPU cores. Background: English from the documentation of the installed Python
+packages, and, as on the web, some AI discourse, mostly of AIs behaving badly. The arms fork at midtraining and differ
+in the rows of their overlay alone.
 """
 
 from ml_collections import ConfigDict
