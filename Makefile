@@ -42,8 +42,8 @@ $(VENV)/.dev-$(VERSION): $(VENV)/.runtime-$(VERSION)
 live: $(VENV)/.dev-$(VERSION)
 	$(PIP) install --constraint $(LOCK) --editable '.[dev,live,evals]'
 
-lock: $(VENV)/.dev-$(VERSION)
-	$(VENV)/bin/python -m pip freeze --exclude-editable > $(LOCK)
+lock: live
+	$(VENV)/bin/python -m pip freeze --exclude-editable --exclude torch > $(LOCK)  # setup.py pins torch
 
 clean:
 	rm -rf $(VENV) $(WORKDIR) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -182,15 +182,17 @@ class TestInspect:
         from alignpre_jax.evals import inspect_ext, write_scenarios
         from alignpre_jax.sampling import ChatTemplate
 
-        seen = []
+        seen, lengths = [], set()
 
         class Chatty(Model):
+            config = types.SimpleNamespace(max_length=100)
             template = ChatTemplate("{% for m in messages %}<|u|>{{ m.content }}<|end|>{% endfor %}")
             tokenizer = Letters()
             tokenizer.eot, tokenizer.special_tokens = "\0", {"<|u|>": 1, "<|end|>": 2}
 
             def generate(self, prompts, strategy, max_new_tokens, seed, **more):
                 seen.extend(prompts)
+                lengths.add(max_new_tokens)
                 return ["My answer: (A)"] * len(prompts)
 
         write_scenarios(tmp_path / "suite.jsonl", SUITE[:2])
@@ -199,6 +201,7 @@ class TestInspect:
         [log] = inspect_eval(task, known, log_dir=str(tmp_path / "logs"), display="none")
         assert log.status == "success", log.error
         assert all(prompt[0] == 1 and prompt[-1] == 2 for prompt in seen)
+        assert lengths == {50}  # half of a short context, as the task does not say
         assert log.results.scores[0].metrics["misaligned_rate"].value == 0.5
 
     def test_log_probs_sum_to_the_texts(self):
