@@ -14,6 +14,7 @@ from inspect_ai.log import (
     EvalSample,
     EvalScore,
     EvalSpec,
+    EvalStats,
     write_eval_log,
 )
 from inspect_ai.model import ModelOutput
@@ -43,13 +44,13 @@ def write_log(
     observations = [Observation((row.scenario, row.variant), row.group, 0, float(row.misaligned)) for row in counted]
     rate = estimate_rate(observations)
     values = {"misaligned_rate": rate.value, "low": rate.low, "high": rate.high}
-    name = results[0].checkpoint
+    name, when = results[0].checkpoint, created.astimezone(datetime.UTC).isoformat()
     log = EvalLog(
         status="success",
         eval=EvalSpec(
             eval_id=digest([name, suite], 22),
             run_id=digest(name, 22),
-            created=created.astimezone(datetime.UTC).isoformat(),
+            created=when,
             task=f"alignpre_jax/{suite}",
             task_id=digest(suite, 22),
             dataset=EvalDataset(name=suite, samples=len(results)),
@@ -69,6 +70,7 @@ def write_log(
                 )
             ],
         ),
+        stats=EvalStats(started_at=when, completed_at=when),  # without them the viewer shows NaN
         samples=[_sample(row, by_id[row.scenario], number) for number, row in enumerate(results, 1)],
     )
     write_eval_log(log, str(path))

@@ -235,5 +235,6 @@ class TestInspect:
         log = read_eval_log(str(tmp_path / f"log.{ending}"))
         assert log.results.scores[0].metrics["misaligned_rate"].value == 0.5
         assert len(log.samples) == len(rows)
+        assert datetime.datetime.fromisoformat(log.stats.completed_at) == made
         assert log.samples[0].input.endswith("\nAnswer:")
         json.dumps(log.samples[0].metadata)
