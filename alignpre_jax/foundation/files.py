@@ -62,12 +62,16 @@ def write_json(path: PathLike, value: Any) -> None:
 
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file; a file that is not JSON raises `UserError` with the place."""
+    return parse_json(epath.Path(path).read_text(), where=str(path))
+
+
+def parse_json(text: str | bytes, *, where: str) -> Any:
+    """The value of JSON that was read from `where`; `UserError` if it is none."""
     try:
-        return json.loads(epath.Path(path).read_text())
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}", fix="delete the file to have it made again"
-        ) from None
+        fix = "delete the file to have it made again"
+        raise UserError(f"not valid JSON: {error.msg}", where=f"{where}:{error.lineno}", fix=fix) from None
 
 
 def read_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:

@@ -42,12 +42,17 @@ from typing import Any
 
 import numpy as np
 from array_record.python import array_record_module
+from etils import epath
 
-from alignpre_jax.foundation import PathLike, UserError, build, disk_errors, read_json
+from alignpre_jax.foundation import PathLike, UserError, build, disk_errors, parse_json, read_json
+from alignpre_jax.rows import gcs
 from alignpre_jax.rows.packing import PADDING, PAIR_SPAN, SPAN
 
 VERSION = 2
+HEADER = "header.json"
 _IN_MEMORY_BYTES = 256_000_000  # of tokens: smaller stores are read whole, a shard at a time
+_HERE = "readahead_buffer_size:0,max_parallelism:0"
+_IN_A_BUCKET = "readahead_buffer_size:0"  # one request for each row, several at a time
 COLUMNS: dict[str, tuple[str, ...]] = {"text": ("tokens",), "chat": ("tokens", "mask"), "pairs": ("tokens", "rejected")}
 SPANS = {"text": SPAN, "chat": SPAN, "pairs": PAIR_SPAN}
 
@@ -125,18 +130,16 @@ class RowStore:
     """
 
     def __init__(self, path: PathLike):
-        self.path = local_folder(path)
-        if not (self.path / "header.json").exists():
-            raise UserError("there is no row store here", where=str(self.path), fix="build the rows first")
-        raw = read_json(self.path / "header.json")
+        self.path = place_of(path)
+        raw = _raw_header(self.path)
         version = raw.get("version") if isinstance(raw, Mapping) else None
         if version not in (1, VERSION):
             raise UserError(
                 f"a row store of version {version!r}; this program reads version {VERSION}",
-                where=str(self.path / "header.json"),
+                where=str(self.path / HEADER),
                 fix="build the rows again with this program",
             )
-        self.header = build(RowHeader, raw, where=str(self.path / "header.json"))
+        self.header = build(RowHeader, raw, where=str(self.path / HEADER))
         known = (self.header.kind, *_layout(self.header.kind, version))
         found = (
             self.header.kind,
@@ -145,7 +148,7 @@ class RowStore:
         if found != known:
             raise UserError(
                 f"rows with columns {found}; this program reads {known}",
-                where=str(self.path / "header.json"),
+                where=str(self.path / HEADER),
                 fix="read the store with the program that wrote it",
             )
         self._dtypes = {name: np.dtype(dtype) for name, dtype in self.header.columns}
@@ -254,7 +257,9 @@ class RowStore:
         self._process = os.getpid()
         self._readers: dict[str, Any] = {}
         self._in_memory: dict[int, list[bytes]] = {}
-        self._is_small = self.header.rows * self._row_bytes <= _IN_MEMORY_BYTES
+        is_here = not gcs.is_gcs(self.path)  # from a bucket, only the rows that are asked for are fetched
+        self._is_small = is_here and self.header.rows * self._row_bytes <= _IN_MEMORY_BYTES
+        self._options = _HERE if is_here else _IN_A_BUCKET
 
     def _records(self, indices: np.ndarray) -> list[bytes]:
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
@@ -282,26 +287,23 @@ class RowStore:
         try:
             reader = self._readers.get(name)
             if reader is None:
-                reader = array_record_module.ArrayRecordReader(
-                    str(self.path / name), "readahead_buffer_size:0,max_parallelism:0"
-                )
+                reader = array_record_module.ArrayRecordReader(str(self.path / name), self._options)
                 if reader.num_records() != held:  # the library reports a missing file as an empty one
                     raise RuntimeError(f"{reader.num_records()} of {held} records are readable")
                 self._readers[name] = reader
             return reader.read(indices)
         except RuntimeError as error:
-            raise UserError(
-                f"the row store is damaged: {error}",
-                where=str(self.path / name),
-                fix="delete the store's folder and build the rows again",
-            ) from None
+            fix = "delete the store's folder and build the rows again"
+            if gcs.is_gcs(self.path):
+                fix = "if the account may read the bucket: copy the store there again from the study's data/rows"
+            raise UserError(f"the row store is damaged: {error}", where=str(self.path / name), fix=fix) from None
 
 
 def open_rows(path: PathLike) -> RowStore:
-    """Opens the row store in folder `path`.
+    """Opens the row store in folder `path`, local or gs://.
 
     Raises:
-      UserError: there is no row store, or it is of another version.
+      UserError: there is no row store, it is of another version, or the bucket does not answer.
     """
     return RowStore(path)
 
@@ -334,13 +336,30 @@ def documents_name(shard: int) -> str:
     return f"documents-{shard:05d}.array_record"
 
 
+def place_of(path: PathLike) -> Path | epath.Path:
+    """`path` as a folder, local or gs://; ArrayRecord files are read with random access from no other place."""
+    if gcs.is_gcs(path):
+        return epath.Path(path)
+    return local_folder(path)
+
+
 def local_folder(path: PathLike) -> Path:
-    """`path` as a local folder; ArrayRecord files are read with random access and cannot be at a URL."""
+    """`path` as a local folder, which is where stores are built."""
     if "://" in os.fspath(path):
-        raise UserError(
-            "row stores are on local or mounted disks", where=os.fspath(path), fix="copy the folder or mount the bucket"
-        )
+        fix = "build them there; `publish_rows` copies a store to a bucket"
+        raise UserError("rows are built on local or mounted disks", where=os.fspath(path), fix=fix)
     return Path(path)
+
+
+def _raw_header(path: Path | epath.Path) -> Any:
+    place = path / HEADER
+    if gcs.is_gcs(path):
+        data = gcs.read_object(place)
+        if data is not None:
+            return parse_json(data, where=str(place))
+    elif place.exists():
+        return read_json(place)
+    raise UserError("there is no row store here", where=str(path), fix="build the rows first")
 
 
 def _layout(kind: str, version: int) -> tuple[tuple[str, ...], ...]:

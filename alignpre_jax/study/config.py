@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -49,6 +50,7 @@ class DataConfig:
         ""  # tokenizer.json, SentencePiece .model or "byte"; empty: train a byte-level BPE on the background
     )
     packing: Literal["concat", "best_fit"] = "concat"  # see `rows.build_rows`
+    rows_url: str = ""  # gs:// folder: rows are copied there, and read from there; empty: from the study's folder
     detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)  # what is AI discourse
     duplicates: Literal["exact", "near"] = "exact"  # which copies within a source are left out
     near: DuplicateConfig = dataclasses.field(default_factory=DuplicateConfig)  # what counts as a near duplicate
@@ -66,6 +68,9 @@ class DataConfig:
                 where="background",
                 fix=suggest(self.background, self.sources),
             )
+        if self.rows_url and not re.fullmatch(r"gs://[^/]+/.*[^/]", self.rows_url):
+            fix = "give gs://BUCKET/FOLDER; a mounted bucket needs no rows_url"
+            raise UserError(f"{self.rows_url!r} is not a folder in a bucket", where="rows_url", fix=fix)
         if not 0 <= self.held_out_share < 1:
             raise UserError(f"{self.held_out_share} is not in [0, 1)", where="held_out_share", fix="give e.g. 0.01")
         for name, source in self.sources.items():

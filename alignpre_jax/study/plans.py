@@ -20,7 +20,7 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
     stage = space.config.stages[run.stage]
     shares = parse_shares(stage.mixture, where=f"stages.{run.stage}.mixture")
     # All of the study's strata, so that a stratum has the same index in every arm, and one compiled step serves all.
-    stores = {name: open_rows(space.rows(stage.row_length) / name) for name in space.config.data.strata()}
+    stores = {name: open_rows(space.rows_read(stage.row_length, name)) for name in space.config.data.strata()}
     rows = {name: len(store) for name, store in stores.items()}
     try:
         base = BasePlan(

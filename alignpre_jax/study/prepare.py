@@ -29,7 +29,7 @@ from alignpre_jax.foundation import (
     write_bytes,
     write_json,
 )
-from alignpre_jax.rows import build_rows, load_tokenizer, train_bpe
+from alignpre_jax.rows import build_rows, load_tokenizer, publish_rows, train_bpe
 from alignpre_jax.study.graph import stage_runs
 from alignpre_jax.study.overlap import measure, overlap_path
 from alignpre_jax.study.plans import ledger_table, stage_ledger
@@ -85,7 +85,10 @@ def _prepare_data(space: Workspace, report: Report) -> dict[str, Any]:
             task = f"rows of {length} tokens: {name}"
             told = functools.partial(_retell, report, task, counts[name])
             documents = read_documents(space.documents(name))
-            build_rows(documents, tokenizer, length, space.rows(length), told, packing=config.data.packing)
+            stores = build_rows(documents, tokenizer, length, space.rows(length), told, packing=config.data.packing)
+            for stratum, store in stores.items():
+                if config.data.rows_url:
+                    publish_rows(store, space.rows_read(length, stratum), report)
     return {"documents": counts, "tokenizer": tokenizer.digest}
 
 

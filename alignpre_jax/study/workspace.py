@@ -71,6 +71,11 @@ class Workspace:
         """The row stores with rows of `length` tokens."""
         return self.data / "rows" / str(length)
 
+    def rows_read(self, length: int, stratum: str) -> epath.Path:
+        """The row store that training reads: the study's own, or its copy in a bucket (`data.rows_url`)."""
+        url = self.config.data.rows_url
+        return (epath.Path(url) / str(length) if url else self.rows(length)) / stratum
+
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
         return self.place(f"train/{run}")

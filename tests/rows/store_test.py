@@ -157,7 +157,7 @@ def test_what_is_no_store_or_of_another_version_is_a_users_error(stores, tmp_pat
     with pytest.raises(UserError, match="no row store"):
         open_rows(tmp_path)
     with pytest.raises(UserError, match="local"):
-        open_rows("gs://bucket/rows")
+        open_rows("s3://bucket/rows")
     header = json.loads((stores["web/ai"].path / "header.json").read_text())
     for change, message in (
         ({"version": 3}, "version 3"),
