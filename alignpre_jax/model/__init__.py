@@ -1,9 +1,10 @@
 """The decoder, its sharding, its presets and its names in other formats."""
 
 from alignpre_jax.model.attention import choose_kernel
+from alignpre_jax.model.cache import Cache, init_cache
 from alignpre_jax.model.config import DecoderConfig, RotaryScaling
 from alignpre_jax.model.decoder import Decoder, bind, init_params
-from alignpre_jax.model.inference import Cache, InferenceWeights, inference_weights, init_cache
+from alignpre_jax.model.inference import InferenceWeights, inference_weights
 from alignpre_jax.model.parameters import Parameter, parameters
 from alignpre_jax.model.presets import PRESETS, get_preset
 from alignpre_jax.model.sharding import constrain, logical_axes, make_mesh, param_shardings

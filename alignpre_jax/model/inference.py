@@ -1,15 +1,14 @@
 """The decoder without gradients: packed rows whose keys and values can be kept, and one token a row with a cache.
 
 Weights lie apart for every layer, so that a step reads each from memory once and copies none; the loop over the layers
-is unrolled. The cache holds keys transposed: both of a step's products then run along contiguous memory.
-Legend: B rows, L length, T cache slots, D width, H heads, K kv heads, G = H / K, h head_dim, V vocab (padded).
+is unrolled.
+Legend: B rows, L length, D width, H heads, K kv heads, h head_dim, V vocab (padded).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -19,11 +18,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alignpre_jax.model import attention
+from alignpre_jax.model import cache as caches
+from alignpre_jax.model.cache import KV, Cache
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.decoder import Weights, block, embed, normed, unembed
 from alignpre_jax.model.parameters import parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import constrain, flatten, nest, shardings_by_path, unflatten
+from alignpre_jax.model.sharding import flatten, nest, shardings_by_path, unflatten
 
 SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; longer rows go through in parts
 _NORMS = ("attention_norm", "mlp_norm", "q_norm", "k_norm", "final_norm")
@@ -41,24 +42,6 @@ class InferenceWeights:
 
     tables: Weights
     layers: tuple[Weights, ...]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """Keys [B, K, h, T] (rotated) and values [B, K, T, h] of each layer; row b has length_B[b] tokens."""
-
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
-    length_B: jax.Array
-
-    @property
-    def slots(self) -> int:
-        """T: how many tokens a row has room for."""
-        return self.values[0].shape[2]
-
-
-KV = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]  # keys and values [B, K, L, h] of each layer
 
 
 def inference_weights(config: DecoderConfig, params: nnx.State, *, int8: bool = False) -> InferenceWeights:
@@ -161,24 +144,6 @@ def read(
     return unflatten(_final_norm(config, weights, x_SD), B), (keys, values)
 
 
-def init_cache(config: DecoderConfig, rows: int, slots: int) -> Cache:
-    """An empty cache for `rows` sequences of at most `slots` tokens, in the dtype of the computation."""
-    K, h, layers = config.kv_heads, config.head_dim, range(config.layers)
-    keys = tuple(jnp.zeros((rows, K, h, slots), config.dtype) for _ in layers)
-    values = tuple(jnp.zeros((rows, K, slots, h), config.dtype) for _ in layers)
-    return lay_out(Cache(keys, values, jnp.zeros(rows, jnp.int32)))
-
-
-def lay_out(cache: Cache) -> Cache:
-    """The cache spread over the mesh in force: rows over "data" (and "fsdp"), kv heads over "tensor"."""
-
-    def over(parts: tuple[jax.Array, ...], name: str) -> tuple[jax.Array, ...]:
-        return tuple(constrain(x, ("batch", "kv_heads", None, None), name) for x in parts)
-
-    length_B = constrain(cache.length_B, (None,), "lengths")
-    return Cache(over(cache.keys, "cached keys"), over(cache.values, "cached values"), length_B)
-
-
 def step(
     config: DecoderConfig, weights: InferenceWeights, tokens_B: jax.Array, cache: Cache
 ) -> tuple[jax.Array, Cache]:
@@ -186,27 +151,19 @@ def step(
 
     There must be room: a row whose cache is full writes nothing, and its result means nothing.
     """
-    B, H, K, h, T = len(tokens_B), config.heads, config.kv_heads, config.head_dim, cache.slots
-    length_B = cache.length_B
+    B, length_B = len(tokens_B), cache.length_B
     rotary = rotary_at(config, length_B[:, None])
-    seen_B11T = (jnp.arange(T) <= length_B[:, None])[:, None, None]
-    row_B = jnp.arange(B)
-    keys, values = list(cache.keys), list(cache.values)
+    layers = list(cache.layers)
     x_BD = embed(config, weights.tables, tokens_B)
     for number, layer in enumerate(weights.layers):
 
         def attend(q_BH1h, k_BK1h, v_BK1h, number=number):
-            k_BKh, v_BKh = rotate(k_BK1h, rotary)[:, :, 0], v_BK1h[:, :, 0]
-            keys[number] = keys[number].at[row_B, :, :, length_B].set(k_BKh, mode="drop")
-            values[number] = values[number].at[row_B, :, length_B].set(v_BKh, mode="drop")
-            q_BKGh = rotate(q_BH1h, rotary).reshape(B, K, H // K, h)
-            scores = jnp.einsum("bkgh,bkht->bkgt", q_BKGh, keys[number], preferred_element_type=jnp.float32)
-            scores = jnp.where(seen_B11T, scores * (1 / math.sqrt(h)), attention.MASKED)
-            shares = jax.nn.softmax(scores, axis=-1).astype(v_BKh.dtype)
-            return jnp.einsum("bkgt,bkth->bkgh", shares, values[number]).reshape(B, H, 1, h), None
+            q_BH1h, k_BK1h = rotate(q_BH1h, rotary), rotate(k_BK1h, rotary)
+            layers[number] = caches.append(layers[number], length_B, k_BK1h[:, :, 0], v_BK1h[:, :, 0])
+            return caches.attend(layers[number], length_B, q_BH1h[:, :, 0])[:, :, None], None
 
         x_BD, _ = block(config, attend, B, x_BD, layer)
-    return _final_norm(config, weights, x_BD), lay_out(Cache(tuple(keys), tuple(values), length_B + 1))
+    return _final_norm(config, weights, x_BD), caches.lay_out(Cache(tuple(layers), length_B + 1))
 
 
 def logits_of(config: DecoderConfig, weights: InferenceWeights, hidden: jax.Array) -> jax.Array:

@@ -1,10 +1,11 @@
-"""How long the splash attention kernels take, which the compiler cannot know: a roofline.
+"""How long the attention kernels take, which the compiler cannot know: a roofline.
 
 Time = max(matrix FLOPs / peak, bytes / HBM bandwidth) per call. FLOPs: the forward kernel makes two matrix products
 per pair of query and key blocks (scores, values), the kernel for dQ three and the one for dK and dV four (Dao 2023,
 arXiv 2307.08691, section 3.2, split in two kernels as splash attention does). Blocks above the diagonal are skipped,
 those on it are computed whole; segments are not looked at. A head shorter than the matrix unit leaves a part of it
-idle. Softmax on the vector unit is taken to hide behind the products, so this is a best case.
+idle. Softmax on the vector unit is taken to hide behind the products, so this is a best case. The paged kernel, which
+decodes, makes two products per query and token of its row and reads the row's pages; rows are taken to be full.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ from alignpre_jax.planner.costs import Kernel
 
 _PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
 _BLOCKS = {"fwd": ("block_q", "block_kv"), "dq": ("block_q_dq", "block_kv_dq"), "dkv": ("block_q_dkv", "block_kv_dkv")}
+_PAGED = "ragged_paged_attention"
 _FLOATS = ("bf16", "f16", "f32")
 
 
 def is_attention(kernel: Kernel) -> bool:
-    """Whether it is one of the splash attention kernels."""
+    """Whether it is one of the splash attention kernels, or the paged one."""
     return _phase(kernel) != ""
 
 
 def attention_flops(kernel: Kernel) -> float:
     """Of one call on one device, as computed."""
     phase = _phase(kernel)
+    if phase == _PAGED:
+        (_, query_heads, head_dim), pages = _queries(kernel), _floats(kernel)[1]
+        tokens = pages[0] * pages[1]  # of all rows together
+        return 2 * 2.0 * query_heads * tokens * head_dim
     *heads, length, head_dim = _queries(kernel)
     block_q, block_kv = (_block(kernel, name, length) for name in _BLOCKS[phase])
     pairs = sum(
@@ -45,13 +51,17 @@ def attention_seconds(kernel: Kernel, chip: Chip) -> float:
 
 
 def _phase(kernel: Kernel) -> str:
-    found = re.match(r"splash_m[hq]a_(fwd|dq|dkv)", kernel.name)
-    return found.group(1) if found else ""
+    found = re.match(rf"splash_m[hq]a_(fwd|dq|dkv)|({_PAGED})", kernel.name)
+    return found.group(1) or found.group(2) if found else ""
 
 
 def _queries(kernel: Kernel) -> tuple[int, ...]:
-    """[..., length, head_dim] of the queries, the first floating operand."""
-    return next(array.dims for array in kernel.operands if array.dtype in _FLOATS and len(array.dims) > 2)
+    """[..., length, head_dim] of the queries, the first floating operand; [rows, heads, head_dim] in the paged one."""
+    return _floats(kernel)[0]
+
+
+def _floats(kernel: Kernel) -> list[tuple[int, ...]]:
+    return [array.dims for array in kernel.operands if array.dtype in _FLOATS and len(array.dims) > 2]
 
 
 def _block(kernel: Kernel, name: str, default: int) -> int:

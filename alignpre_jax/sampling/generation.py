@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignpre_jax.model import Cache, DecoderConfig, InferenceWeights, inference, init_cache
-from alignpre_jax.model.inference import KV, lay_out
+from alignpre_jax.model import cache as caches
+from alignpre_jax.model.cache import KV
 from alignpre_jax.model.sharding import constrain
 from alignpre_jax.sampling import strategies
 from alignpre_jax.sampling.strategies import Settings
@@ -101,18 +102,9 @@ def insert(
       into: (source [P]: which prompt, row [P] that gets it, B for none, its length [P], tokens seen [P, W]).
     """
     del weights
-    (keys, values), last_PD = read
+    kv, last_PD = read
     source_P, row_P, length_P, seen_PW = into
-    length, cache = min(keys[0].shape[2], sizes[1]), state.cache
-
-    def put(old: jax.Array, new: jax.Array) -> jax.Array:
-        return old.at[row_P, :, : new.shape[2], : new.shape[3]].set(new[source_P], mode="drop")
-
-    cache = Cache(
-        tuple(put(old, new[:, :, :length].swapaxes(2, 3)) for old, new in zip(cache.keys, keys, strict=True)),
-        tuple(put(old, new[:, :, :length]) for old, new in zip(cache.values, values, strict=True)),
-        cache.length_B.at[row_P].set(length_P, mode="drop"),
-    )
+    cache = caches.put(state.cache, kv, source_P, row_P, length_P)
     hidden_BD = state.hidden_BD.at[row_P].set(last_PD[source_P], mode="drop")
     count_B = state.count_B.at[row_P].set(0, mode="drop")
     return _lay_out(Decoding(cache, hidden_BD, count_B, state.seen_BW.at[row_P].set(seen_PW, mode="drop")))
@@ -124,11 +116,8 @@ def resize(
 ) -> Decoding:
     """Other rows, with more slots: each is the row `from_B` of the old ones; `sizes` is (B, T, new B, new T)."""
     del config, weights
-    room = sizes[3] - sizes[1]
     state = jax.tree.map(lambda x: x[from_B], state)
-    keys = tuple(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, room))) for x in state.cache.keys)
-    values = tuple(jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0))) for x in state.cache.values)
-    return _lay_out(dataclasses.replace(state, cache=Cache(keys, values, state.cache.length_B)))
+    return _lay_out(dataclasses.replace(state, cache=caches.resized(state.cache, sizes[3])))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
@@ -171,4 +160,4 @@ def words(config: DecoderConfig) -> int:
 
 def _lay_out(state: Decoding) -> Decoding:
     rest = (constrain(x, (None,) * x.ndim, "rows") for x in (state.hidden_BD, state.count_B, state.seen_BW))
-    return Decoding(lay_out(state.cache), *rest)
+    return Decoding(caches.lay_out(state.cache), *rest)

@@ -18,7 +18,7 @@ import numpy as np
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import Cache, DecoderConfig, InferenceWeights, inference
-from alignpre_jax.model.inference import lay_out
+from alignpre_jax.model.cache import lay_out
 from alignpre_jax.sampling import batching
 from alignpre_jax.sampling.engine import Engine
 from alignpre_jax.sampling.requests import Prompt, Request

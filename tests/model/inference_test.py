@@ -57,8 +57,8 @@ def test_packed_rows_equal_rows_apart(monkeypatch):
     np.testing.assert_allclose(hidden, wanted, atol=1e-5)
     _, cache = one_by_one(config, weights, tokens[:1, :8], init_cache(config, 1, 8))
     for layer in range(config.layers):
-        np.testing.assert_allclose(keys[layer][0, :, :8], cache.keys[layer][0].swapaxes(1, 2), atol=1e-5)
-        np.testing.assert_allclose(values[layer][0, :, :8], cache.values[layer][0], atol=1e-5)
+        np.testing.assert_allclose(keys[layer][0, :, :8], cache.layers[layer][0][0].swapaxes(1, 2), atol=1e-5)
+        np.testing.assert_allclose(values[layer][0, :, :8], cache.layers[layer][1][0], atol=1e-5)
 
 
 def test_long_rows_go_through_in_parts(monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.planner import Plan, parse_topology, plan_stage
+from alignpre_jax.planner.attention import attention_flops, is_attention
 from alignpre_jax.planner.compile import describe_devices
 from alignpre_jax.planner.program import parse
 from alignpre_jax.sampling.planned import decode_work
@@ -111,6 +112,11 @@ def test_decoding(make_work, plan_cache, slices):
     assert made.fits
     assert made.speed.tokens_per_second > 0
     assert {"weights", "cache"} <= made.groups.keys()
+    model, rows = work.program.arguments["model"], 8 // made.topology.chips
+    paged = [kernel for kernel in made.costs.kernels if is_attention(kernel)]
+    assert sum(kernel.times for kernel in paged) == model["layers"] * work.steps_per_call
+    assert {attention_flops(kernel) for kernel in paged} == {4 * model["heads"] * model["head_dim"] * rows * 256}
+    assert made.time.attention > 0
 
 
 def test_too_large_is_a_result_and_no_crash(make_work, plan_cache):

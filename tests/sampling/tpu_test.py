@@ -41,7 +41,10 @@ def test_scoring_and_decoding_compile(topology):
     assert kinds == {"hidden_states", "read_out", "empty", "prefill", "insert", "decode"}
     with programs.devices():
         state = programs.outputs(batching.generation.empty, (sizes.rows[-1], sizes.slots[0]))
-    assert state.cache.keys[0].sharding.spec[:2] == ("data", "tensor")
+    (pages,) = state.cache.layers[0]
+    assert (pages.sharding.spec[0], pages.sharding.spec[3]) == ("data", "tensor")
     decode = programs.compile(batching.generation.decode, (sizes.rows[-1], sizes.slots[0], sizes.steps[-1]))
+    assert decode.as_text().count("tpu_custom_call") >= CONFIG.layers
+    assert "ragged_paged_attention" in decode.as_text()
     cache_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.cache)) // 4
     assert decode.memory_analysis().alias_size_in_bytes >= cache_bytes  # the cache is written in its place

@@ -1,0 +1,188 @@
+"""Keys and values of rows that are decoded, layer by layer.
+
+Two layouts. Dense: keys transposed, so that both of a step's products run along contiguous memory, and every slot is
+read. Paged, on a TPU: a row's slots lie in pages of its own, one after the other, and JAX's ragged paged attention
+kernel reads those that are filled. Rows never share pages, so there is no page table to keep.
+Legend: B rows, T slots, N pages of a row, p slots of a page, H heads, K kv heads, G = H / K, h head_dim, P prompts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from alignpre_jax.model import attention, sharding
+from alignpre_jax.model.config import LANES, DecoderConfig
+
+PAGE = 128  # slots
+_BLOCK_SLOTS = 512  # that the kernel fetches at a time
+
+KV: TypeAlias = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]  # keys and values [B, K, L, h] of each layer
+Layer: TypeAlias = tuple[jax.Array, ...]  # dense: keys [B, K, h, T], values [B, K, T, h]; paged: [B, N, p, 2K, h]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys (rotated) and values of each layer; row b has length_B[b] tokens. Every array begins with the rows."""
+
+    layers: tuple[Layer, ...]
+    length_B: jax.Array
+
+    @property
+    def slots(self) -> int:
+        """T: how many tokens a row has room for."""
+        shape = self.layers[0][-1].shape
+        return shape[1] * shape[2] if is_paged(self.layers[0]) else shape[2]
+
+
+def is_paged(layer: Layer) -> bool:
+    """Which of the two layouts it is."""
+    return len(layer) == 1
+
+
+def fits_pages(config: DecoderConfig, slots: int, platform: str | None = None) -> bool:
+    """Whether the paged kernel runs on `platform` (by default that of the mesh in force) and takes these heads."""
+    heads = 2 * config.kv_heads // sharding.mesh_axes().get("tensor", 1)
+    packed, left = divmod(heads, 4 // jnp.dtype(config.dtype).itemsize)
+    tiles = not left and (packed in (1, 2, 4) or packed % 8 == 0)
+    return (platform or sharding.platform()) == "tpu" and config.head_dim % LANES == 0 and slots % PAGE == 0 and tiles
+
+
+def init_cache(config: DecoderConfig, rows: int, slots: int, *, paged: bool | None = None) -> Cache:
+    """An empty cache for `rows` sequences of at most `slots` tokens, in the dtype of the computation.
+
+    `paged` is the layout; None: paged where `fits_pages`.
+    """
+    K, h = config.kv_heads, config.head_dim
+    if fits_pages(config, slots) if paged is None else paged:
+        shapes: tuple[tuple[int, ...], ...] = ((rows, slots // PAGE, PAGE, 2 * K, h),)
+    else:
+        shapes = ((rows, K, h, slots), (rows, K, slots, h))
+    layers = tuple(tuple(jnp.zeros(shape, config.dtype) for shape in shapes) for _ in range(config.layers))
+    return lay_out(Cache(layers, jnp.zeros(rows, jnp.int32)))
+
+
+def lay_out(cache: Cache) -> Cache:
+    """The cache spread over the mesh in force: rows over "data" (and "fsdp"), kv heads over "tensor"."""
+
+    def over(layer: Layer) -> Layer:
+        return tuple(sharding.constrain(x, _axes(layer), "cached keys and values") for x in layer)
+
+    return Cache(tuple(map(over, cache.layers)), sharding.constrain(cache.length_B, (None,), "lengths"))
+
+
+def put(cache: Cache, kv: KV, source_P: jax.Array, row_P: jax.Array, length_P: jax.Array) -> Cache:
+    """Puts prompts into rows.
+
+    Args:
+      cache: of all rows.
+      kv: of the prompts; what is longer than the cache has slots is padding, and left out.
+      source_P: which prompt.
+      row_P: the row that gets it; B for none.
+      length_P: its tokens.
+    """
+    slots = cache.slots
+
+    def into(old: jax.Array, new: jax.Array) -> jax.Array:
+        return old.at[(row_P, *(slice(size) for size in new.shape[1:]))].set(new[source_P], mode="drop")
+
+    def layer(old: Layer, keys_PKLh: jax.Array, values_PKLh: jax.Array) -> Layer:
+        keys_PKLh, values_PKLh = keys_PKLh[:, :, :slots], values_PKLh[:, :, :slots]
+        if not is_paged(old):
+            return into(old[0], keys_PKLh.swapaxes(2, 3)), into(old[1], values_PKLh)
+        both_PLKh = _interleaved(keys_PKLh, values_PKLh).swapaxes(1, 2)
+        both_PLKh = jnp.pad(both_PLKh, ((0, 0), (0, -both_PLKh.shape[1] % PAGE), (0, 0), (0, 0)))
+        return (into(old[0], both_PLKh.reshape(len(both_PLKh), -1, PAGE, *both_PLKh.shape[2:])),)
+
+    layers = tuple(layer(*each) for each in zip(cache.layers, *kv, strict=True))
+    return Cache(layers, cache.length_B.at[row_P].set(length_P, mode="drop"))
+
+
+def resized(cache: Cache, slots: int) -> Cache:
+    """The same rows with more slots."""
+    room = slots - cache.slots
+    along = {"paged": ((1, room // PAGE),), "dense": ((3, room), (2, room))}
+
+    def layer(old: Layer) -> Layer:
+        wanted = along["paged" if is_paged(old) else "dense"]
+        grown = zip(old, wanted, strict=True)
+        return tuple(jnp.pad(x, [(0, more if n == axis else 0) for n in range(x.ndim)]) for x, (axis, more) in grown)
+
+    return dataclasses.replace(cache, layers=tuple(map(layer, cache.layers)))
+
+
+def append(layer: Layer, length_B: jax.Array, k_BKh: jax.Array, v_BKh: jax.Array) -> Layer:
+    """The layer with one more token in every row; a row that is full gets nothing."""
+    row_B = jnp.arange(len(length_B))
+    if not is_paged(layer):
+        keys, values = layer
+        keys = keys.at[row_B, :, :, length_B].set(k_BKh, mode="drop")
+        return keys, values.at[row_B, :, length_B].set(v_BKh, mode="drop")
+    both_BKh = _interleaved(k_BKh, v_BKh)
+    return (layer[0].at[row_B, length_B // PAGE, length_B % PAGE].set(both_BKh, mode="drop"),)
+
+
+def attend(layer: Layer, length_B: jax.Array, q_BHh: jax.Array) -> jax.Array:
+    """Attention of each row's newest token, the one at place length_B, over all that the row has: [B, H, h]."""
+    if is_paged(layer):
+        return _attend_to_pages(layer[0], length_B, q_BHh)
+    keys, values = layer
+    B, K, h, T = keys.shape
+    seen_B11T = (jnp.arange(T) <= length_B[:, None])[:, None, None]
+    q_BKGh = q_BHh.reshape(B, K, -1, h)
+    scores = jnp.einsum("bkgh,bkht->bkgt", q_BKGh, keys, preferred_element_type=jnp.float32)
+    scores = jnp.where(seen_B11T, scores * (1 / math.sqrt(h)), attention.MASKED)
+    shares = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("bkgt,bkth->bkgh", shares, values).reshape(q_BHh.shape)
+
+
+def _attend_to_pages(pages: jax.Array, length_B: jax.Array, q_BHh: jax.Array) -> jax.Array:
+    """By the TPU's kernel; elsewhere, which is for tests, by gathering the pages."""
+    if sharding.platform() != "tpu":
+        both = pages.reshape(len(pages), -1, *pages.shape[3:])  # [B, T, 2K, h]
+        keys, values = both[:, :, 0::2], both[:, :, 1::2]
+        return attend((keys.transpose(0, 2, 3, 1), values.swapaxes(1, 2)), length_B, q_BHh)
+    if not sharding.mesh_axes():
+        return ragged_paged_attention(q_BHh, pages, length_B)
+    q_spec = sharding.compute_spec(("batch", "heads", None), q_BHh.shape, "queries")
+    pages_spec = sharding.compute_spec(_axes((pages,)), pages.shape, "cached keys and values")
+    specs = (q_spec, pages_spec, P(q_spec[0]))
+    # Every device runs the kernel on its own rows and heads.
+    return jax.shard_map(ragged_paged_attention, in_specs=specs, out_specs=q_spec, check_vma=False)(
+        q_BHh, pages, length_B
+    )
+
+
+def ragged_paged_attention(q_BHh: jax.Array, pages: jax.Array, length_B: jax.Array) -> jax.Array:
+    """The kernel on one device: every row is a sequence with one query and pages [N, p, 2K, h] of its own."""
+    from jax.experimental.pallas.ops.tpu.ragged_paged_attention import ragged_paged_attention as kernel
+
+    (B, H, h), (_, N, _, heads, _) = q_BHh.shape, pages.shape
+    per_pass = LANES // (2 * H // heads)  # queries that one pass of the matrix unit holds
+    return kernel(
+        q_BHh,
+        pages.reshape(B * N, *pages.shape[2:]),
+        jnp.minimum(length_B + 1, N * PAGE),
+        jnp.arange(B * N, dtype=jnp.int32).reshape(B, N),
+        jnp.arange(B + 1, dtype=jnp.int32),
+        jnp.array([B], jnp.int32),
+        sm_scale=1 / math.sqrt(h),
+        num_kv_pages_per_block=min(N, _BLOCK_SLOTS // PAGE),
+        num_queries_per_block=max(1, min(B, per_pass, 32)),
+    )
+
+
+def _interleaved(keys: jax.Array, values: jax.Array) -> jax.Array:
+    """[B, K, ..., h] twice -> [B, 2K, ..., h]: a head's values behind its keys, as the kernel reads them."""
+    both = jnp.stack([keys, values], axis=2)
+    return both.reshape(both.shape[0], -1, *both.shape[3:])
+
+
+def _axes(layer: Layer) -> tuple[str | None, ...]:
+    return ("batch", None, None, "kv_heads", None) if is_paged(layer) else ("batch", "kv_heads", None, None)
