@@ -1,0 +1,49 @@
+"""What is predicted for the presets, against figures that were written down; see tools/make_plan_goldens.py.
+
+PLAN_GOLDENS=all compiles every case that there is, which takes hours.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from alignpre_jax.foundation import read_json
+from alignpre_jax.model import PRESETS, get_preset
+from tools.make_plan_goldens import compile_case, differences
+
+FOLDER = Path(__file__).parent / "goldens"
+GOLDENS = {path.stem: read_json(path) for path in sorted(FOLDER.glob("*.json")) if path.stem != "made_with"}
+TRAINED = [(preset, case) for preset, cases in GOLDENS.items() for case in cases if case.endswith("train")]
+QUICK = [("pythia_14m", "v5e x1 train"), ("pythia_14m", "v5e x1 decode")]
+ALL = [(preset, case) for preset, cases in GOLDENS.items() for case in cases]
+
+
+def test_every_preset_has_figures():
+    assert GOLDENS.keys() == PRESETS.keys()
+    for preset, cases in GOLDENS.items():
+        assert {"v5e x1 train", "v5e x1 decode"} <= cases.keys(), preset
+
+
+@pytest.mark.parametrize(("preset", "case"), TRAINED)
+def test_training_runs_the_kernels_and_makes_no_logits_of_all_tokens(preset, case):
+    found, model = GOLDENS[preset][case], get_preset(preset)
+    if not found["fits"]:
+        assert found["needed_gib"] > 15.75  # of a v5e chip
+        return
+    assert found["kernels"] == (0 if model.attention == "xla" else 3 * model.layers)
+    assert found["largest_f32"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@pytest.mark.parametrize(("preset", "case"), ALL if os.environ.get("PLAN_GOLDENS") == "all" else QUICK)
+def test_the_figures_are_those_that_were_written_down(preset, case, plan_cache):
+    made_with = read_json(FOLDER / "made_with.json")
+    here = {name: importlib.metadata.version(name) for name in made_with}
+    if here != made_with:
+        pytest.skip(f"the figures are of {made_with}, and here is {here}")
+    found = compile_case(preset, case, plan_cache)
+    assert not list(differences(found, GOLDENS[preset][case])), found
