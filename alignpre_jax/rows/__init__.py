@@ -2,7 +2,7 @@
 
 from alignpre_jax.rows.build import build_rows
 from alignpre_jax.rows.chat_build import build_chat_rows, build_pair_rows
-from alignpre_jax.rows.publish import publish_rows
+from alignpre_jax.rows.publish import check_rows_url, publish_rows
 from alignpre_jax.rows.store import PairRows, RowHeader, Rows, RowStore, Span, open_rows
 from alignpre_jax.rows.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, parse_tokenizer, train_bpe
 
@@ -17,6 +17,7 @@ __all__ = [
     "build_chat_rows",
     "build_pair_rows",
     "build_rows",
+    "check_rows_url",
     "load_tokenizer",
     "open_rows",
     "parse_tokenizer",

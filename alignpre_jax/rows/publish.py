@@ -25,3 +25,8 @@ def publish_rows(store: RowStore, url: PathLike, report: Report = silent) -> Row
         fix = "give another data.rows_url, or delete that folder"
         raise UserError(f"other rows than those of {store.path} are there", where=f"{url}", fix=fix)
     return there
+
+
+def check_rows_url(url: str) -> None:
+    """Asks the bucket for something, so that one that does not answer is known before hours of work on the rows."""
+    gcs.read_object(f"{url}/{HEADER}")

@@ -29,7 +29,7 @@ from alignpre_jax.foundation import (
     write_bytes,
     write_json,
 )
-from alignpre_jax.rows import build_rows, load_tokenizer, publish_rows, train_bpe
+from alignpre_jax.rows import build_rows, check_rows_url, load_tokenizer, publish_rows, train_bpe
 from alignpre_jax.study.graph import stage_runs
 from alignpre_jax.study.overlap import measure, overlap_path
 from alignpre_jax.study.plans import ledger_table, stage_ledger
@@ -69,6 +69,8 @@ def ledger_path(space: Workspace) -> epath.Path:
 def _prepare_data(space: Workspace, report: Report) -> dict[str, Any]:
     """All but the ledgers."""
     config = space.config
+    if config.data.rows_url:
+        check_rows_url(config.data.rows_url)
     # Personas last: they are made of another source's documents.
     sources = sorted(config.data.sources, key=lambda name: bool(config.data.sources[name].persona_of))
     counts = {name: _write_documents(space, name, report) for name in sources}

@@ -28,6 +28,7 @@ def changed(plain, path, value):
         ("baseline", "unfilterd", r"did you mean 'unfiltered'"),
         ("seeds", (0, 0), r"config.seeds"),
         ("data.background", "wob", r"did you mean 'web'"),
+        ("data.rows_url", "gs://bucket", r"not a folder in a bucket[\s\S]*config.data.rows_url"),
         ("model.kv_heads", 3, r"config.model.kv_heads"),
         ("stages.midtrain.schedule.peak", 0.0, r"config.stages.midtrain.schedule.peak"),
     ],
