@@ -72,7 +72,7 @@ def show_search(found: Search, console: Console | None = None) -> None:
     console.print(table)
     left = sum(each.plan is None for each in found.candidates)
     console.print(f"{left} more were not compiled: too large by the estimate, or slower by it (--most asks for more).")
-    console.print(f"Take: {found.best.flags}" if found.best else "Nothing that was compiled fits; raise --most.")
+    console.print(f"Take: {found.best.flags}" if found.best else "Nothing that was compiled fits; raise --search.")
 
 
 def show_changes(changes: Sequence[Change], console: Console | None = None) -> None:

@@ -19,6 +19,7 @@ REMATS = (
     "none",
     *("save:q,k,v,attention,o,gate,up", "save:q,k,v,attention,o,gate", "save:q,k,v,attention,o"),
     *("save:gate,q,k", "save:gate,q", "save:q,k,v,o", "save:q,k,v", "offload:q,k,v", "full"),
+    *("save:q,k,v,attention,o,up", "save:up,q,k", "save:up,q", "save:up"),  # of an MLP without a gate
 )
 ROOM = 1.1  # by so much the estimate of memory may exceed what a device has before a candidate is not compiled
 _STATE_BYTES = 12  # per parameter: float32 weights and two moments
@@ -136,7 +137,7 @@ def candidates(work: StageWork, topology: Topology) -> list[Candidate]:
         while rows % (shards * accumulate) == 0:
             tokens = rows * work.row_length / shards / accumulate
             for remat in REMATS:
-                if "gate" in remat and model.mlp != "swiglu":
+                if not _has_what_it_keeps(model, remat):
                     continue
                 memory = _bytes(model, remat, tokens, sizes)
                 seconds = _flops(model, remat, work) / topology.chips / topology.chip.peak_flops
@@ -144,6 +145,12 @@ def candidates(work: StageWork, topology: Topology) -> list[Candidate]:
                 found.append(Candidate(remat, accumulate, mesh, memory, seconds))
             accumulate *= 2
     return found
+
+
+def _has_what_it_keeps(model: DecoderConfig, remat: str) -> bool:
+    """Whether `remat` is of this kind of MLP: with a gate, `up` is kept only beside it."""
+    names = remat.partition(":")[2].split(",")
+    return "gate" in names or "up" not in names if model.mlp == "swiglu" else "gate" not in names
 
 
 def kept(model: DecoderConfig, remat: str) -> float:

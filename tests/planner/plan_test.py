@@ -12,6 +12,7 @@ from alignpre_jax.planner.chips import CHIPS, GIB
 from alignpre_jax.planner.compile import Compiled, Memory, TooLarge, describe_devices, read_too_large
 from alignpre_jax.planner.cost import read_prices, study_cost
 from alignpre_jax.planner.render import to_json
+from alignpre_jax.planner.search import candidates
 
 PROGRAM = """HloModule jit_run, is_scheduled=true
 
@@ -166,6 +167,15 @@ def test_the_search_asks_for_the_most_promising_and_says_what_to_take(make_work,
     assert [each.plan.needed for each in front] == sorted((each.plan.needed for each in front), reverse=True)
     rows = {each.accumulate for each in found.candidates}
     assert rows == {1, 2}  # 8 rows on 4 chips
+
+
+def test_what_an_mlp_has_is_what_may_be_kept(make_work):
+    topology = parse_topology("v5e:2x2")
+    gated, plain = ({each.remat for each in candidates(make_work(mlp=mlp), topology)} for mlp in ("swiglu", "gelu"))
+    assert "save:gate,q" in gated
+    assert "save:up,q" not in gated
+    assert "save:up,q" in plain
+    assert not any("gate" in remat for remat in plain)
 
 
 def test_shared_stages_are_paid_once(make_work, compiles):
