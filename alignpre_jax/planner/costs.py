@@ -15,7 +15,7 @@ from alignpre_jax.planner.program import Array, Computation, Executed, Instructi
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _MATMULS = ("convolution", "dot")
 _COPIES = ("copy", "copy-start", "slice-start", "transpose", "bitcast", "parameter", "tuple", "reshape")
-_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
 _IOTA_GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 

@@ -62,7 +62,7 @@ def show_search(found: Search, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     table = Table(title=f"Search for {found.work.name}", title_justify="left")
     for name in ("remat", "accumulate", "mesh", "ms per step", "HBM, GiB", ""):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     front = found.front
     for each in found.candidates:
         if each.plan is not None:
@@ -71,8 +71,11 @@ def show_search(found: Search, console: Console | None = None) -> None:
             table.add_row(each.remat, str(each.accumulate), each.mesh, step, f"{each.plan.needed / GIB:,.2f}", verdict)
     console.print(table)
     left = sum(each.plan is None for each in found.candidates)
-    console.print(f"{left} more were not compiled: too large by the estimate, or slower by it (--most asks for more).")
-    console.print(f"Take: {found.best.flags}" if found.best else "Nothing that was compiled fits; raise --search.")
+    console.print(
+        f"{left} more were not compiled: too large by the estimate, or slower by it (--search=N asks for more)."
+    )
+    taken = f"Take: {found.best.flags}" if found.best else "Nothing that was compiled fits; raise --search."
+    console.print(taken, soft_wrap=True)
 
 
 def show_changes(changes: Sequence[Change], console: Console | None = None) -> None:

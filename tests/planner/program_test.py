@@ -7,8 +7,8 @@ import pytest
 
 from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
 from alignpre_jax.planner.chips import CHIPS
-from alignpre_jax.planner.costs import Collective, _taps, price
-from alignpre_jax.planner.program import Array, parse
+from alignpre_jax.planner.costs import Collective, _group_size, _taps, price
+from alignpre_jax.planner.program import Array, Instruction, parse
 
 # A loop of 3 around a loop of 4; kernel metadata with closing braces and a fake computation head over several lines;
 # an estimate on the last of an instruction's lines; an asynchronous all-gather in three pieces.
@@ -37,6 +37,20 @@ def test_shapes():
         1.5,
         3,
     ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}", 2),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=128], device_ids=([128,2]T(1,0)) {'a','b','c'}", 256),
+        ("replica_groups=[16,4]<=[64]", 4),
+        ("replica_groups={{0,1,2},{3,4,5}}", 3),
+    ],
+)
+def test_groups_are_read_however_they_are_written(groups, size):
+    line = f"%all-reduce.1 = f32[8] all-reduce(%x), channel_id=1, {groups}, use_global_device_ids=true"
+    assert _group_size(Instruction("all-reduce.1", "all-reduce", (Array("f32", (8,)),), ("x",), line)) == size
 
 
 def test_collectives_are_counted_once_and_in_bytes_received():
