@@ -46,7 +46,8 @@ class Crew:
         """
         self.workers = workers or cores()
         self._recipe, self._tokenizer, self._lock_file = recipe, tokenizer, lock
-        self._waiting: list[tuple[Reply, dict[str, Any], bytes]] | None = [] if workers == 0 else None
+        chooses = workers == 0 and self.workers > 1
+        self._waiting: list[tuple[Reply, dict[str, Any], bytes]] | None = [] if chooses else None
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._own = threading.local()
         self._lock = threading.Lock()

@@ -5,7 +5,7 @@ import pytest
 
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows import build_chat_rows, build_rows, train_bpe
+from alignpre_jax.rows import build_chat_rows, build_rows, crew, train_bpe
 from alignpre_jax.rows.blocks import make_block
 
 TEXTS = [f"Report {i} says that the harbour was quiet and the clerk went home." for i in range(60)]
@@ -143,6 +143,13 @@ def test_blocks_do_not_show_in_concatenated_rows(tokenizer, tmp_path):
     one, other = content(whole.path), content(parts.path)
     assert one.pop("header.json") != other.pop("header.json")
     assert one == other
+
+
+def test_a_machine_with_one_core_builds_them_too(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(crew, "cores", lambda: 1)
+    alone = build_rows(DOCUMENTS, tokenizer, 16, tmp_path / "alone", block_bytes=300)["web"]
+    monkeypatch.undo()
+    assert content(alone.path) == content(build_rows(DOCUMENTS, tokenizer, 16, tmp_path, block_bytes=300)["web"].path)
 
 
 def test_best_fit_rows_trace_to_their_documents_and_padding_is_counted(tokenizer, tmp_path):
