@@ -28,6 +28,7 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "grain>=0.2.18",
         "array-record>=0.8",
+        "tensorstore>=0.1.80",
         "ml-collections>=1.1",
         "absl-py>=2.3",
         "tokenizers>=0.22",
