@@ -2,7 +2,7 @@
 
     alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16
     alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 --stage=pretrain \
-        --config.model.remat=save:up --config.optimizer.accumulate=2  # 2,048-token rows, faster than remat=full
+        --config.model.remat=save:up --config.optimizer.accumulate=2  # its rows of 2,048 tokens in halves
     alignpre study --config=configs/studies/paper_6p9b.py --workdir=/mnt/disk/paper_6p9b \
         --config.data.sources.web.inputs=/mnt/disk/dclm --config.data.sources.mid.inputs=/mnt/disk/mid \
         --config.data.sources.aligned.inputs=/mnt/disk/aligned.jsonl \
