@@ -159,7 +159,8 @@ def figures_of(plan: Plan) -> dict[str, str]:
     else:
         figures = {"rows x slots, tokens per call": f"{work.batch_rows:,} x {work.slots:,}, {work.steps_per_call}"}
     figures["mesh"] = work.mesh
-    verdict = "fits" if plan.fits else f"too large by {(plan.needed - plan.available) / GIB:,.1f} GiB"
+    says = "fits" if plan.needed <= plan.available else "fits, by the compiler's own count"
+    verdict = says if plan.fits else f"too large by {(plan.needed - plan.available) / GIB:,.1f} GiB"
     figures["HBM per device, GiB"] = f"{plan.needed / GIB:,.2f} of {plan.available / GIB:,.2f}: {verdict}"
     if plan.memory is None or plan.time is None or plan.speed is None or plan.costs is None:
         return figures
