@@ -17,7 +17,8 @@ from alignpre_jax.rows import build_rows, load_tokenizer, open_rows, train_bpe
 
 SENTENCES = [f"Report {i} says that the harbour was quiet and that clerk {i * i} went home. " for i in range(400)]
 PROGRAM = """
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also below a shell that ignores it
     from alignpre_jax.documents import Document
     from alignpre_jax.rows import build_rows, load_tokenizer
     sentences = [f"Report {i} says that the harbour was quiet and that clerk {i * i} went home. " for i in range(400)]
