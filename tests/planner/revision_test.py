@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"),
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout"),
 ]
-ROOT = Path(__file__).parents[2]
 SIZES = {"layers": 1, "width": 256, "heads": 2, "kv_heads": 2, "mlp_width": 512, "max_length": 256, "vocab_size": 1024}
 
 
