@@ -28,6 +28,7 @@ from alignpre_jax.foundation import read_json, write_json
 from alignpre_jax.model import PRESETS, get_preset
 from alignpre_jax.objectives import ObjectiveConfig
 from alignpre_jax.planner import Plan, StageWork, Work, parse_topology, plan_stage
+from alignpre_jax.planner.program import parse
 from alignpre_jax.sampling.planned import decode_work
 from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig
 
@@ -68,20 +69,10 @@ def figures(plan: Plan) -> dict[str, Any]:
 
 def largest_float32(plan: Plan) -> float:
     """Elements of the program's largest float32 array, over those of the logits of a device's tokens."""
-    from alignpre_jax.planner.program import parse
-
-    model = plan.work.step.model if isinstance(plan.work, StageWork) else None
-    if model is None:
+    if not isinstance(plan.work, StageWork):
         return 0.0
-    logits = plan.work.tokens_per_step * model.padded_vocab / plan.topology.chips
-    sizes = [
-        array.bytes / 4
-        for computation in parse(plan.text).computations.values()
-        for instruction in computation.instructions
-        for array in instruction.results
-        if array.dtype == "f32"
-    ]
-    return round(max(sizes) / logits, 4)
+    logits = plan.work.tokens_per_step * plan.work.step.model.padded_vocab / plan.topology.chips
+    return round(parse(plan.text).largest("f32") / logits, 4)
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:

@@ -107,12 +107,14 @@ def put(cache: Cache, kv: KV, source_P: jax.Array, row_P: jax.Array, length_P: j
 def resized(cache: Cache, slots: int) -> Cache:
     """The same rows with more slots."""
     room = slots - cache.slots
-    along = {"paged": ((1, room // PAGE),), "dense": ((3, room), (2, room))}
+
+    def grown(x: jax.Array, axis: int, more: int) -> jax.Array:
+        return jnp.pad(x, [(0, more if n == axis else 0) for n in range(x.ndim)])
 
     def layer(old: Layer) -> Layer:
-        wanted = along["paged" if is_paged(old) else "dense"]
-        grown = zip(old, wanted, strict=True)
-        return tuple(jnp.pad(x, [(0, more if n == axis else 0) for n in range(x.ndim)]) for x, (axis, more) in grown)
+        if is_paged(old):
+            return (grown(old[0], 1, room // PAGE),)
+        return grown(old[0], 3, room), grown(old[1], 2, room)
 
     return dataclasses.replace(cache, layers=tuple(map(layer, cache.layers)))
 

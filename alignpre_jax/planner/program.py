@@ -110,6 +110,19 @@ class Module:
             else:
                 yield Executed(instruction, inside, times)
 
+    def largest(self, dtype: str) -> int:
+        """Elements of the largest array of a dtype ("f32") that any instruction makes, inside fusions too."""
+        return max(
+            (
+                math.prod(array.dims)
+                for computation in self.computations.values()
+                for instruction in computation.instructions
+                for array in instruction.results
+                if array.dtype == dtype
+            ),
+            default=0,
+        )
+
     def cycles(self, name: str = "") -> int:
         """The sum of the compiler's estimates over everything that runs."""
         return sum((each.instruction.cycles or 0) * each.times for each in self.executed(name))

@@ -1,6 +1,7 @@
 """The parser and the prices, on small programs written by hand and against brute force."""
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,12 @@ def test_products_with_padding_do_not_count(size, kernel, window):
         padded[o * window["stride"] + k * window["rhs_dilate"]] for o, k in itertools.product(range(out), range(kernel))
     )
     assert _taps(size, kernel, out, window) == expected
+
+
+def test_the_largest_array_is_found_wherever_it_is_made():
+    module = parse(PROGRAM)
+    made = [a for c in module.computations.values() for i in c.instructions for a in i.results]
+    for dtype in {array.dtype for array in made}:
+        assert module.largest(dtype) in {math.prod(array.dims) for array in made if array.dtype == dtype}
+        assert all(math.prod(array.dims) <= module.largest(dtype) for array in made if array.dtype == dtype)
+    assert module.largest("f64") == 0
