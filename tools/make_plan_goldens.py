@@ -51,14 +51,14 @@ def work_of(preset: str, kind: str, slices: int) -> Work:
 
 
 def figures(plan: Plan) -> dict[str, Any]:
-    """What is compared; bytes are those that one device receives in a step."""
-    if plan.costs is None or plan.speed is None:
+    """What is compared; bytes are those that one device receives in a step; HBM is the sizes added up."""
+    if plan.costs is None or plan.speed is None or plan.memory is None:
         return {"fits": False, "needed_gib": round(plan.needed / 2**30, 2)}
     collectives = plan.costs.collectives
     return {
         "fits": True,
         "cycles_per_token": round(plan.speed.cycles_per_token_per_chip, 1),
-        "hbm_gib": round(plan.needed / 2**30, 4),
+        "hbm_gib": round(plan.memory.sum / 2**30, 4),
         "collective_mb": round(sum(each.bytes * each.times for each in collectives) / 1e6, 3),
         "exposed_mb": round(sum(each.bytes * each.times for each in collectives if not each.overlapped) / 1e6, 3),
         "kernels": sum(kernel.times for kernel in plan.costs.kernels),

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from alignpre_jax.foundation import UserError, build, digest, read_json, to_mapping, write_json
+from alignpre_jax.planner.allocations import main_report, read_allocations
 from alignpre_jax.planner.chips import Topology
 from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
 
 _ROOMS = ("model", "objectives", "training", "mixture", "sampling", "planner/compile.py")  # what programs are made from
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
+_DUMPS = "dumps"  # in the folder that the compiler's process runs in: the flag splits at spaces
 _SAID = 4000  # characters of a failed compiler's last words
 
 
@@ -75,12 +77,13 @@ def compiled(program: Program, topology: Topology, cache: Path) -> Compiled | To
 
 def _compile(request: Mapping[str, Any], folder: Path) -> None:
     write_json(folder / "request.json", request)
-    command = [sys.executable, "-m", "alignpre_jax.planner.child", str(folder)]
-    root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-m", "alignpre_jax.planner.child", str(folder.absolute())]
+    paths = [str(Path(__file__).parents[2])]
+    paths += [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
+    environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={_DUMPS}".strip()
     with (folder / "said.txt").open("wb") as said:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment)
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment, cwd=folder)
         try:
             status = child.wait()
         finally:
@@ -93,6 +96,8 @@ def _compile(request: Mapping[str, Any], folder: Path) -> None:
             where="--topology",
             fix="if it was killed (-9), the machine has too little memory; else the last lines say why",
         )
+    (folder / "allocations.txt").write_text(main_report(folder / _DUMPS), "utf-8")
+    shutil.rmtree(folder / _DUMPS, ignore_errors=True)
 
 
 def _read(place: Path) -> Compiled | TooLarge:
@@ -101,7 +106,11 @@ def _read(place: Path) -> Compiled | TooLarge:
         return build(TooLarge, too_large)
     text = gzip.decompress((place / "program.hlo.gz").read_bytes()).decode()
     tensors = tuple(Tensor(**each | {"shape": tuple(each["shape"])}) for each in result["tensors"])
-    return Compiled(text, build(Memory, result["memory"]), tensors, result["groups"])
+    made = Compiled(text, build(Memory, result["memory"]), tensors, result["groups"])
+    if (found := read_allocations((place / "allocations.txt").read_text("utf-8"))) is None:
+        return made
+    memory = dataclasses.replace(made.memory, allocated=found.hbm)
+    return dataclasses.replace(made, memory=memory, rooms=found.temporaries)
 
 
 def _sources() -> str:

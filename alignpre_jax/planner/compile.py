@@ -16,6 +16,7 @@ from jax.experimental import topologies
 
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.mixture import Batch
+from alignpre_jax.planner.allocations import UNITS, Room
 from alignpre_jax.planner.chips import Topology
 from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
 from alignpre_jax.training.mesh import check_batch
@@ -28,7 +29,6 @@ _ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
 }
 _LARGEST = 12  # tensors that are told of
-_UNITS = {unit: 1 << 10 * power for power, unit in enumerate("BKMGT")}
 _SIZE = r"([\d.]+)([BKMGT])"
 _TOO_LARGE = (
     re.compile(rf"\({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
@@ -38,16 +38,30 @@ _TOO_LARGE = (
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of HBM on one device. The state is donated: outputs that replace arguments take no room of their own."""
+    """Bytes of HBM on one device. The state is donated: outputs that replace arguments take no room of their own.
+
+    Attributes:
+      arguments: what the program is given; it stays for the whole step.
+      new_outputs: what replaces no argument.
+      temporaries: the compiler's `temp_size`, which counts room that is used twice; see `planner.allocations`.
+      code: of the program.
+      allocated: everything but the code, by the compiler's report; None where it wrote none.
+    """
 
     arguments: float
     new_outputs: float
     temporaries: float
     code: float
+    allocated: float | None = None
 
     @property
-    def total(self) -> float:
-        """What the program needs at once."""
+    def needed(self) -> float:
+        """What the program takes."""
+        return self.sum if self.allocated is None else self.allocated + self.code
+
+    @property
+    def sum(self) -> float:
+        """The sizes added up, as others report them: not less than what the program takes."""
         return self.arguments + self.new_outputs + self.temporaries + self.code
 
 
@@ -64,12 +78,14 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A program that fits; `tensors` are its largest arguments, `groups` the bytes of all by what they are."""
+    """A program that fits; `tensors` are its largest arguments, `groups` the bytes of all by what they are, `rooms` its
+    largest temporaries."""
 
     text: str
     memory: Memory
     tensors: tuple[Tensor, ...] = ()
     groups: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rooms: tuple[Room, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,5 +197,5 @@ def read_too_large(message: str) -> TooLarge | None:
     for pattern in _TOO_LARGE:
         if found := pattern.search(message):
             needed, needed_unit, available, available_unit = found.groups()
-            return TooLarge(float(needed) * _UNITS[needed_unit], float(available) * _UNITS[available_unit])
+            return TooLarge(float(needed) * UNITS[needed_unit], float(available) * UNITS[available_unit])
     return None

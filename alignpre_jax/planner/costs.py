@@ -75,7 +75,6 @@ class Costs:
 
     `cycles` is by kind: matmul, elementwise, copy. `unpriced` counts operations without an estimate that are
     neither kernels nor collectives. `operations` has all that are priced, those that take the most cycles first.
-    `carried` are the largest arrays that loops hand on: what is kept for the backward pass, and gradients.
     """
 
     cycles: dict[str, int]
@@ -84,7 +83,6 @@ class Costs:
     collectives: tuple[Collective, ...]
     unpriced: dict[str, int]
     operations: tuple[Operation, ...] = ()
-    carried: tuple[Array, ...] = ()
 
 
 def price(module: Module) -> Costs:
@@ -114,19 +112,8 @@ def price(module: Module) -> Costs:
         elif not found and instruction.kind in ("fusion", "copy", *_MATMULS):
             unpriced[instruction.kind] += each.times
     operations.sort(key=lambda each: -each.cycles * each.times)
-    figures = (tuple(kernels), tuple(exchanges), dict(unpriced), tuple(operations), _carried(module))
+    figures = (tuple(kernels), tuple(exchanges), dict(unpriced), tuple(operations))
     return Costs(dict(cycles), flops, *figures)
-
-
-def _carried(module: Module, count: int = 12) -> tuple[Array, ...]:
-    arrays = [
-        array
-        for computation in module.computations.values()
-        for instruction in computation.instructions
-        if instruction.kind == "while"
-        for array in instruction.results
-    ]
-    return tuple(sorted(dict.fromkeys(arrays), key=lambda array: -array.bytes)[:count])
 
 
 def matmul_flops(instruction: Instruction, inside: Computation) -> float:

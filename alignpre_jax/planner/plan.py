@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alignpre_jax.foundation import Event, Report, UserError, silent, to_mapping
+from alignpre_jax.planner.allocations import Room
 from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
 from alignpre_jax.planner.cache import Program, compiled, default_cache
 from alignpre_jax.planner.chips import Chip, Topology
@@ -23,6 +24,7 @@ HOW = (
     "does not estimate: a roofline from their FLOPs and bytes (best case). Collectives that nothing overlaps: bytes "
     "received over the bandwidth of all links of a chip (best case); a step takes at least as long as all its "
     "collectives. Waiting for HBM: what runs the matrix unit at less than half of its rate. "
+    "HBM: what the compiler reports to allocate, and the code; whether it fits is its own verdict. "
     "Input, checkpoints and evals are left out. MFU counts attention causally and no recomputation."
 )
 
@@ -181,6 +183,7 @@ class Plan:
     advice: tuple[str, ...] = ()
     tensors: tuple[Tensor, ...] = ()  # the largest arguments
     groups: Mapping[str, float] = dataclasses.field(default_factory=dict)  # bytes of arguments by what they are
+    rooms: tuple[Room, ...] = ()  # the largest temporaries at the fullest moment
     text: str = dataclasses.field(default="", repr=False)  # the compiled program
 
     @property
@@ -226,7 +229,7 @@ def predict(work: Work, topology: Topology, result: Compiled) -> Plan:
     return Plan(
         work=work,
         topology=topology,
-        needed=result.memory.total,
+        needed=result.memory.needed,
         available=chip.usable_hbm,
         memory=result.memory,
         costs=costs,
@@ -236,6 +239,7 @@ def predict(work: Work, topology: Topology, result: Compiled) -> Plan:
         program_flops=costs.matmul_flops + sum(attention_flops(kernel) * kernel.times for kernel in attention),
         tensors=result.tensors,
         groups=result.groups,
+        rooms=result.rooms,
         text=result.text,
     )
 

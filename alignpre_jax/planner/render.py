@@ -142,9 +142,9 @@ def memory_parts(plan: Plan) -> dict[str, float]:
     """GiB of HBM on a device by kind."""
     assert plan.memory is not None, plan.work.name
     sizes = dict(plan.groups) or {"state and batch": plan.memory.arguments}
-    parts = {name: size for name, size in sizes.items() if size >= 0.001 * plan.memory.total}
-    parts["activations and temporaries"] = plan.memory.temporaries
-    parts["other"] = max(plan.memory.total - sum(parts.values()), 0.0)
+    parts = {name: size for name, size in sizes.items() if size >= 0.001 * plan.memory.needed}
+    parts["activations and temporaries"] = plan.memory.needed - plan.memory.arguments - plan.memory.code
+    parts["other"] = max(plan.memory.needed - sum(parts.values()), 0.0)
     return {name: size / GIB for name, size in parts.items()}
 
 
@@ -159,12 +159,12 @@ def figures_of(plan: Plan) -> dict[str, str]:
     else:
         figures = {"rows x slots, tokens per call": f"{work.batch_rows:,} x {work.slots:,}, {work.steps_per_call}"}
     figures["mesh"] = work.mesh
-    says = "fits" if plan.needed <= plan.available else "fits, by the compiler's own count"
-    verdict = says if plan.fits else f"too large by {(plan.needed - plan.available) / GIB:,.1f} GiB"
+    verdict = "fits" if plan.fits else f"too large by {(plan.needed - plan.available) / GIB:,.1f} GiB"
     figures["HBM per device, GiB"] = f"{plan.needed / GIB:,.2f} of {plan.available / GIB:,.2f}: {verdict}"
     if plan.memory is None or plan.time is None or plan.speed is None or plan.costs is None:
         return figures
     figures |= {f"  {name}": f"{size:,.2f}" for name, size in memory_parts(plan).items()}
+    figures["  (sizes added up)"] = f"({plan.memory.sum / GIB:,.2f})"
     time, speed = plan.time, plan.speed
     figures["step, ms"] = _ms(time.step)
     figures |= {f"  {name}": f"{part:,.2f} ({part / 1e3 / time.step:.0%})" for name, part in time_parts(plan).items()}
@@ -206,10 +206,10 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
     if plan.memory is None or plan.time is None or plan.speed is None or plan.costs is None:
         return figures
     return figures | {
-        "memory": dataclasses.asdict(plan.memory),
+        "memory": dataclasses.asdict(plan.memory) | {"sum": plan.memory.sum},
         "memory_groups": dict(plan.groups),
         "largest_arguments": [dataclasses.asdict(tensor) for tensor in plan.tensors],
-        "largest_carried": [dataclasses.asdict(array) | {"bytes": array.bytes} for array in plan.costs.carried],
+        "largest_temporaries": [dataclasses.asdict(room) for room in plan.rooms],
         "binds": plan.time.binds,
         "step_seconds": plan.time.step,
         "time": dataclasses.asdict(plan.time),

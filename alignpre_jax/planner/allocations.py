@@ -1,0 +1,55 @@
+"""The compiler's own report of what it allocates, which it writes beside its dumps.
+
+`memory_analysis` has the sizes of arguments and temporaries, too, but counts room that is used twice among the
+temporaries: what it adds up to is a tenth to a half too much, and above what the device has for programs that the
+compiler fits. The report has one table for each allocation, in order of the memory spaces; HBM is the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+UNITS = {unit: 1 << 10 * power for power, unit in enumerate("BKMGT")}
+REPORT = "memory-usage-report.txt"  # how its name ends
+_HBM = re.compile(r"Memory Space: default \(color=0\)\nTotal bytes: (\d+)")
+_ROW = re.compile(r"\s*\S+\(\s*\d+%\);\s*([\d.]+)([BKMGT])(?:iB)?;\s*\d+;\s*\d+; (.*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """A part of HBM that arrays use one after another; `arrays` are their shapes, as the compiler writes them."""
+
+    bytes: float
+    arrays: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocations:
+    """Bytes of HBM on one device that the program takes, its code left out, and the parts of its temporaries that are
+    the largest at the fullest moment."""
+
+    hbm: float
+    temporaries: tuple[Room, ...]
+
+
+def read_allocations(report: str, most: int = 12) -> Allocations | None:
+    """What a report says; None for a text that is none.
+
+    Arguments and results have tables of a row or two: the temporaries' is the one with the most rows.
+    """
+    found = _HBM.search(report)
+    if found is None:
+        return None
+    space = report[found.end() :].split("Memory Space:")[0]
+    tables = [[row for line in part.splitlines() if (row := _ROW.match(line))] for part in space.split("shapes_list")]
+    rooms = [Room(float(row[1]) * UNITS[row[2]], row[3]) for row in max(tables, key=len)]
+    return Allocations(float(found[1]), tuple(sorted(rooms, key=lambda room: -room.bytes)[:most]))
+
+
+def main_report(folder: Path) -> str:
+    """The report of the largest program that was compiled into a folder of dumps; empty where there is none."""
+    reports: Iterable[str] = (path.read_text("utf-8", errors="replace") for path in folder.glob(f"*{REPORT}"))
+    return max(reports, key=lambda text: ((found := read_allocations(text)) and found.hbm) or 0.0, default="")
