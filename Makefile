@@ -1,5 +1,5 @@
 # make demo   the small study, from nothing to its report
-# make test   all tests            make check   format, lint, types
+# make test   all tests (WORKERS=4: in four processes)   make check   format, lint, types
 # make live   adds torch, transformers, lm-eval and inspect, so that the tests that compare with them run too
 # make lock   the lock file of this Python version, from what is installed
 # make clean  removes what these made
@@ -9,6 +9,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 LOCK := requirements/lock-$(VERSION).txt
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 WORKDIR ?= runs/small_world
+WORKERS ?= 2
 
 .PHONY: demo test check live lock clean
 .DELETE_ON_ERROR:
@@ -17,7 +18,7 @@ demo: $(VENV)/.runtime-$(VERSION)
 	$(VENV)/bin/alignpre study --config=configs/studies/small_world.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.dev-$(VERSION)
-	JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest $(TESTS)
+	JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile $(TESTS)
 
 check: $(VENV)/.dev-$(VERSION)
 	$(VENV)/bin/ruff format --check .

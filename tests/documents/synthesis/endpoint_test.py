@@ -97,9 +97,9 @@ def test_nobody_at_home(endpoint):
     assert generator.unanswered == 0
 
 
-@pytest.mark.parametrize("header", ["1", "0.9", email.utils.formatdate(time.time() + 2, usegmt=True)])
+@pytest.mark.parametrize("header", ["1", "0.9", "a date"])
 def test_retry_after_is_honoured(endpoint, header):
-    if "GMT" in header:
+    if header == "a date":
         header = email.utils.formatdate(time.time() + 2, usegmt=True)  # a second or more from now
     with serving(scripted(Answer(status=429, headers={"Retry-After": header}), Answer("hello"))) as stub:
         start = time.monotonic()
