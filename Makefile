@@ -1,5 +1,6 @@
 # make demo   the small study, from nothing to its report
-# make test   all tests (WORKERS=4: in four processes)   make check   format, lint, types
+# make test   all tests, in WORKERS=2 processes (TESTS=tests/rows: those of a room)
+# make check  format, lint, types
 # make live   adds torch, transformers, lm-eval and inspect, so that the tests that compare with them run too
 # make lock   the lock file of this Python version, from what is installed
 # make clean  removes what these made
