@@ -1,8 +1,8 @@
 """The compiler's own report of what it allocates, which it writes beside its dumps.
 
-`memory_analysis` has the sizes of arguments and temporaries, too, but counts room that is used twice among the
-temporaries: what it adds up to is a tenth to a half too much, and above what the device has for programs that the
-compiler fits. The report has one table for each allocation, in order of the memory spaces; HBM is the first.
+`memory_analysis` has the sizes of arguments and temporaries, too, but up to libtpu 0.0.42 it counts more: what it adds
+up to is a tenth to a half too much, and above what a device has for programs that the compiler fits (with libtpu 0.0.51
+it agrees with the report). The report has a table for each allocation, by memory space; HBM is the first.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Memory:
     Attributes:
       arguments: what the program is given; it stays for the whole step.
       new_outputs: what replaces no argument.
-      temporaries: the compiler's `temp_size`, which counts room that is used twice; see `planner.allocations`.
+      temporaries: the compiler's `temp_size`, which may count more; see `planner.allocations`.
       code: of the program.
       allocated: everything but the code, by the compiler's report; None where it wrote none.
     """

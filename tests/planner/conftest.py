@@ -35,4 +35,4 @@ def make_work():
 @pytest.fixture(scope="session")
 def plan_cache(tmp_path_factory):
     """A folder for what the tests compile."""
-    return tmp_path_factory.mktemp("plans")
+    return tmp_path_factory.mktemp("plans") / "a name of 'words'"

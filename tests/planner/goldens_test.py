@@ -13,7 +13,8 @@ import pytest
 from alignpre_jax.foundation import read_json
 from alignpre_jax.model import PRESETS, get_preset
 from alignpre_jax.objectives.cross_entropy import ACCELERATOR_CHUNK_BYTES
-from tools.make_plan_goldens import CHIPS, compile_case, differences, work_of
+from alignpre_jax.planner import parse_topology, plan_stage
+from tools.make_plan_goldens import CHIPS, TOPOLOGIES, compile_case, differences, work_of
 
 FOLDER = Path(__file__).parent / "goldens"
 GOLDENS = {path.stem: read_json(path) for path in sorted(FOLDER.glob("*.json")) if path.stem != "made_with"}
@@ -43,8 +44,11 @@ def test_training_runs_the_kernels_and_makes_no_logits_of_all_tokens(preset, cas
         assert found["largest_f32"] < 1 or found["largest_f32"] * logits <= model.width * model.padded_vocab
 
 
+needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@needs_compiler
 @pytest.mark.parametrize(("preset", "case"), ALL if os.environ.get("PLAN_GOLDENS") == "all" else QUICK)
 def test_the_figures_are_those_that_were_written_down(preset, case, plan_cache):
     made_with = read_json(FOLDER / "made_with.json")
@@ -53,3 +57,16 @@ def test_the_figures_are_those_that_were_written_down(preset, case, plan_cache):
         pytest.skip(f"the figures are of {made_with}, and here is {here}")
     found = compile_case(preset, case, plan_cache)
     assert not list(differences(found, GOLDENS[preset][case])), found
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_memory_is_what_the_compiler_reports(plan_cache):
+    work = work_of("pythia_14m", "train", 1)
+    made = plan_stage(work, parse_topology(TOPOLOGIES["v5e"]), plan_cache)
+    model, memory = work.step.model, made.memory
+    stack = model.layers * work.tokens_per_step / CHIPS * model.width * 2  # the blocks' inputs, in bfloat16
+    assert memory.arguments + stack < memory.allocated < 1.01 * (memory.sum - memory.code)
+    assert made.needed == memory.allocated + memory.code
+    assert sum(room.bytes >= stack for room in made.rooms) > 1
+    assert memory.arguments + sum(room.bytes for room in made.rooms) < memory.allocated
