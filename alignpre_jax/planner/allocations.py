@@ -19,8 +19,8 @@ _ROW = re.compile(r"\s*\S+\(\s*\d+%\);\s*([\d.]+)([BKMGT])(?:iB)?;\s*\d+;\s*\d+;
 
 
 @dataclasses.dataclass(frozen=True)
-class Room:
-    """A part of HBM that arrays use one after another; `arrays` are their shapes, as the compiler writes them."""
+class Buffer:
+    """A part of HBM that arrays use, one after another; `arrays` are their shapes, as the compiler writes them."""
 
     bytes: float
     arrays: str
@@ -32,7 +32,7 @@ class Allocations:
     the largest at the fullest moment."""
 
     hbm: float
-    temporaries: tuple[Room, ...]
+    temporaries: tuple[Buffer, ...]
 
 
 def read_allocations(report: str, most: int = 12) -> Allocations | None:
@@ -45,8 +45,8 @@ def read_allocations(report: str, most: int = 12) -> Allocations | None:
         return None
     space = report[found.end() :].split("Memory Space:")[0]
     tables = [[row for line in part.splitlines() if (row := _ROW.match(line))] for part in space.split("shapes_list")]
-    rooms = [Room(float(row[1]) * UNITS[row[2]], row[3]) for row in max(tables, key=len)]
-    return Allocations(float(found[1]), tuple(sorted(rooms, key=lambda room: -room.bytes)[:most]))
+    buffers = [Buffer(float(row[1]) * UNITS[row[2]], row[3]) for row in max(tables, key=len)]
+    return Allocations(float(found[1]), tuple(sorted(buffers, key=lambda buffer: -buffer.bytes)[:most]))
 
 
 def main_report(folder: Path) -> str:

@@ -110,7 +110,7 @@ def _read(place: Path) -> Compiled | TooLarge:
     if (found := read_allocations((place / "allocations.txt").read_text("utf-8"))) is None:
         return made
     memory = dataclasses.replace(made.memory, allocated=found.hbm)
-    return dataclasses.replace(made, memory=memory, rooms=found.temporaries)
+    return dataclasses.replace(made, memory=memory, buffers=found.temporaries)
 
 
 def _sources() -> str:

@@ -16,7 +16,7 @@ from jax.experimental import topologies
 
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.mixture import Batch
-from alignpre_jax.planner.allocations import UNITS, Room
+from alignpre_jax.planner.allocations import UNITS, Buffer
 from alignpre_jax.planner.chips import Topology
 from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
 from alignpre_jax.training.mesh import check_batch
@@ -78,14 +78,14 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A program that fits; `tensors` are its largest arguments, `groups` the bytes of all by what they are, `rooms` its
-    largest temporaries."""
+    """A program that fits; `tensors` are its largest arguments, `groups` the bytes of all by what they are, `buffers`
+    its largest temporaries."""
 
     text: str
     memory: Memory
     tensors: tuple[Tensor, ...] = ()
     groups: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    rooms: tuple[Room, ...] = ()
+    buffers: tuple[Buffer, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alignpre_jax.foundation import Event, Report, UserError, silent, to_mapping
-from alignpre_jax.planner.allocations import Room
+from alignpre_jax.planner.allocations import Buffer
 from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
 from alignpre_jax.planner.cache import Program, compiled, default_cache
 from alignpre_jax.planner.chips import Chip, Topology
@@ -183,7 +183,7 @@ class Plan:
     advice: tuple[str, ...] = ()
     tensors: tuple[Tensor, ...] = ()  # the largest arguments
     groups: Mapping[str, float] = dataclasses.field(default_factory=dict)  # bytes of arguments by what they are
-    rooms: tuple[Room, ...] = ()  # the largest temporaries at the fullest moment
+    buffers: tuple[Buffer, ...] = ()  # the largest temporaries at the fullest moment
     text: str = dataclasses.field(default="", repr=False)  # the compiled program
 
     @property
@@ -239,7 +239,7 @@ def predict(work: Work, topology: Topology, result: Compiled) -> Plan:
         program_flops=costs.matmul_flops + sum(attention_flops(kernel) * kernel.times for kernel in attention),
         tensors=result.tensors,
         groups=result.groups,
-        rooms=result.rooms,
+        buffers=result.buffers,
         text=result.text,
     )
 

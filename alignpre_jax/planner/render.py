@@ -209,7 +209,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
         "memory": dataclasses.asdict(plan.memory) | {"sum": plan.memory.sum},
         "memory_groups": dict(plan.groups),
         "largest_arguments": [dataclasses.asdict(tensor) for tensor in plan.tensors],
-        "largest_temporaries": [dataclasses.asdict(room) for room in plan.rooms],
+        "largest_temporaries": [dataclasses.asdict(buffer) for buffer in plan.buffers],
         "binds": plan.time.binds,
         "step_seconds": plan.time.step,
         "time": dataclasses.asdict(plan.time),

@@ -24,7 +24,7 @@ Total bytes: 85709312 (81.74MiB)
 def test_the_temporaries_of_hbm_the_largest_first():
     found = read_allocations(REPORT, most=3)
     assert found.hbm == 205_619_712
-    assert [(room.bytes, room.arrays) for room in found.temporaries] == [
+    assert [(buffer.bytes, buffer.arrays) for buffer in found.temporaries] == [
         (16 << 20, "5×bf16[6,2,4,2048,32]"),
         (1.5 * (1 << 20), "f32[1,128], 2×bf16[4,1,1024,128], (s32[2], u32[])"),
         (786 << 10, "f32[]"),

@@ -68,5 +68,5 @@ def test_memory_is_what_the_compiler_reports(plan_cache):
     stack = model.layers * work.tokens_per_step / CHIPS * model.width * 2  # the blocks' inputs, in bfloat16
     assert memory.arguments + stack < memory.allocated < 1.01 * (memory.sum - memory.code)
     assert made.needed == memory.allocated + memory.code
-    assert sum(room.bytes >= stack for room in made.rooms) > 1
-    assert memory.arguments + sum(room.bytes for room in made.rooms) < memory.allocated
+    assert sum(buffer.bytes >= stack for buffer in made.buffers) > 1
+    assert memory.arguments + sum(buffer.bytes for buffer in made.buffers) < memory.allocated
