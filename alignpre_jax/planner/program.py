@@ -15,6 +15,8 @@ _ARRAY = re.compile(r"([a-z]+\d*\w*)\[([\d,]*)\]")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
+_CONSTANT = re.compile(r"\bconstant\((-?\d+)\)")
+_INDEX = re.compile(r"\bindex=(\d+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computation=%([\w.\-]+)")
 
 
@@ -75,6 +77,26 @@ class Computation:
         """The (first) array of one of its operands."""
         return self.by_name[instruction.operands[index]].results[0]
 
+    def source(self, name: str) -> Instruction:
+        """What a value was before it was copied."""
+        found = self.by_name[name]
+        while found.kind in ("copy", "bitcast", "convert"):
+            found = self.by_name[found.operands[0]]
+        return found
+
+    def constant(self, name: str) -> int | None:
+        """The whole number that a value is; None where that is not written in the program."""
+        found = self.source(name)
+        value = _CONSTANT.search(found.text) if found.kind == "constant" else None
+        return int(value.group(1)) if value else None
+
+    def counter(self) -> int | None:
+        """Of a loop's condition: which of the values that it is given is compared; None where it is not plain."""
+        compared = [each for each in self.instructions if each.kind == "compare"]
+        values = [self.source(name) for each in compared for name in each.operands]
+        places = [_INDEX.search(each.text) for each in values if each.kind == "get-tuple-element"]
+        return int(places[0].group(1)) if len(places) == 1 and places[0] else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Executed:
@@ -100,7 +122,7 @@ class Module:
         inside = self.computations[name or self.entry]
         for instruction in inside.instructions:
             if instruction.kind == "while":
-                yield from self.executed(instruction.reference("body"), times * self.trips(instruction))
+                yield from self.executed(instruction.reference("body"), times * self.trips(instruction, inside))
             elif instruction.kind == "conditional":
                 names = [_NAME.findall(group) or [single] for group, single in _BRANCHES.findall(instruction.text)]
                 branches = [branch for found in names for branch in found]
@@ -127,18 +149,27 @@ class Module:
         """The sum of the compiler's estimates over everything that runs."""
         return sum((each.instruction.cycles or 0) * each.times for each in self.executed(name))
 
-    def trips(self, loop: Instruction) -> int:
-        """How often a `while` runs: as the compiler noted it, else the constant that its condition compares with."""
-        known = _TRIPS.search(loop.text)
-        if known:
+    def trips(self, loop: Instruction, inside: Computation) -> int:
+        """How often a `while` runs: as the compiler noted it, else from its counter's start, step and bound.
+
+        Loops that were unrolled count in larger steps, and those whose first round was taken out start later; a start
+        or step that is not a constant is taken to be 0 or 1.
+        """
+        if known := _TRIPS.search(loop.text):
             return int(known.group(1))
-        condition = self.computations[loop.reference("condition")]
-        bounds = [
-            int(found.group(1))
-            for each in condition.instructions
-            if each.kind == "constant" and (found := re.search(r"constant\((\d+)\)", each.text))
-        ]
-        return max(bounds, default=1)
+        condition, body = (self.computations[loop.reference(name)] for name in ("condition", "body"))
+        bounds = [bound for each in condition.instructions if (bound := condition.constant(each.name)) is not None]
+        counter = condition.counter()
+        if not bounds or counter is None:
+            return max(bounds, default=1)
+        start, step = 0, 1
+        before, after = inside.by_name[loop.operands[0]], body.instructions[-1]
+        if before.kind == "tuple":
+            start = inside.constant(before.operands[counter]) or 0
+        if after.kind == "tuple" and (added := body.source(after.operands[counter])).kind == "add":
+            steps = [found for name in added.operands if (found := body.constant(name))]
+            step = steps[0] if steps else 1
+        return max(math.ceil((max(bounds) - start) / step), 1)
 
     def fused(self, instruction: Instruction) -> Computation | None:
         """What a fusion consists of."""

@@ -14,7 +14,7 @@ from alignpre_jax.foundation import read_json
 from alignpre_jax.model import PRESETS, get_preset
 from alignpre_jax.objectives.cross_entropy import ACCELERATOR_CHUNK_BYTES
 from alignpre_jax.planner import parse_topology, plan_stage
-from tools.make_plan_goldens import CHIPS, TOPOLOGIES, compile_case, differences, work_of
+from tools.make_plan_goldens import CHIPS, TOPOLOGIES, WORKS, compile_case, differences, work_of
 
 FOLDER = Path(__file__).parent / "goldens"
 GOLDENS = {path.stem: read_json(path) for path in sorted(FOLDER.glob("*.json")) if path.stem != "made_with"}
@@ -23,10 +23,10 @@ QUICK = [("pythia_14m", "v5e x1 train"), ("pythia_14m", "v5e x1 decode")]
 ALL = [(preset, case) for preset, cases in GOLDENS.items() for case in cases]
 
 
-def test_every_preset_has_the_figures_of_one_v5e_slice():
+def test_every_preset_has_the_figures_of_one_slice_of_each_chip():
     assert GOLDENS.keys() == PRESETS.keys()
     for preset, cases in GOLDENS.items():
-        assert {"v5e x1 train", "v5e x1 decode"} <= cases.keys(), preset
+        assert {f"{chip} x1 {work}" for chip in TOPOLOGIES for work in WORKS} <= cases.keys(), preset
 
 
 @pytest.mark.parametrize(("preset", "case"), TRAINED)
@@ -42,6 +42,12 @@ def test_training_runs_the_kernels_and_makes_no_logits_of_all_tokens(preset, cas
     logits = work.tokens_per_step * model.padded_vocab / (CHIPS * slices)
     if 4 * logits > ACCELERATOR_CHUNK_BYTES:  # else one chunk holds them all
         assert found["largest_f32"] < 1 or found["largest_f32"] * logits <= model.width * model.padded_vocab
+
+
+@pytest.mark.parametrize("preset", GOLDENS)
+def test_however_a_loop_was_unrolled_its_products_are_as_many(preset):
+    ratios = [found["flops_ratio"] for case, found in GOLDENS[preset].items() if case.endswith("train")]
+    assert max(ratios) == pytest.approx(min(ratios), rel=1e-3)
 
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")

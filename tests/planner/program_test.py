@@ -26,6 +26,40 @@ def test_loops_are_multiplied_out():
     assert costs.unpriced == {"fusion": 1}
 
 
+@pytest.mark.parametrize(("start", "step", "trips"), [(0, 1, 16), (0, 2, 8), (1, 1, 15), (2, 4, 4), (1, 2, 8)])
+def test_a_loop_without_a_note_runs_from_its_start_to_its_bound_in_its_steps(start, step, trips):
+    module = parse(f"""HloModule loops
+
+body.1 (p.1: (f32[4], s32[])) -> (f32[4], s32[]) {{
+  %p.1 = (f32[4], s32[]) parameter(0)
+  %x.1 = f32[4]{{0}} get-tuple-element(%p.1), index=0
+  %i.1 = s32[] get-tuple-element(%p.1), index=1
+  %by.1 = s32[] constant({step})
+  %next.1 = s32[] add(%i.1, %by.1)
+  %kept.1 = s32[] copy(%next.1)
+  %y.1 = f32[4]{{0}} copy(%x.1), backend_config={{"estimated_cycles":"10"}}
+  ROOT %r.1 = (f32[4], s32[]) tuple(%y.1, %kept.1)
+}}
+
+condition.1 (p.2: (f32[4], s32[])) -> pred[] {{
+  %bound.1 = s32[] constant(16)
+  %p.2 = (f32[4], s32[]) parameter(0)
+  %i.2 = s32[] get-tuple-element(%p.2), index=1
+  ROOT %less.1 = pred[] compare(%i.2, %bound.1), direction=LT
+}}
+
+ENTRY main.1 (x.2: f32[4]) -> (f32[4], s32[]) {{
+  %x.2 = f32[4]{{0}} parameter(0)
+  %zero.1 = s32[] constant({start})
+  %first.1 = s32[] copy(%zero.1)
+  %t.1 = (f32[4], s32[]) tuple(%x.2, %first.1)
+  ROOT %while.1 = (f32[4], s32[]) while(%t.1), condition=%condition.1, body=%body.1
+}}
+""")
+    assert len(range(start, 16, step)) == trips
+    assert module.cycles() == 10 * trips
+
+
 def test_shapes():
     module = parse(PROGRAM)
     start = module.computations["main.1_spmd"].by_name["slice-start.1"]
