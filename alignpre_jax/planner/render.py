@@ -164,7 +164,8 @@ def figures_of(plan: Plan) -> dict[str, str]:
     if plan.memory is None or plan.time is None or plan.speed is None or plan.costs is None:
         return figures
     figures |= {f"  {name}": f"{size:,.2f}" for name, size in memory_parts(plan).items()}
-    figures["  (sizes added up)"] = f"({plan.memory.sum / GIB:,.2f})"
+    unreported = " and taken: the compiler wrote no report" if plan.memory.allocated is None else ""
+    figures["  (sizes added up)"] = f"({plan.memory.sum / GIB:,.2f}{unreported})"
     time, speed = plan.time, plan.speed
     figures["step, ms"] = _ms(time.step)
     figures |= {f"  {name}": f"{part:,.2f} ({part / 1e3 / time.step:.0%})" for name, part in time_parts(plan).items()}

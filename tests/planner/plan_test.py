@@ -11,7 +11,7 @@ from alignpre_jax.planner import Options, compare, parse_topology, plan, plan_st
 from alignpre_jax.planner.chips import CHIPS, GIB
 from alignpre_jax.planner.compile import Compiled, Memory, TooLarge, describe_devices, read_too_large
 from alignpre_jax.planner.cost import read_prices, study_cost
-from alignpre_jax.planner.render import to_json
+from alignpre_jax.planner.render import figures_of, to_json
 from alignpre_jax.planner.search import candidates
 
 PROGRAM = """HloModule jit_run, is_scheduled=true
@@ -123,6 +123,15 @@ def test_outputs(make_work, compiles, capsys, tmp_path):
 def test_a_stage_shorter_than_a_batch(make_work):
     with pytest.raises(UserError, match="shorter than one batch"):
         plan_stages([make_work(tokens=100)], parse_topology("v5e:2x2"))
+
+
+def test_memory_without_a_report_is_said_to_be_added_up(make_work, compiles):
+    said = {}
+    for allocated in (5 * GIB, None):
+        compiles(Compiled(PROGRAM, dataclasses.replace(MEMORY, allocated=allocated)))
+        (made,) = plan_stages([make_work()], parse_topology("v5e:2x2"))
+        said[made.needed] = figures_of(made)["  (sizes added up)"]
+    assert said == {6 * GIB: "(8.00)", 8 * GIB: "(8.00 and taken: the compiler wrote no report)"}
 
 
 def test_without_the_compiler(monkeypatch):
