@@ -3,6 +3,9 @@
 `build` is the edge of the system: after it, no room sees a ConfigDict. Field types do the
 checking; a dataclass may add checks of its own by raising `UserError` in `__post_init__`
 (`where` then names the field, and `build` completes the path in front of it).
+
+A field may be one of several dataclasses. Each of them then has a field of the same name (`name` or
+`kind`, say) whose type is a Literal with one value: its tag, by which `build` knows which one is meant.
 """
 
 from __future__ import annotations
@@ -84,6 +87,29 @@ def exact(value: float | int | str | Fraction) -> Fraction:
     return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
+def _tagged(options: tuple[Any, ...]) -> tuple[str, dict[str, Any]] | None:
+    """(the name of the tag, the dataclasses by tag) of a union of tagged dataclasses; None for any other union."""
+    classes = [option for option in options if option is not type(None)]
+    if len(classes) < 2 or not all(dataclasses.is_dataclass(option) for option in classes):
+        return None
+    for name, hint in typing.get_type_hints(classes[0]).items():
+        hints = [typing.get_type_hints(each).get(name) for each in classes]
+        if typing.get_origin(hint) is typing.Literal and all(len(typing.get_args(each)) == 1 for each in hints):
+            return name, {typing.get_args(each)[0]: option for each, option in zip(hints, classes, strict=True)}
+    raise AssertionError(f"{classes} have no tag in common")
+
+
+def _one_of(tag: str, classes: Mapping[str, Any], value: Any, where: str) -> Any:
+    if isinstance(value, tuple(classes.values())):
+        return value
+    if not isinstance(value, Mapping) or tag not in value:
+        known = ", ".join(classes)
+        raise UserError(f"{value!r} does not say which one it is", where=f"{where}.{tag}", fix=f"one of {known}")
+    if value[tag] not in classes:
+        raise UserError(f"{value[tag]!r} is not known", where=f"{where}.{tag}", fix=suggest(str(value[tag]), classes))
+    return build(classes[value[tag]], value, where)
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -91,6 +117,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
+        if tagged := _tagged(args):
+            return _one_of(*tagged, value, where)
         errors = []
         for option in (a for a in args if a is not type(None)):
             try:

@@ -92,3 +92,48 @@ def test_digests_do_not_depend_on_order_or_process():
     assert digest({"a": 1, "b": Fraction(1, 3)}) == digest({"b": Fraction(1, 3), "a": 1}) == expected
     assert derive_seed(1, "x") == derive_seed(1, "x") != derive_seed(2, "x")
     assert 0 <= derive_seed(1, "x") < 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    radius: float
+    shape: Literal["round"] = "round"
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    side: float = 1.0
+    shape: Literal["square"] = "square"
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    one: Round | Square = Square()
+    by_name: dict[str, Round | Square] = dataclasses.field(default_factory=dict)
+    maybe: Round | Square | None = None
+
+
+figures = st.one_of(st.builds(Round, st.floats(0, 9)), st.builds(Square, st.floats(0, 9)))
+
+
+@given(st.builds(Drawing, figures, st.dictionaries(words, figures), st.none() | figures))
+def test_one_of_several_dataclasses_is_told_by_its_tag(value):
+    assert build(Drawing, to_mapping(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"one": {"side": 2.0}},
+            r"does not say which one it is\n  where: config.one.shape\n  to do: one of round, square",
+        ),
+        ({"one": {"shape": "rund"}}, r"'rund' is not known\n  where: config.one.shape\n  to do: did you mean 'round'"),
+        ({"one": {"shape": "square", "radius": 1.0}}, r"unknown key 'radius'\n  where: config.one.radius"),
+        ({"by_name": {"a": {"shape": "round"}}}, r"missing key 'radius'\n  where: config.by_name.a"),
+        ({"one": 3}, "3 does not say which one it is"),
+    ],
+)
+def test_a_wrong_tag_is_said(values, says):
+    with pytest.raises(UserError, match=says):
+        build(Drawing, values)
