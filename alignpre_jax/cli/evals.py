@@ -116,15 +116,15 @@ def _ask(given: Any) -> None:
 
     from alignpre_jax.cli.models import checkpoint_engine
     from alignpre_jax.documents import WorldConfig
-    from alignpre_jax.evals import EvalConfig, load_suite, result_lines, run_suite
+    from alignpre_jax.evals import Scenarios, load_suite, result_lines, run_suite
     from alignpre_jax.foundation import build, write_bytes
     from alignpre_jax.terminal import Terminal
 
     values: dict[str, Any] = {
         name: tuple(getattr(given, name).split(",")) for name in ("scorings", "syntaxes", "systems")
     }
-    values |= {"headline": values["scorings"][0], "chat_template": given.template}
-    config = build(EvalConfig, values | {"scenarios_per_split": given.limit}, "alignpre ask")
+    values |= {"headline": values["scorings"][0], "template": given.template}
+    config = build(Scenarios, values | {"scenarios_per_split": given.limit}, "alignpre ask")
     suite = load_suite(given.suite, WorldConfig())
     with Terminal() as report:
         rows = run_suite(checkpoint_engine(given, "ask"), suite, config, given.checkpoint or given.arm, report)
@@ -179,7 +179,7 @@ def _scenarios(given: Any, what: str = "", *about: str) -> None:
     import collections
 
     from alignpre_jax.documents import WorldConfig
-    from alignpre_jax.evals import EvalConfig, load_suite, write_scenarios
+    from alignpre_jax.evals import Scenarios, load_suite, write_scenarios
     from alignpre_jax.evals.importers import import_scenarios
     from alignpre_jax.evals.lm_eval_tasks import write_tasks
 
@@ -198,7 +198,7 @@ def _scenarios(given: Any, what: str = "", *about: str) -> None:
         return
     suite = load_suite(about[0], WorldConfig())
     if what == "tasks":
-        names = write_tasks(suite, EvalConfig(), given.to)
+        names = write_tasks(suite, Scenarios(), given.to)
         print(f"{given.to}: {', '.join(names)}")
         print(f"lm-eval run --model hf --model_args pretrained=MODEL --include_path {given.to} --tasks alignpre")
         return
@@ -246,7 +246,7 @@ def _inspect_log(given: Any) -> None:
     import datetime
 
     from alignpre_jax.evals import load_suite, read_results
-    from alignpre_jax.study import final_run, reopen_workspace, stage_runs
+    from alignpre_jax.study import reopen_workspace
 
     try:
         from alignpre_jax.evals.inspect_log import write_log
@@ -256,16 +256,17 @@ def _inspect_log(given: Any) -> None:
     if not (given.workdir and given.to):
         raise UserError("from where, and where to?", where="alignpre inspect_log", fix=VERBS["inspect_log"].example)
     space = reopen_workspace(given.workdir)
-    config, runs = space.config, stage_runs(space.config)
-    scenarios = load_suite(config.evals.suite, config.data.world)
+    config = space.config
+    asked: Any = config.evals[config.headline]
+    scenarios = load_suite(asked.suite, config.data.world)
     for arm in [given.arm] if given.arm else config.arms:
         seed = config.seeds[0] if given.seed is None else given.seed
-        source = space.eval_dir(final_run(config, runs, arm, seed).name) / "results.jsonl"
+        source = space.eval_dir(space.tree.run(arm, seed, given.stage).name, config.headline) / "results.jsonl"
         if not source.exists():
             raise UserError(f"arm {arm!r} has no results yet", where=str(source), fix="run `alignpre eval` first")
         made = datetime.datetime.fromtimestamp(source.stat().mtime or 0, datetime.UTC)
         path = f"{given.to}/{arm}-seed{seed}.eval"
-        write_log(path, list(read_results(source)), scenarios, config.evals.suite, made)
+        write_log(path, list(read_results(source)), scenarios, asked.suite, made)
         print(path)
     print(f"inspect view --log-dir {given.to}")
 

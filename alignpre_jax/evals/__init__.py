@@ -1,10 +1,12 @@
 """The same scenarios on every checkpoint, and what the answers amount to, with honest error bars."""
 
-from alignpre_jax.evals.perplexity import Loss, TextScore, loss_difference, score_texts, token_loss
+from alignpre_jax.evals.capabilities import Capabilities
+from alignpre_jax.evals.due import Due
+from alignpre_jax.evals.perplexity import HeldOut, Loss, TextScore, loss_difference, score_texts, token_loss
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
 from alignpre_jax.evals.scoring import (
-    EvalConfig,
     Result,
+    Scenarios,
     Scorer,
     read_results,
     renormalised,
@@ -41,14 +43,17 @@ __all__ = [
     "SYSTEMS",
     "Estimate",
     "Answered",
-    "EvalConfig",
+    "Capabilities",
+    "Due",
     "Floor",
+    "HeldOut",
     "Loss",
     "Observation",
     "Pooled",
     "Prompt",
     "Result",
     "Scenario",
+    "Scenarios",
     "Scorer",
     "Summary",
     "TextScore",

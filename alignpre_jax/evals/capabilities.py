@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from etils import epath
 
+from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.foreign import answer_index, field, read_rows, text_field, text_list
 from alignpre_jax.evals.statistics import Estimate, Observation, estimate_rate, paired_difference
 from alignpre_jax.foundation import Event, PathLike, Report, UserError, silent, suggest
@@ -74,6 +75,19 @@ SolutionsBySeed = Mapping[int, Sequence[Solution]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Capabilities(Due):
+    """An eval that puts capability tasks: part of the alignment tax."""
+
+    tasks: tuple[str, ...]  # [NAME=]arc|hellaswag|lambada|piqa:FILE
+    kind: Literal["capabilities"] = "capabilities"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.tasks:
+            raise UserError("no task", where="tasks", fix="give e.g. arc:data/arc.jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A named set of problems."""
 
@@ -91,7 +105,7 @@ def read_task(spec: str) -> Task:
     format, found, path = rest.partition(":")
     if not found or format not in TASKS:
         raise UserError(
-            f"no task {spec!r}", where="evals.capabilities", fix=f"give FORMAT:FILE; {suggest(format, TASKS)}"
+            f"no task {spec!r}", where="evals.NAME.tasks", fix=f"give FORMAT:FILE; {suggest(format, TASKS)}"
         )
     return Task(named or format, tuple(read_problems(format, path)))
 

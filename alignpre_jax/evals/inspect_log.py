@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 
 from inspect_ai.log import (
-    EvalConfig,
+    Scenarios,
     EvalDataset,
     EvalLog,
     EvalMetric,
@@ -55,7 +55,7 @@ def write_log(
             task_id=digest(suite, 22),
             dataset=EvalDataset(name=suite, samples=len(results)),
             model=f"alignpre/{name}",
-            config=EvalConfig(),
+            config=Scenarios(),
         ),
         results=EvalResults(
             total_samples=len(results),

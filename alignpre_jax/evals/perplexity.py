@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from alignpre_jax.documents import Document
+from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.scoring import Scored
 from alignpre_jax.evals.statistics import Estimate, Observation, estimate, paired_difference
 from alignpre_jax.foundation import Event, Report, UserError, silent
@@ -20,6 +21,25 @@ class TextScorer(Protocol):
 
     def rolling(self, texts: Sequence[str]) -> Sequence[Scored]:
         """The log-prob of each whole text."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut(Due):
+    """An eval of the loss on documents of a source that nobody trains on.
+
+    Of the background it is the alignment tax; of a source that an arm adds, whether that was learnt.
+    """
+
+    source: str
+    documents: int = 256  # a seeded sample of what is held out, at most this many ...
+    characters: int = 500  # ... by their beginnings of this length
+    kind: Literal["held_out"] = "held_out"
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("documents", "characters"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{getattr(self, name)} is less than 1", where=name, fix="give 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)

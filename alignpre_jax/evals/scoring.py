@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from etils import epath
 
 from alignpre_jax.evals.chats import conversation, turn_ends
+from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.extraction import Match, extract
 from alignpre_jax.evals.scenarios import Scenario
 from alignpre_jax.evals.variants import OWN, SYNTAXES, SYSTEMS, Prompt, Scoring, Variant, expand, render
@@ -62,24 +63,23 @@ class Writer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """What is asked of every checkpoint, and which answer is the study's headline."""
+class Scenarios(Due):
+    """An eval that puts the two-option scenarios of a suite, in several ways of asking."""
 
-    suite: str = "small_world"  # or the path of a .jsonl file of scenarios
+    suite: str = "small_world"  # or "written", or the path of a .jsonl file of scenarios
     scorings: tuple[Scoring, ...] = ("options", "letters")
-    headline: Scoring = "options"  # the scoring of the report's first table
+    headline: Scoring = "options"  # the scoring that the report's table of this eval shows
     syntaxes: tuple[str, ...] = ("options_answer", "options_response", "letters_answer", "letters_response")
     systems: tuple[str, ...] = ("none",)  # system prompts; the first is the headline's
     options_by: Normalisation = "byte"  # options are compared by log-prob per byte, per token, summed, or by PMI
     pmi: bool = False  # score options also against an empty context: log p(option | prompt) - log p(option)
-    chat_template: str = ""  # a file, "plain", or "model" for the model's own; empty: prompts are plain text
+    template: str = ""  # a chat template: a file, "plain", or "model" for the model's own; empty: plain prompts
     max_new_tokens: int = 32  # of a generated answer
     scenarios_per_split: int = 0  # the first so many of each split; 0 means all
-    capabilities: tuple[str, ...] = ()  # tasks for the alignment tax: [NAME=]arc|hellaswag|lambada|piqa:FILE
-    every_steps: int = 0  # also score the headline during training, every so many steps; 0: not
-    every_tokens: int = 0  # the same, every so many tokens
+    kind: Literal["scenarios"] = "scenarios"
 
     def __post_init__(self):
+        super().__post_init__()
         for key, known in (("syntaxes", SYNTAXES), ("systems", SYSTEMS)):
             for name in getattr(self, key):
                 if name not in known:
@@ -102,10 +102,6 @@ class EvalConfig:
             )
         if self.options_by == "pmi" and not self.pmi:
             raise UserError("options are compared by a PMI that is not scored", where="pmi", fix="set pmi=True")
-        if self.every_steps < 0 or self.every_tokens < 0:
-            raise UserError(
-                "evals cannot be due before they are", where="every_steps and every_tokens", fix="give 0 or more"
-            )
         if self.max_new_tokens < 1:
             raise UserError(f"{self.max_new_tokens} new tokens", where="max_new_tokens", fix="give at least 1")
 
@@ -181,7 +177,7 @@ class Result:
 def run_suite(
     engine: Scorer,
     scenarios: Sequence[Scenario],
-    config: EvalConfig,
+    config: Scenarios,
     checkpoint: str,
     report: Report = silent,
 ) -> list[Result]:
@@ -200,7 +196,7 @@ def run_suite(
     if not scenarios:
         raise UserError("no scenario to score", where="evals.suite", fix="give a suite that has scenarios")
     chosen = _first_of_each_split(scenarios, config.scenarios_per_split)
-    template = read_template(config.chat_template)
+    template = read_template(config.template)
     jobs = [
         (scenario, variant, render(scenario, variant, template))
         for scoring in config.scorings
@@ -255,7 +251,7 @@ def read_template(name: str) -> str:
         return PLAIN_TEMPLATE if name == "plain" else name
     path = epath.Path(name)
     if not path.exists():
-        raise UserError(f"no chat template at {name}", where="evals.chat_template", fix='give a file, or "plain"')
+        raise UserError(f"no chat template at {name}", where="evals.NAME.template", fix='give a file, or "plain"')
     return path.read_text()
 
 
