@@ -128,7 +128,12 @@ class Workspace:
 
 
 def open_workspace(
-    config: StudyConfig, root: PathLike, command: str = "", links: Mapping[str, str] | None = None
+    config: StudyConfig,
+    root: PathLike,
+    command: str = "",
+    links: Mapping[str, str] | None = None,
+    *,
+    keep: bool = True,
 ) -> Workspace:
     """Opens the folder for this config, making it if need be.
 
@@ -140,6 +145,7 @@ def open_workspace(
       root: the folder, on a local or mounted disk.
       command: what makes the study again; kept in the folder, and shown in the report.
       links: parts that are another study's (see `Workspace`); kept in the folder. None: as they are.
+      keep: whether the config becomes the folder's; else nothing is written.
 
     Raises:
       UserError: the folder is of an older version, or something in it would be altered; the message says what, by which
@@ -154,6 +160,8 @@ def open_workspace(
     space = Workspace(place, config, before if links is None else links)
     space = _with_old_names(space, before)
     _check_nothing_is_altered(space)
+    if not keep:
+        return space
     plain = to_mapping(config)
     if not (place / "config.json").exists() or _through_json(read_json(place / "config.json")) != _through_json(plain):
         write_json(place / "config.json", plain)
