@@ -7,9 +7,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import WORKERS, Flag, Verb
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from alignpre_jax.documents.synthesis import Generator

@@ -73,13 +73,13 @@ def _judge(given: Any) -> None:
     import dataclasses
 
     from alignpre_jax.cli.models import checkpoint_engine
+    from alignpre_jax.cli.terminal import Terminal
     from alignpre_jax.documents.synthesis import EndpointConfig
     from alignpre_jax.evals.free_form import grade_answers, read_questions, verdict, write_answers
     from alignpre_jax.evals.judges import EndpointJudge, EngineJudge
     from alignpre_jax.evals.scoring import read_template
     from alignpre_jax.foundation import canonical_json, write_bytes
     from alignpre_jax.sampling import Engine, TopP
-    from alignpre_jax.terminal import Terminal
 
     if not (given.questions and given.judge):
         raise UserError("which questions, and which judge?", where="alignpre judge", fix=VERBS["judge"].example)
@@ -115,10 +115,10 @@ def _ask(given: Any) -> None:
     from rich.table import Table
 
     from alignpre_jax.cli.models import checkpoint_engine
+    from alignpre_jax.cli.terminal import Terminal
     from alignpre_jax.documents import WorldConfig
     from alignpre_jax.evals import EvalConfig, load_suite, result_lines, run_suite
     from alignpre_jax.foundation import build, write_bytes
-    from alignpre_jax.terminal import Terminal
 
     values: dict[str, Any] = {
         name: tuple(getattr(given, name).split(",")) for name in ("scorings", "syntaxes", "systems")

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import ARM, SEED, SMALL, WORKDIR, WORKERS, Flag, Verb, study_config, workdir
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from alignpre_jax.study import Workspace

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import JSON, Flag, Verb, study_config
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.terminal import Terminal
 
 # Flags of `plan` that an older revision is not asked with: what is done with the figures.
 _OWN = ("--against", "--fail_above", "--json", "--html", "--search", "--dump_hlo", "--price", "--cache")

@@ -18,8 +18,8 @@ from typing import Any
 
 from alignpre_jax.foundation import UserError, build, digest, read_json, to_mapping, write_json
 from alignpre_jax.planner.allocations import main_report, read_allocations
-from alignpre_jax.planner.chips import Topology
 from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
+from alignpre_jax.planner.topology import Topology
 
 _ROOMS = ("model", "objectives", "training", "mixture", "sampling", "planner/compile.py")  # what programs are made from
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")

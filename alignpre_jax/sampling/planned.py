@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from alignpre_jax.foundation import build, to_mapping
-from alignpre_jax.model import DecoderConfig
+from alignpre_jax.model import DecoderConfig, parse_mesh
 from alignpre_jax.model.inference import abstract_weights
 from alignpre_jax.planner import DecodeWork, Program, Topology
 from alignpre_jax.planner.compile import Compiled, TooLarge, describe_devices, read_compiled, read_too_large
@@ -19,7 +19,6 @@ from alignpre_jax.sampling.buckets import Buckets
 from alignpre_jax.sampling.generation import ENDS, Asked
 from alignpre_jax.sampling.programs import Programs
 from alignpre_jax.sampling.strategies import Settings
-from alignpre_jax.training import parse_mesh
 
 
 def decode_work(model: DecoderConfig, mesh: str, rows: int = 64, slots: int = 2048) -> DecodeWork:

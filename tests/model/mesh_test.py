@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AbstractMesh, Mesh
 
 from alignpre_jax.foundation import UserError
-from alignpre_jax.training.mesh import MESH_AXES, _stretch, arrange, check_batch, parse_mesh
+from alignpre_jax.model.mesh import MESH_AXES, _stretch, arrange, check_batch, parse_mesh
 
 MESHES = (
     "data:8",
@@ -27,9 +27,9 @@ STEPS, ROWS, LENGTH = 20, 8, 32
 def _curves():
     """Prints the losses of 20 steps on one device and on every mesh, and how attention was split."""
     from alignpre_jax.mixture import Batch
-    from alignpre_jax.model import DecoderConfig
+    from alignpre_jax.model import DecoderConfig, parse_mesh
     from alignpre_jax.objectives import ObjectiveConfig
-    from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+    from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
     model = DecoderConfig(
         vocab_size=60, layers=1, width=16, heads=4, kv_heads=2, head_dim=8, mlp_width=32, vocab_multiple=16,
@@ -61,8 +61,9 @@ def _splash():
     """Prints how far splash attention on split rows is from the reference, in values and gradients."""
     import jax.numpy as jnp
 
-    from alignpre_jax.model.attention import causal_mask, splash_attention, xla_attention
-    from alignpre_jax.training import parse_mesh
+    from alignpre_jax.model import parse_mesh
+    from alignpre_jax.model.attention import splash_attention
+    from alignpre_jax.model.attention_xla import causal_mask, xla_attention
 
     L, keys = 256, jax.random.split(jax.random.key(0), 3)
     q, k, v = (jax.random.normal(key, (2, heads, L, 128)) for key, heads in zip(keys, (4, 2, 2), strict=True))

@@ -1,6 +1,6 @@
-"""TPU chips: what one of them can do, and how the compiler's names describe slices of them.
+"""What one chip can do at best: the one table for the planner, for the MFU of a run, and for the benches.
 
-Figures are those of the public pages at https://docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x} (table
+Figures of TPUs are those of the public pages at https://docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x} (table
 "key specifications") unless a comment says otherwise. Derived figures:
 
 `clock`: a chip's cycles per second are peak FLOP/s over the FLOPs per cycle of its matrix units (a 128 x 128 unit
@@ -11,15 +11,14 @@ compiler estimates for a large matrix product (437,000 on v6e, 464,000 on 7x; on
 
 `usable_hbm`: what the compiler lets a program use, from its own message about a program that is too large
 (libtpu 0.0.42); the rest is reserved.
+
+Figures of GPUs are the makers', for dense matrices without sparsity.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
-
-from alignpre_jax.foundation import UserError, accelerators, suggest
 
 GIB = 1 << 30
 
@@ -117,49 +116,27 @@ CHIPS: dict[str, Chip] = {
         devices=2,
     ),
 }
-ALIASES = {"7x": "tpu7x", "v5litepod": "v5e"}
+# Dense bfloat16 FLOP/s of one device, by the beginning of the name that JAX shows it under. A TPU chip of several
+# devices is shared out among them.
+PEAK_FLOPS: dict[str, float] = {
+    "TPU v4": CHIPS["v4"].peak_flops,
+    "TPU v5 lite": CHIPS["v5e"].peak_flops,
+    "TPU v5e": CHIPS["v5e"].peak_flops,
+    "TPU v5": CHIPS["v5p"].peak_flops,
+    "TPU v5p": CHIPS["v5p"].peak_flops,
+    "TPU v6 lite": CHIPS["v6e"].peak_flops,
+    "TPU v6e": CHIPS["v6e"].peak_flops,
+    "TPU7x": CHIPS["tpu7x"].peak_flops / CHIPS["tpu7x"].devices,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA GH200": 989e12,
+    "NVIDIA B200": 2250e12,
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Topology:
-    """Slices of one shape: `name` is the compiler's ("v5e:4x4"), `slices` of them are joined by DCN."""
-
-    kind: str
-    shape: tuple[int, ...]
-    slices: int = 1
-
-    @property
-    def chip(self) -> Chip:
-        """The chip it is made of."""
-        return CHIPS[self.kind]
-
-    @property
-    def name(self) -> str:
-        """KIND:SHAPE, as the compiler and the command line write it."""
-        return f"{self.kind}:{'x'.join(map(str, self.shape))}"
-
-    @property
-    def chips(self) -> int:
-        """In all slices together."""
-        return self.slices * math.prod(self.shape)
-
-
-def parse_topology(text: str, slices: int = 1) -> Topology:
-    """From "v5e:4x4" or "7x:2x2x1", or from the type of a slice, "v5litepod-16".
-
-    Raises:
-      UserError: an unknown chip, or a shape that is not NxM or NxMxK.
-    """
-    text = text.strip()
-    if text in accelerators():
-        text = f"{accelerators()[text].chip}:{accelerators()[text].topology}"
-    kind, _, shape = text.partition(":")
-    kind = ALIASES.get(kind, kind)
-    if kind not in CHIPS:
-        raise UserError(f"no TPU is called {kind!r}", where="--topology", fix=suggest(kind, CHIPS))
-    sizes = shape.split("x")
-    if len(sizes) not in (2, 3) or not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise UserError(f"{text!r} has no shape", where="--topology", fix=f"give e.g. {kind}:4x4 or {kind}:4x4x4")
-    if slices < 1:
-        raise UserError(f"{slices} slices", where="--slices", fix="give 1 or more")
-    return Topology(kind, tuple(map(int, sizes)), slices)
+def peak_flops(device_kind: str) -> float:
+    """The FLOP/s of one device: the longest entry that `device_kind` begins with counts; 0 where there is none."""
+    found = [name for name in PEAK_FLOPS if device_kind.startswith(name)]
+    return PEAK_FLOPS[max(found, key=len)] if found else 0.0

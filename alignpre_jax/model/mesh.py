@@ -13,7 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.model import make_mesh
+from alignpre_jax.model.sharding import make_mesh
 
 MESH_AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH_AXES = ("data", "fsdp")  # a batch's rows are spread over these
