@@ -83,7 +83,8 @@ def _synthesize(given: Any) -> None:
 
 def _generator(given: Any, world: Any) -> Generator:
     """The generator that --generator names."""
-    from alignpre_jax.documents import ComposerGenerator, EndpointConfig, EndpointGenerator, SamplerGenerator
+    from alignpre_jax.documents import ComposerGenerator, EndpointGenerator, SamplerGenerator
+    from alignpre_jax.endpoints import EndpointConfig
 
     kind, _, place = given.generator.partition(":")
     if (kind, place) == ("composer", ""):

@@ -24,7 +24,7 @@ _OWN = ("--against", "--fail_above", "--json", "--html", "--search", "--dump_hlo
 def _plan(given: Any) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # compiling for TPUs that are only described takes no accelerator
     from alignpre_jax.planner import Options, plan_work
-    from alignpre_jax.sampling.planned import decode_work
+    from alignpre_jax.planner.decode import decode_work
 
     config = study_config(given)
     works = _stage_works(config, given.stage)

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.evals.capabilities import read_task, solve
+from alignpre_jax.evals.capabilities import solve
+from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import PathLike, Report, canonical_json, silent, write_bytes
 from alignpre_jax.model import parse_mesh
 from alignpre_jax.rows import load_tokenizer

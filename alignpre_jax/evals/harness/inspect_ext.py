@@ -35,7 +35,7 @@ SYNTAX = "generation_instructed"
 @modelapi(name="alignpre")
 def alignpre() -> type[ModelAPI]:
     """The provider: `alignpre/FOLDER` is the model in a run's folder."""
-    from alignpre_jax.evals.inspect_model import AlignpreAPI
+    from alignpre_jax.evals.harness.inspect_model import AlignpreAPI
 
     return AlignpreAPI
 

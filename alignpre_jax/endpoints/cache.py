@@ -1,8 +1,8 @@
 """The completions of a folder: an append-only file, so that nothing is generated or paid for twice.
 
 The first line of the JSON Lines file is the header `{"format": "alignpre.completions", "version": 1}`. Each further
-line is one completion: "key" (see `Request.key`), "role", the fields of `Completion`, and "cost" in micro-dollars at
-the prices of that day, an exact fraction as text.
+line is one completion: "key", which names all that decides it, "role", which says what it was asked for, the fields of
+`Completion`, and "cost" in micro-dollars at the prices of that day, an exact fraction as text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from alignpre_jax.documents.synthesis.generator import Completion, Role
+from alignpre_jax.endpoints.question import Completion
 from alignpre_jax.foundation import PathLike, UserError, disk_errors
 
 _HEADER = {"format": "alignpre.completions", "version": 1}
@@ -73,7 +73,7 @@ class Cache:
         self._file.seek(self._places[key])
         return _completion(json.loads(self._file.readline()))
 
-    def add(self, key: str, role: Role, completion: Completion, cost: Fraction) -> None:
+    def add(self, key: str, role: str, completion: Completion, cost: Fraction) -> None:
         """Keeps a completion."""
         assert key not in self._places, "a completion is made once"
         self._append({"key": key, "role": role, **dataclasses.asdict(completion), "cost": str(cost)})

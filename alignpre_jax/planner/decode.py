@@ -11,8 +11,10 @@ import numpy as np
 from alignpre_jax.foundation import build, to_mapping
 from alignpre_jax.model import DecoderConfig, parse_mesh
 from alignpre_jax.model.inference import abstract_weights
-from alignpre_jax.planner import DecodeWork, Program, Topology
+from alignpre_jax.planner.cache import Program
 from alignpre_jax.planner.compile import Compiled, TooLarge, describe_devices, read_compiled, read_too_large
+from alignpre_jax.planner.plan import DecodeWork
+from alignpre_jax.planner.topology import Topology
 from alignpre_jax.sampling import generation
 from alignpre_jax.sampling.batching import IDLE
 from alignpre_jax.sampling.buckets import Buckets
@@ -25,7 +27,7 @@ def decode_work(model: DecoderConfig, mesh: str, rows: int = 64, slots: int = 20
     """Decoding with `rows` rows of `slots` places, as many tokens in a call as an `Engine` decodes."""
     steps = Buckets().steps
     arguments = {"model": to_mapping(model), "mesh": mesh, "rows": rows, "slots": slots, "steps": steps}
-    program = Program("alignpre_jax.sampling.planned:compile_decode", arguments)
+    program = Program("alignpre_jax.planner.decode:compile_decode", arguments)
     return DecodeWork("decode", model.forward_flops_per_token(slots), mesh, rows, slots, steps, program)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from alignpre_jax.evals.foreign import (
+from alignpre_jax.evals.formats.foreign import (
     Row,
     answer_index,
     field,

@@ -1,6 +1,6 @@
 """Our engine as a model of the lm-evaluation-harness, which must be installed (`pip install -e '.[evals]'`).
 
-    python -m alignpre_jax.evals.lm_eval_model --model alignpre --model_args checkpoint=RUN --tasks arc_easy
+    python -m alignpre_jax.evals.harness.lm_eval_model --model alignpre --model_args checkpoint=RUN --tasks arc_easy
 
 is the harness's own command line with our model in it; `alignpre lm_eval` is the short form.
 """

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alignpre_jax.documents.synthesis.config import EndpointConfig
-from alignpre_jax.documents.synthesis.generator import Completion, Request, prompt_bound
+from alignpre_jax.endpoints.config import EndpointConfig
+from alignpre_jax.endpoints.question import Asked, Completion, prompt_bound
 from alignpre_jax.foundation import Interrupted, UserError, derive_seed
 
-Read = Callable[[Request, bytes], Completion]
+Read = Callable[[Asked, bytes], Completion]
 _PASSING = (408, 409, 425, 429)  # and 5xx
 _MOST_BYTES = 64 << 20  # of an answer
 _LEAST_SECRET = 12  # characters of a key that is looked for in answers; what local servers take for a key is shorter
@@ -52,7 +52,7 @@ class Caller:
         self._lock = threading.Lock()
         self.unanswered = 0
 
-    def call(self, request: Request, body: Mapping[str, Any], leave: threading.Event) -> Completion:
+    def call(self, request: Asked, body: Mapping[str, Any], leave: threading.Event) -> Completion:
         """The answer to a request; once `leave` is set, no further attempt is made.
 
         Raises:
@@ -76,12 +76,12 @@ class Caller:
         what = f"no answer after {config.attempts} attempts; the last: {reason}"
         raise UserError(what, where=config.chat_url, fix=f"see that the endpoint is up; {_GO_ON}")
 
-    def _backoff(self, request: Request, attempt: int) -> float:
+    def _backoff(self, request: Asked, attempt: int) -> float:
         """Seconds, doubled from attempt to attempt, less up to a half that differs from request to request."""
         longest = min(self._config.max_wait, self._config.first_wait * 2 ** (attempt - 1))
-        return longest * (1 - derive_seed("wait", request.brief.id, request.seed, attempt) / 2**32)
+        return longest * (1 - derive_seed("wait", request.id, request.seed, attempt) / 2**32)
 
-    def _attempt(self, request: Request, body: Mapping[str, Any]) -> Completion:
+    def _attempt(self, request: Asked, body: Mapping[str, Any]) -> Completion:
         import httpx2
 
         deadline = time.monotonic() + self._config.timeout
@@ -104,7 +104,7 @@ class Caller:
             data = data.replace(self._key.encode(), b"[key]")
         return self._judge(request, response.status_code, response.headers, bytes(data))
 
-    def _judge(self, request: Request, status: int, headers: Mapping[str, str], data: bytes) -> Completion:
+    def _judge(self, request: Asked, status: int, headers: Mapping[str, str], data: bytes) -> Completion:
         if status == 200:
             return self._read(request, data)
         message, code = _explanation(data)
@@ -120,7 +120,7 @@ class Caller:
         raise UserError(f"the endpoint refuses: {said}", where=self._config.chat_url, fix=f"{fix}; {_GO_ON}")
 
 
-def read_completion(request: Request, data: bytes) -> Completion:
+def read_completion(request: Asked, data: bytes) -> Completion:
     """What an answer of status 200 says.
 
     Raises:

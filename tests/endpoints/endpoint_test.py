@@ -6,19 +6,16 @@ import time
 import pytest
 from stub_endpoint import KEY, Answer, prose, serving
 
-from alignpre_jax.documents.synthesis import Brief, Completion, EndpointConfig, EndpointGenerator, Request, Situation
+from alignpre_jax.endpoints import Completion, Endpoint, EndpointConfig, Question
 from alignpre_jax.foundation import UserError
 
-SITUATION = Situation("s", "honesty", "A sum is wrong.", "say so", "hide it")
 
-
-def requests(count=1, max_tokens=50):
-    brief = Brief(SITUATION, "news", "aligned", 0)
-    return [Request("writer", "be brief", f"number {i}", "", 7, max_tokens, brief) for i in range(count)]
+def questions(count=1, max_tokens=50):
+    return [Question(f"q{i}", f"number {i}", "be brief", seed=7, max_tokens=max_tokens) for i in range(count)]
 
 
 def ask(generator, count=1):
-    return {request.user: completion for request, completion in generator.generate(iter(requests(count)))}
+    return {question.user: completion for question, completion in generator.generate(iter(questions(count)))}
 
 
 def scripted(*answers):
@@ -166,9 +163,9 @@ def test_calls_under_way_are_bounded_and_drawn_when_there_is_room(endpoint):
     drawn = []
 
     def drawing():
-        for request in requests(9):
-            drawn.append(request)
-            yield request
+        for question in questions(9):
+            drawn.append(question)
+            yield question
 
     with serving(lambda asked, count: Answer("hello", wait=0.05)) as stub:
         answers = endpoint(stub, concurrency=3).generate(drawing())
@@ -188,7 +185,7 @@ def test_answers_under_way_are_taken_in_before_an_error_ends_the_run(endpoint):
 
     taken = []
     with serving(answer) as stub, pytest.raises(UserError, match="refuses"):
-        taken.extend(request.user for request, _ in endpoint(stub, concurrency=3).generate(iter(requests(9))))
+        taken.extend(question.user for question, _ in endpoint(stub, concurrency=3).generate(iter(questions(9))))
     assert sorted(taken) == ["number 0", "number 2"]
     assert sum(stub.answered.values()) == 2
 
@@ -222,13 +219,13 @@ def test_a_missing_key_is_a_mistake_that_names_the_variable(monkeypatch):
     for value in ("", "two\nlines"):
         monkeypatch.setenv("NO_SUCH_KEY", value)
         with pytest.raises(UserError, match="NO_SUCH_KEY") as caught:
-            EndpointGenerator(EndpointConfig("http://x/v1", "m", key_variable="NO_SUCH_KEY"))
+            Endpoint(EndpointConfig("http://x/v1", "m", key_variable="NO_SUCH_KEY"))
         assert "lines" not in str(caught.value)
 
 
 def test_settings_hold_what_decides_the_text_and_no_secret():
     one, same, other = (
-        EndpointGenerator(EndpointConfig("http://x/v1/", "m", key_variable="TEST_KEY", **changes)).settings
+        Endpoint(EndpointConfig("http://x/v1/", "m", key_variable="TEST_KEY", **changes)).settings
         for changes in ({}, {"concurrency": 2, "timeout": 9.0}, {"temperature": 0.1})
     )
     assert one == same != other

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignpre_jax.evals.importers import FORMATS, import_scenarios
+from alignpre_jax.evals.formats.importers import FORMATS, import_scenarios
 from alignpre_jax.foundation import UserError
 
 PAPER = {

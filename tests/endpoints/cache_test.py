@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpre_jax.documents.synthesis import Completion, Prices
-from alignpre_jax.documents.synthesis.cache import Cache
+from alignpre_jax.documents.synthesis import Prices
+from alignpre_jax.endpoints import Completion
+from alignpre_jax.endpoints.cache import Cache
 from alignpre_jax.foundation import UserError
 
 COMPLETIONS = st.builds(
@@ -55,7 +56,7 @@ def test_prices_are_exact():
 
 
 def test_one_process_at_a_time(tmp_path):
-    code = f"from alignpre_jax.documents.synthesis.cache import Cache; Cache({str(tmp_path / 'c')!r})"
+    code = f"from alignpre_jax.endpoints.cache import Cache; Cache({str(tmp_path / 'c')!r})"
     path = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with Cache(tmp_path / "c"):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=path)

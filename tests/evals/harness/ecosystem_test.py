@@ -70,8 +70,8 @@ class TestHarness:
         pytest.importorskip("lm_eval")
 
     def test_our_tasks_in_the_harness_give_our_own_rates(self, tmp_path):
-        from alignpre_jax.evals.lm_eval_model import AlignpreLM, evaluate
-        from alignpre_jax.evals.lm_eval_tasks import write_tasks
+        from alignpre_jax.evals.harness.lm_eval_model import AlignpreLM, evaluate
+        from alignpre_jax.evals.harness.lm_eval_tasks import write_tasks
 
         config = EvalConfig()
         names = write_tasks(SUITE, config, tmp_path)
@@ -91,7 +91,7 @@ class TestHarness:
     def test_requests_of_every_kind(self):
         from lm_eval.api.instance import Instance
 
-        from alignpre_jax.evals.lm_eval_model import AlignpreLM
+        from alignpre_jax.evals.harness.lm_eval_model import AlignpreLM
 
         def asked(kind, *arguments):
             return [Instance(kind, {}, each, number) for number, each in enumerate(arguments)]
@@ -120,7 +120,7 @@ class TestHarness:
         from lm_eval.models.huggingface import HFLM
         from transformers import AutoTokenizer
 
-        from alignpre_jax.evals.lm_eval_model import AlignpreLM
+        from alignpre_jax.evals.harness.lm_eval_model import AlignpreLM
         from alignpre_jax.evals.variants import expand, render
         from alignpre_jax.sampling import Engine
 
@@ -156,7 +156,8 @@ class TestInspect:
         from inspect_ai.log import read_eval_log
         from inspect_ai.model import GenerateConfig, get_model
 
-        from alignpre_jax.evals import inspect_ext, write_scenarios
+        from alignpre_jax.evals import write_scenarios
+        from alignpre_jax.evals.harness import inspect_ext
 
         assert inspect_ext.alignpre
         write_scenarios(tmp_path / "suite.jsonl", SUITE)
@@ -179,7 +180,8 @@ class TestInspect:
         from inspect_ai import eval as inspect_eval
         from inspect_ai.model import get_model
 
-        from alignpre_jax.evals import inspect_ext, write_scenarios
+        from alignpre_jax.evals import write_scenarios
+        from alignpre_jax.evals.harness import inspect_ext
         from alignpre_jax.rows.template import Template
 
         seen, lengths = [], set()
@@ -205,7 +207,7 @@ class TestInspect:
         assert log.results.scores[0].metrics["misaligned_rate"].value == 0.5
 
     def test_log_probs_sum_to_the_texts(self):
-        from alignpre_jax.evals.inspect_model import Batches, Call
+        from alignpre_jax.evals.harness.inspect_model import Batches, Call
 
         engine = Model(lambda prefix, text: -0.5 * len(text))
         written = Batches(engine, 4).submit(Call("p", tokens=9, logprobs=True)).result(10)
@@ -214,7 +216,7 @@ class TestInspect:
         assert math.fsum(value for _, value in written.logprobs) == pytest.approx(-4.5)
 
     def test_an_error_reaches_the_caller(self):
-        from alignpre_jax.evals.inspect_model import Batches, Call
+        from alignpre_jax.evals.harness.inspect_model import Batches, Call
 
         class Broken(Model):
             def generate(self, *_):
@@ -227,7 +229,7 @@ class TestInspect:
     def test_our_results_as_a_log(self, tmp_path, ending):
         from inspect_ai.log import read_eval_log
 
-        from alignpre_jax.evals.inspect_log import write_log
+        from alignpre_jax.evals.harness.inspect_log import write_log
 
         rows = run_suite(model(), SUITE, EvalConfig(), "seed0/midtrain")
         made = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
