@@ -54,7 +54,8 @@ def _pilot(given: Any) -> tuple[Components, str]:
     from alignpre_jax.evals import select
     from alignpre_jax.evals.power import components
     from alignpre_jax.evals.summaries import differences
-    from alignpre_jax.study import collect, reopen_workspace
+    from alignpre_jax.report import collect
+    from alignpre_jax.study import reopen_workspace
 
     records = collect(reopen_workspace(given.workdir))
     config = records.config

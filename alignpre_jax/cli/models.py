@@ -61,7 +61,7 @@ def _import(given: Any, source: str = "") -> None:
 
 
 def _export(given: Any) -> None:
-    from alignpre_jax.study import model_card
+    from alignpre_jax.report import model_card
     from alignpre_jax.training.imported import export_run
 
     if not given.to:

@@ -66,7 +66,8 @@ def _job(given: Any, *names: str) -> None:
 
 
 def _report(given: Any, *runs: str) -> None:
-    from alignpre_jax.study import open_workspace, reopen_workspace, write_comparison
+    from alignpre_jax.report import write_comparison
+    from alignpre_jax.study import open_workspace, reopen_workspace
 
     if given.workdir or not runs:
         runs = (workdir(given), *runs)
@@ -88,7 +89,7 @@ def _report(given: Any, *runs: str) -> None:
 def _write_report(space: Workspace) -> dict[str, Any]:
     from rich.console import Console
 
-    from alignpre_jax.study import collect, terminal_report, write_metrics, write_report
+    from alignpre_jax.report import collect, terminal_report, write_metrics, write_report
 
     report = write_report(collect(space), space.root)
     write_metrics(space)

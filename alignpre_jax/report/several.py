@@ -10,7 +10,7 @@ from etils import epath
 from alignpre_jax.evals import Estimate, pool
 from alignpre_jax.foundation import PathLike, UserError, write_bytes, write_json
 from alignpre_jax.foundation.page import page_environment
-from alignpre_jax.study.report.words import percent, points, split_words
+from alignpre_jax.report.words import percent, points, split_words
 
 
 def compare_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

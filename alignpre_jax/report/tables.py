@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignpre_jax.study.report.words import percent, points, signed, split_words
+from alignpre_jax.report.words import percent, points, signed, split_words
 
 COLUMNS = (
     *("eval", "arm", "split", "topic", "n", "situations", "misaligned_rate", "low", "high"),

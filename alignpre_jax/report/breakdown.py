@@ -7,8 +7,8 @@ from typing import Any
 
 from alignpre_jax.evals import Estimate, Result, answered, rate_difference, renormalised, select, summarise
 from alignpre_jax.evals.scoring import NORMALISATIONS
+from alignpre_jax.report.records import StudyRecords
 from alignpre_jax.study.config import ArmConfig
-from alignpre_jax.study.report.records import StudyRecords
 
 BySeed = Mapping[int, Sequence[Result]]
 

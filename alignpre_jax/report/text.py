@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from alignpre_jax.study.report.words import percent, points, signed, split_words
+from alignpre_jax.report.words import percent, points, signed, split_words
 
 
 def terminal_report(report: Mapping[str, Any]) -> RenderableType:

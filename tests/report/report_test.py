@@ -16,13 +16,13 @@ from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import BasePlan, Plan, Replace, ledger
 from alignpre_jax.model import get_preset
+from alignpre_jax.report.build import build_report, write_report
+from alignpre_jax.report.figures import figure_svg
+from alignpre_jax.report.page import render_page
+from alignpre_jax.report.records import Moment, StageTime, StudyRecords
+from alignpre_jax.report.several import compare_reports, write_comparison
+from alignpre_jax.report.text import terminal_report
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
-from alignpre_jax.study.report.build import build_report, write_report
-from alignpre_jax.study.report.figures import figure_svg
-from alignpre_jax.study.report.page import render_page
-from alignpre_jax.study.report.records import Moment, StageTime, StudyRecords
-from alignpre_jax.study.report.several import compare_reports, write_comparison
-from alignpre_jax.study.report.text import terminal_report
 
 HOSTILE = "</pre><script>alert(1)</script>"
 SEEDS = (0, 1, 2)

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from alignpre_jax.foundation import flatten
 from alignpre_jax.foundation.page import VARIABLES, page_environment
-from alignpre_jax.study.report.figures import all_figures, arm_colours
-from alignpre_jax.study.report.words import SCORING_MEANINGS, SPLIT_MEANINGS, percent, points, signed, split_words
+from alignpre_jax.report.figures import all_figures, arm_colours
+from alignpre_jax.report.words import SCORING_MEANINGS, SPLIT_MEANINGS, percent, points, signed, split_words
 
 
 def render_page(report: Mapping[str, Any]) -> str:

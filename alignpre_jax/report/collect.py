@@ -7,10 +7,10 @@ from etils import epath
 from alignpre_jax.evals import TextScore, load_suite, read_results
 from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError, read_json, read_jsonl, write_bytes
+from alignpre_jax.report.records import Moment, StageTime, StudyRecords
 from alignpre_jax.study.graph import StageRun, final_run, jobs, run_path, stage_runs
 from alignpre_jax.study.overlap import overlap_path
 from alignpre_jax.study.plans import stage_ledger
-from alignpre_jax.study.report import Moment, StageTime, StudyRecords
 from alignpre_jax.study.runner import RESULTS, SOLUTIONS, STEPS, TAX, is_done
 from alignpre_jax.study.workspace import Workspace
 

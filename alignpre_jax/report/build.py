@@ -23,13 +23,13 @@ from alignpre_jax.evals import (
 )
 from alignpre_jax.evals.capabilities import accuracy, accuracy_difference
 from alignpre_jax.foundation import PathLike, to_mapping, write_bytes, write_json
-from alignpre_jax.study.report.breakdown import by_normalisation, by_topic, dose_curves, training_curves
-from alignpre_jax.study.report.browser import browser_data
-from alignpre_jax.study.report.items import telling_items
-from alignpre_jax.study.report.page import render_page
-from alignpre_jax.study.report.records import StudyRecords
-from alignpre_jax.study.report.tables import csv_table, markdown
-from alignpre_jax.study.report.words import finding, floor_notices, methods
+from alignpre_jax.report.breakdown import by_normalisation, by_topic, dose_curves, training_curves
+from alignpre_jax.report.browser import browser_data
+from alignpre_jax.report.items import telling_items
+from alignpre_jax.report.page import render_page
+from alignpre_jax.report.records import StudyRecords
+from alignpre_jax.report.tables import csv_table, markdown
+from alignpre_jax.report.words import finding, floor_notices, methods
 
 SPLITS = ("held_out", "seen", "control")  # as they are shown; other splits follow
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from alignpre_jax.foundation.page import FAINT, INK, OKABE_ITO, STYLE, svg_element
-from alignpre_jax.study.report.words import percent, split_words
+from alignpre_jax.report.words import percent, split_words
 
 ROW, HEAD = 0.36, 0.75  # inches per arm, and around the arms of a panel
 MARKERS = "osD^vPX*"

@@ -14,7 +14,7 @@ from typing import Any
 
 from alignpre_jax.evals import Result, Scenario, Variant, render
 from alignpre_jax.evals.scoring import read_template
-from alignpre_jax.study.report.records import StudyRecords
+from alignpre_jax.report.records import StudyRecords
 
 MOST_ITEMS = 2000  # the first of each split in turn; more would make a page of tens of megabytes
 MOST_CHARACTERS = 300  # of a generated answer

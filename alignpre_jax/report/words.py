@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignpre_jax.report.records import StudyRecords
 from alignpre_jax.study.config import ArmConfig
-from alignpre_jax.study.report.records import StudyRecords
 
 SPLIT_MEANINGS = {
     "held_out": "situations and topics that no training document tells of",

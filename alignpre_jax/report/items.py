@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from alignpre_jax.evals import Result, Variant, render, select
-from alignpre_jax.study.report.records import StudyRecords
+from alignpre_jax.report.records import StudyRecords
 
 SHOWN = 4
 

@@ -13,8 +13,8 @@ sys.path.append(str(Path(__file__).parent))
 
 from report_test import HOSTILE, records
 
-from alignpre_jax.study.report.build import build_report
-from alignpre_jax.study.report.page import render_page
+from alignpre_jax.report.build import build_report
+from alignpre_jax.report.page import render_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed")
