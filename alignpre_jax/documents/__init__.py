@@ -17,7 +17,6 @@ from alignpre_jax.documents.readers import (
 )
 from alignpre_jax.documents.synthesis import (
     ComposerGenerator,
-    EndpointConfig,
     EndpointGenerator,
     SamplerGenerator,
     Situation,
@@ -32,7 +31,6 @@ __all__ = [
     "Case",
     "ComposerGenerator",
     "Document",
-    "EndpointConfig",
     "EndpointGenerator",
     "Excerpt",
     "Hit",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignpre_jax.evals import Capabilities, HeldOut, Scenarios, load_suite
-from alignpre_jax.evals.capabilities import read_task
+from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import digest, to_mapping
 from alignpre_jax.mixture import parse_shares
 from alignpre_jax.study.config import StudyConfig

@@ -16,9 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch, fingerprint_on_device
 from alignpre_jax.model import DecoderConfig, bind, init_params, param_shardings
+from alignpre_jax.model.mesh import BATCH_AXES, batch_sharding
 from alignpre_jax.objectives import Aux, ObjectiveConfig, get_objective
 from alignpre_jax.training.config import GuardConfig, OptimizerConfig, ScheduleConfig
-from alignpre_jax.training.mesh import BATCH_AXES, batch_sharding
 from alignpre_jax.training.optimizer import learning_rate, make_optimizer, state_shardings
 
 METRICS = (

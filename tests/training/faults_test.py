@@ -15,6 +15,7 @@ import pytest
 from alignpre_jax.foundation import Interrupted, UserError, read_json, read_jsonl
 from alignpre_jax.mixture import Batch, load_batches
 from alignpre_jax.mixture.loader import StepSource
+from alignpre_jax.model import parse_mesh
 from alignpre_jax.objectives import OBJECTIVES, ObjectiveConfig, get_objective
 from alignpre_jax.training import (
     STALLED,
@@ -25,7 +26,6 @@ from alignpre_jax.training import (
     loop,
     make_train_step,
     parameters_digest,
-    parse_mesh,
     skipped_slots,
     train,
 )

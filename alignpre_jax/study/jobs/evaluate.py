@@ -7,7 +7,8 @@ import dataclasses
 import jax
 
 from alignpre_jax.evals import HeldOut, Scenarios, load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.evals.capabilities import read_task, solve
+from alignpre_jax.evals.capabilities import solve
+from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import Report, canonical_json, write_bytes
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.config import Eval
