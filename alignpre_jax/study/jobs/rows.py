@@ -84,7 +84,7 @@ def held_out_documents(space: Workspace, asked: HeldOut) -> list[Document]:
             fix="raise it: the source is too small for the share",
         )
     chosen = documents[: asked.documents]
-    return [dataclasses.replace(document, body=document.text[: asked.characters]) for document in chosen]
+    return [dataclasses.replace(document, body=document.text[: asked.characters], spans=()) for document in chosen]
 
 
 def _planned_path(space: Workspace) -> epath.Path:
