@@ -105,9 +105,9 @@ class Workspace:
 
     @functools.cached_property
     def _own_template(self):
-        from alignpre_jax.checkpoints import read_template_of
+        from alignpre_jax.checkpoints.folder import template_of
 
-        return read_template_of(self.imported) if self.config.init_from else load_template("plain")
+        return template_of(self.imported) if self.config.init_from else load_template("plain")
 
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
