@@ -29,12 +29,6 @@ FLOORS = (  # from the ground; rooms of one floor do not import each other
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-UNTIL_CHECKPOINTS = {  # gone once the room `checkpoints` holds what a run's folder is
-    ("alignpre_jax.sampling.engine", "alignpre_jax.training.digests"),
-    ("alignpre_jax.sampling.loading", "alignpre_jax.training.checkpoints"),
-    ("alignpre_jax.sampling.loading", "alignpre_jax.training.imported"),
-    ("alignpre_jax.training.checks", "alignpre_jax.training.loop"),
-}
 ACCELERATED = {"jax", "jaxlib", "flax", "optax", "orbax"}  # what the report is made without
 
 
@@ -77,18 +71,13 @@ def test_imports_point_down():
         f"{modules()[name].relative_to(ROOT)}:{line}: {room(name)} imports {target}"
         for name in modules()
         for target, line in imports(name)
-        if (name, target) not in UNTIL_CHECKPOINTS
-        and room(target) not in ("", room(name))
-        and FLOOR[room(target)] >= FLOOR[room(name)]
+        if room(target) not in ("", room(name)) and FLOOR[room(target)] >= FLOOR[room(name)]
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_no_modules_import_each_other():
-    graph = {
-        name: {to for to, _ in imports(name) if to in modules() and (name, to) not in UNTIL_CHECKPOINTS}
-        for name in modules()
-    }
+    graph = {name: {target for target, _ in imports(name) if target in modules()} for name in modules()}
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
