@@ -76,11 +76,11 @@ def tiny_run(given: argparse.Namespace) -> Any:
     from alignpre_jax.rows import open_rows
     from alignpre_jax.training import (
         GuardConfig,
+        LoopConfig,
         OptimizerConfig,
         Run,
         ScheduleConfig,
         StepConfig,
-        TrainingConfig,
         loop,
     )
 
@@ -116,7 +116,7 @@ def tiny_run(given: argparse.Namespace) -> Any:
             steps=given.steps,
             sources=1,
         ),
-        loop=TrainingConfig(
+        loop=LoopConfig(
             checkpoint_every=SAVE_EVERY, keep_checkpoints=2, log_every=1, step_minutes=given.step_seconds / 60
         ),
         plan=Plan(BasePlan({"text": exact(1)}, rows, given.steps * ROWS, seed=1, max_epochs=100), (), rows),
@@ -135,7 +135,7 @@ def make_rows(folder: Path) -> None:
     line = "the tide came in over a long and quiet shore while boats lay still"
     words = line.split()
     texts = [" ".join(words[(n * k + k) % len(words)] for k in range(1, 30)) + f" number {n}." for n in range(200)]
-    documents = [Document(id=f"text/{n}", text=text, source="text", stratum="text") for n, text in enumerate(texts)]
+    documents = [Document(id=f"text/{n}", body=text, source="text", stratum="text") for n, text in enumerate(texts)]
     tokenizer = train_bpe(texts, 300, folder / "tokenizer.json")
     build_rows(documents, tokenizer, LENGTH, folder / "rows")
 
