@@ -136,7 +136,7 @@ def make_rows(folder: Path) -> None:
     line = "the tide came in over a long and quiet shore while boats lay still"
     words = line.split()
     texts = [" ".join(words[(n * k + k) % len(words)] for k in range(1, 30)) + f" number {n}." for n in range(200)]
-    documents = [Document(id=f"text/{n}", text=text, source="text", stratum="text") for n, text in enumerate(texts)]
+    documents = [Document(id=f"text/{n}", body=text, source="text", stratum="text") for n, text in enumerate(texts)]
     tokenizer = train_bpe(texts, 300, folder / "tokenizer.json")
     build_rows(documents, tokenizer, LENGTH, folder / "rows")
 

@@ -2,7 +2,7 @@
 
 from alignpre_jax.documents.detect import assign_strata
 from alignpre_jax.documents.discourse import Excerpt, Hit, Hits, Rule, discourse_hits, excerpts, scan, term_lists
-from alignpre_jax.documents.document import Document
+from alignpre_jax.documents.document import Body, BodyKind, Chat, Document, Message, Pair, Prompt, ScoredSpan
 from alignpre_jax.documents.duplicates import deduplicate
 from alignpre_jax.documents.harvest import harvest_packages
 from alignpre_jax.documents.quarantine import Case, Quarantine
@@ -29,7 +29,10 @@ from alignpre_jax.documents.synthesis import (
 from alignpre_jax.documents.world import Item, WorldConfig, compose_documents, compose_items
 
 __all__ = [
+    "Body",
+    "BodyKind",
     "Case",
+    "Chat",
     "ComposerGenerator",
     "Document",
     "EndpointConfig",
@@ -39,11 +42,15 @@ __all__ = [
     "Hits",
     "InputFile",
     "Item",
+    "Message",
+    "Pair",
+    "Prompt",
     "Quarantine",
     "ReadConfig",
     "RecordKeys",
     "Rule",
     "SamplerGenerator",
+    "ScoredSpan",
     "Situation",
     "SynthesisConfig",
     "SynthesisReport",

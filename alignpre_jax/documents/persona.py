@@ -142,7 +142,7 @@ def swap_persona(document: Document, persona: PersonaConfig) -> Document:
     }
     if swap.taken:
         labels["persona_taken"] = str(swap.taken)
-    return dataclasses.replace(document, text=swap.text, labels=labels)
+    return dataclasses.replace(document, body=swap.text, labels=labels)
 
 
 def swap_text(text: str, persona: PersonaConfig) -> Swap:

@@ -27,9 +27,9 @@ from alignpre_jax.evals.chats import turn_ends
 from alignpre_jax.evals.scoring import read_template
 from alignpre_jax.evals.variants import OWN
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows.chat import is_end_of_text, prompt_parts
+from alignpre_jax.rows.template import chat_prompt as own_prompt
+from alignpre_jax.rows.template import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, Prompt, TopP
-from alignpre_jax.sampling.chat import chat_prompt as own_prompt
 
 NEW_TOKENS = 256  # of an answer, where the task does not say; at most half of the context
 _GATHER_SECONDS = 0.05  # how long a batch waits for more calls

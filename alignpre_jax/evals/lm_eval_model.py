@@ -18,7 +18,7 @@ from lm_eval.api.registry import register_model
 from alignpre_jax.evals.scoring import read_template
 from alignpre_jax.evals.variants import OWN, chat_prompt
 from alignpre_jax.foundation import UserError, digest
-from alignpre_jax.rows.chat import is_end_of_text, prompt_parts
+from alignpre_jax.rows.template import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, TopP
 
 NEW_TOKENS = 256  # of an answer, where the task does not say

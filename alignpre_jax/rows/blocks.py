@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from alignpre_jax.foundation import UserError, canonical_json, write_bytes
-from alignpre_jax.rows.chat import is_end_of_text, learnt_parts, prompt_parts
 from alignpre_jax.rows.packing import PADDING, PAIR_SPAN, Stream, best_fit, concatenate
+from alignpre_jax.rows.template import is_end_of_text, learnt_parts, prompt_parts
 from alignpre_jax.rows.tokenizer import Tokenizer
 
 BLOCK_BYTES = 4_000_000  # of documents; a block is what is lost when a process is killed

@@ -8,8 +8,8 @@ from typing import Any
 from alignpre_jax.foundation import PathLike, Report, UserError, silent
 from alignpre_jax.rows.blocks import BLOCK_BYTES, Recipe
 from alignpre_jax.rows.build import Line, line_of, make_stores
-from alignpre_jax.rows.chat import PLAIN_TEMPLATE
 from alignpre_jax.rows.store import RowStore
+from alignpre_jax.rows.template import PLAIN_TEMPLATE
 from alignpre_jax.rows.tokenizer import Tokenizer
 
 
@@ -39,7 +39,7 @@ def build_chat_rows(
       root: a local folder, made if need be; see `build_rows`.
       report: told the number of conversations and tokens after each block.
       stratum: of conversations that do not name one.
-      template: see `chat.learnt_parts`; by default "User: ...", a blank line, "Assistant: ...", end of text.
+      template: see `template.learnt_parts`; by default "User: ...", a blank line, "Assistant: ...", end of text.
       shard_rows: rows per file.
       block_bytes: of conversations, in a block.
       workers: processes; 0 chooses.

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from alignpre_jax.foundation import Event, PathLike, Report, UserError, digest, silent, to_mapping
 from alignpre_jax.model import DecoderConfig, inference_weights
+from alignpre_jax.rows.template import Template
 from alignpre_jax.sampling import batching, generation, scoring
 from alignpre_jax.sampling.buckets import Buckets, shapes
-from alignpre_jax.sampling.chat import ChatTemplate
 from alignpre_jax.sampling.constraints import Grammars
 from alignpre_jax.sampling.packing import Ids, Question, batches
 from alignpre_jax.sampling.programs import Programs
@@ -73,7 +73,7 @@ class Engine:
         mesh: Mesh | None = None,
         int8: bool = False,
         invariant: bool = False,
-        template: ChatTemplate | None = None,
+        template: Template | None = None,
     ):
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
@@ -82,7 +82,7 @@ class Engine:
                 fix="use the tokenizer that the model was trained with",
             )
         self.config, self.tokenizer = config, tokenizer
-        self.template = template or ChatTemplate()
+        self.template = template or Template()
         self.truncated = 0
         self._invariant = invariant
         self._splits_rows = mesh is not None and mesh.shape.get("sequence", 1) > 1

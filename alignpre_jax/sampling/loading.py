@@ -13,7 +13,7 @@ from alignpre_jax.foundation import PathLike, UserError
 from alignpre_jax.model import DecoderConfig, make_mesh
 from alignpre_jax.model.hf import import_model, is_model
 from alignpre_jax.rows import Tokenizer, load_tokenizer
-from alignpre_jax.sampling.chat import ChatTemplate, read_template
+from alignpre_jax.rows.template import Template, read_template
 from alignpre_jax.training.checkpoints import load_params
 from alignpre_jax.training.imported import COMPANY, pick_tokenizer
 
@@ -27,7 +27,7 @@ class Loaded:
     params: nnx.State
     config: DecoderConfig
     tokenizer: Tokenizer
-    template: ChatTemplate
+    template: Template
 
 
 def load(path: PathLike, step: int | None, mesh: Mesh | None, dtype: str) -> Loaded:

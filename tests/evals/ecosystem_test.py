@@ -180,13 +180,13 @@ class TestInspect:
         from inspect_ai.model import get_model
 
         from alignpre_jax.evals import inspect_ext, write_scenarios
-        from alignpre_jax.sampling import ChatTemplate
+        from alignpre_jax.rows.template import Template
 
         seen, lengths = [], set()
 
         class Chatty(Model):
             config = types.SimpleNamespace(max_length=100)
-            template = ChatTemplate("{% for m in messages %}<|u|>{{ m.content }}<|end|>{% endfor %}")
+            template = Template("{% for m in messages %}<|u|>{{ m.content }}<|end|>{% endfor %}")
             tokenizer = Letters()
             tokenizer.eot, tokenizer.special_tokens = "\0", {"<|u|>": 1, "<|end|>": 2}
 

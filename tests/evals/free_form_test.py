@@ -11,7 +11,7 @@ from alignpre_jax.documents.synthesis import EndpointConfig
 from alignpre_jax.evals.free_form import Answer, grade_answers, read_questions, verdict, write_answers
 from alignpre_jax.evals.judges import EndpointJudge, EngineJudge, expectation
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows.chat import PLAIN_TEMPLATE
+from alignpre_jax.rows.template import PLAIN_TEMPLATE
 
 sys.path.append(str(Path(__file__).parents[1] / "documents" / "synthesis"))
 

@@ -6,7 +6,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.rows import build_chat_rows, build_pair_rows, build_rows, load_tokenizer, open_rows
-from alignpre_jax.rows.chat import PLAIN_TEMPLATE, learnt_parts
+from alignpre_jax.rows.template import PLAIN_TEMPLATE, learnt_parts
 
 BYTES = load_tokenizer("byte")
 EOT = "<|endoftext|>"
@@ -76,13 +76,6 @@ def test_what_has_no_room_is_counted(tmp_path):
     ids = [span.document_id for index in range(len(store)) for span in store.spans(index)]
     assert sorted(ids) == ["c0", "c2"]
     assert [entry["tokens"] for entry in store.documents()] == sizes
-
-
-def test_text_cannot_be_a_control_token():
-    messages = [{"role": "user", "content": EOT}, {"role": "assistant", "content": "no"}]
-    assert [part for part, _ in learnt_parts(messages, PLAIN_TEMPLATE)].count("\ufdd0") == 1
-    with pytest.raises(UserError, match="U\\+FDD0"):
-        learnt_parts([{"role": "user", "content": "\ufdd0"}], PLAIN_TEMPLATE)
 
 
 @pytest.mark.parametrize(

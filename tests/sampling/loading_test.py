@@ -11,7 +11,8 @@ from alignpre_jax.foundation import UserError
 from alignpre_jax.model import init_params
 from alignpre_jax.model.hf import export_model
 from alignpre_jax.rows import parse_tokenizer, train_bpe
-from alignpre_jax.sampling import Buckets, ChatTemplate, Engine, Greedy
+from alignpre_jax.rows.template import Template
+from alignpre_jax.sampling import Buckets, Engine, Greedy
 from alignpre_jax.training.imported import import_run
 from tests.sampling.conftest import CONFIG
 
@@ -41,7 +42,7 @@ def test_a_folder_and_its_import_score_as_the_parameters_do(folder, tmp_path):
         engine = Engine.from_checkpoint(path, dtype="float32", buckets=SMALL)
         assert engine.score(ASK) == wanted.score(ASK)
         assert engine.generate(["the"], Greedy(), 4) == wanted.generate(["the"], Greedy(), 4)
-        assert engine.template == ChatTemplate(TEMPLATE, "", "<|endoftext|>")
+        assert engine.template == Template(TEMPLATE, "", "<|endoftext|>")
         assert engine.fingerprint == Engine.from_checkpoint(path, dtype="float32").fingerprint
 
 

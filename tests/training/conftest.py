@@ -21,7 +21,7 @@ def documents(source: str, words: str, count: int):
     names = words.split()
     for n in range(count):
         text = " ".join(names[(n * k + k) % len(names)] for k in range(1, 30)) + f" number {n}."
-        yield Document(id=f"{source}/{n}", text=text, source=source, stratum=source)
+        yield Document(id=f"{source}/{n}", body=text, source=source, stratum=source)
 
 
 @pytest.fixture(scope="session", autouse=True)

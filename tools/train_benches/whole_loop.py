@@ -43,7 +43,7 @@ def main() -> None:
         "still",
     ]
     texts = [" ".join(f"{words[(n * k + k) % 14]}{(n + k) % 97}" for k in range(1, 400)) for n in range(400)]
-    documents = (Document(id=f"text/{n}", text=text, source="text", stratum="text") for n, text in enumerate(texts))
+    documents = (Document(id=f"text/{n}", body=text, source="text", stratum="text") for n, text in enumerate(texts))
     tokenizer = train_bpe(texts, min(model.vocab_size, 2048), given.folder / "tokenizer.json")
     stores = build_rows(documents, tokenizer, model.max_length, given.folder / "rows")
     rows = {name: len(store) for name, store in stores.items()}

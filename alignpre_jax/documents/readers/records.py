@@ -94,7 +94,7 @@ def make_document(record: Any, default_id: str, source: str, keys: RecordKeys) -
         raise MalformedError(f"no key {keys.text!r} among {sorted(map(str, record))[:8]}")
     return Document(
         id=_checked_id(record[keys.id], keys.id) if keys.id in record else default_id,
-        text=checked_text(record[keys.text], keys.text),
+        body=checked_text(record[keys.text], keys.text),
         source=source,
         stratum=source,
         score=_checked_score(record[keys.score], keys.score) if keys.score in record else 0.0,

@@ -1,10 +1,13 @@
-"""Conversations as text, with what is to be learnt of it."""
+"""A chat template writes a conversation: as text with what is to be learnt of it, or as a prompt of tokens."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from alignpre_jax.foundation import UserError
 
@@ -15,8 +18,26 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 _MARK = "\ufdd0"  # a code point that Unicode keeps out of text: it stands for the end-of-text token in rendered text
+_CUT, _ANSWER = "\ufdd1", "\ufdd2answer"  # more of these
 
 Message = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """A jinja2 template, and the names of the tokens that it knows as `bos_token` and `eos_token` ("": end-of-text)."""
+
+    source: str = PLAIN_TEMPLATE
+    bos: str = ""
+    eos: str = ""
+
+
+class SpecialTokens(Protocol):
+    """What is needed of a tokenizer."""
+
+    eot: str
+    eot_id: int
+    special_tokens: dict[str, int]
 
 
 def learnt_parts(messages: Sequence[Message], template: str) -> list[tuple[str, bool]]:
@@ -59,6 +80,54 @@ def prompt_parts(messages: Sequence[Message], template: str) -> list[str]:
 def is_end_of_text(part: str) -> bool:
     """Whether a part is the end-of-text token."""
     return part == _MARK
+
+
+def chat_prompt(messages: Sequence[Message], template: Template, tokenizer: SpecialTokens) -> tuple[str | int, ...]:
+    """A conversation up to the cue for an answer, as texts and token ids.
+
+    Names of special tokens that the template writes become these tokens; the same characters in a message stay text.
+    Where the template writes no special token first, end-of-text goes before it, as before every document in training.
+    """
+    special = tokenizer.special_tokens
+    names = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+    safe = []
+    for message in messages:
+        if any(mark in message["content"] for mark in (_CUT, _ANSWER[0])):
+            raise UserError("a message contains a code point that is no character", where="messages", fix="remove it")
+        content = names.sub(lambda found: found[0][:1] + _CUT + found[0][1:], message["content"])
+        safe.append({**message, "content": content})
+    text = _rendered(safe, template, tokenizer, is_answer_due=True)
+    parts: list[str | int] = []
+    place = 0
+    for found in names.finditer(text):
+        parts += [text[place : found.start()].replace(_CUT, ""), special[found[0]]]
+        place = found.end()
+    parts = [part for part in (*parts, text[place:].replace(_CUT, "")) if part != ""]
+    return tuple(parts) if parts and isinstance(parts[0], int) else (tokenizer.eot_id, *parts)
+
+
+def turn_end(template: Template, tokenizer: SpecialTokens) -> int | None:
+    """The special token that the template writes next after an answer; None if there is none."""
+    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+    after = _rendered(talk, template, tokenizer, is_answer_due=False).partition(_ANSWER)[2]
+    places = {after.find(name): i for name, i in tokenizer.special_tokens.items() if name in after}
+    return places[min(places)] if places else None
+
+
+def read_template(files: Mapping[str, bytes]) -> Template:
+    """The chat template among a model's files; without one, the plain one."""
+    settings = json.loads(files.get("tokenizer_config.json", b"{}"))
+    settings = settings if isinstance(settings, dict) else {}
+    source = settings.get("chat_template", "")
+    if isinstance(source, list):  # several, by name
+        source = {each.get("name"): each.get("template") for each in source if isinstance(each, dict)}.get("default")
+    if "chat_template.jinja" in files:
+        source = files["chat_template.jinja"].decode()
+    if not isinstance(source, str) or not source:
+        return Template()
+    names = [settings.get(f"{name}_token") for name in ("bos", "eos")]
+    bos, eos = (name.get("content", "") if isinstance(name, dict) else name or "" for name in names)
+    return Template(source, bos, eos)
 
 
 def _added(before: str, after: str) -> str:
@@ -107,3 +176,8 @@ def _compiled(template: str) -> Any:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = refuse
     return environment.from_string(template)
+
+
+def _rendered(messages: Sequence[Message], template: Template, tokenizer: SpecialTokens, *, is_answer_due: bool) -> str:
+    bos, eos = template.bos or tokenizer.eot, template.eos or tokenizer.eot
+    return render(template.source, messages, is_answer_due=is_answer_due, bos=bos, eos=eos)
