@@ -76,11 +76,11 @@ def tiny_run(given: argparse.Namespace) -> Any:
     from alignpre_jax.rows import open_rows
     from alignpre_jax.training import (
         GuardConfig,
+        LoopConfig,
         OptimizerConfig,
         Run,
         ScheduleConfig,
         StepConfig,
-        TrainingConfig,
         loop,
     )
 
@@ -117,7 +117,7 @@ def tiny_run(given: argparse.Namespace) -> Any:
             steps=given.steps,
             sources=1,
         ),
-        loop=TrainingConfig(
+        loop=LoopConfig(
             checkpoint_every=SAVE_EVERY, keep_checkpoints=2, log_every=1, step_minutes=given.step_seconds / 60
         ),
         plan=Plan(BasePlan({"text": exact(1)}, rows, given.steps * ROWS, seed=1, max_epochs=100), (), rows),

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from alignpre_jax.checkpoints import import_model_run
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
 from alignpre_jax.evals.capabilities import read_task, solve
 from alignpre_jax.foundation import PathLike, Report, canonical_json, silent, write_bytes
@@ -19,7 +20,6 @@ from alignpre_jax.study.prepare import held_out_documents, is_prepared, prepare
 from alignpre_jax.study.workspace import Workspace
 from alignpre_jax.training import InLoopEvals, Run, StepConfig, parse_mesh, train, train_seeds
 from alignpre_jax.training import is_done as is_trained
-from alignpre_jax.training.imported import import_run
 
 RESULTS = "results.jsonl"
 TAX = "tax.jsonl"
@@ -44,7 +44,7 @@ def is_done(space: Workspace, job: Job) -> bool:
 def run_job(space: Workspace, job: Job, report: Report) -> None:
     """Runs a job to its end; one that was interrupted goes on from what it had saved."""
     if job.kind == "import":
-        import_run(space.config.init_from, space.imported, model=space.config.model, report=report)
+        import_model_run(space.config.init_from, space.imported, model=space.config.model, report=report)
         return
     if job.kind == "prepare":
         prepare(space, report)

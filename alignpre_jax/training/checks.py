@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from alignpre_jax.checkpoints.folder import TOKENIZER
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch
 from alignpre_jax.rows import load_tokenizer
-from alignpre_jax.training.checkpoints import TOKENIZER
 from alignpre_jax.training.mesh import check_batch
-
-if TYPE_CHECKING:
-    from alignpre_jax.training.loop import Run
+from alignpre_jax.training.run import Run
 
 
 def check_run(run: Run, mesh: Mesh) -> None:

@@ -6,13 +6,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from alignpre_jax.checkpoints import GuardState, State
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch, fingerprint_on_device
 from alignpre_jax.model import DecoderConfig, bind, init_params, param_shardings
@@ -31,27 +32,6 @@ TOKEN_METRICS = ("token_losses", "token_counts")
 # 16 MiB. With twice that, matrix multiplications keep their full rate with norms, SwiGLU, residuals and the gathering
 # of the next weights merged into them.
 VMEM = {"TPU v5 lite": 32768, "TPU v5": 32768, "TPU v6 lite": 32768}
-
-
-class GuardState(NamedTuple):
-    """What the guard remembers; see `GuardConfig`."""
-
-    losses_W: Any  # float32, of the last good steps; NaN where there were fewer
-    streak: Any  # int32, bad steps in a row up to now
-
-
-class State(NamedTuple):
-    """What an update reads and writes.
-
-    `step` counts the batches that were gone through: their slots are [0, step * batch rows). A step that the guard
-    skips counts, and changes nothing else of the parameters and the optimizer.
-    """
-
-    params: Any  # fp32 master weights
-    optimizer: Any
-    step: Any  # int32[]
-    guard: Any = None  # GuardState, where the guard is on
-    ema: Any = None  # moving average of the parameters, where there is one
 
 
 @dataclasses.dataclass(frozen=True)

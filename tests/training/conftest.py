@@ -12,7 +12,7 @@ from alignpre_jax.mixture import BasePlan, Plan, Replace
 from alignpre_jax.model import get_preset
 from alignpre_jax.objectives import Mle
 from alignpre_jax.rows import build_rows, train_bpe
-from alignpre_jax.training import OptimizerConfig, Run, ScheduleConfig, StepConfig, TrainingConfig
+from alignpre_jax.training import LoopConfig, OptimizerConfig, Run, ScheduleConfig, StepConfig
 
 LENGTH, BATCH, STEPS = 32, 8, 12
 
@@ -78,7 +78,7 @@ def make_run(data, model, tmp_path):
             name=name,
             run_dir=tmp_path / name,
             step=step,
-            loop=TrainingConfig(checkpoint_every=5, keep_checkpoints=2, log_every=1),
+            loop=LoopConfig(checkpoint_every=5, keep_checkpoints=2, log_every=1),
             plan=plan,
             stores=stores,
             batch_rows=BATCH,

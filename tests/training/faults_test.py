@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignpre_jax.checkpoints import load, parameters_digest
 from alignpre_jax.foundation import Interrupted, UserError, read_json, read_jsonl
 from alignpre_jax.mixture import Batch, load_batches
 from alignpre_jax.mixture.loader import StepSource
@@ -21,10 +22,8 @@ from alignpre_jax.training import (
     TIMES,
     GuardConfig,
     OptimizerConfig,
-    load_params,
     loop,
     make_train_step,
-    parameters_digest,
     parse_mesh,
     skipped_slots,
     train,
@@ -193,7 +192,7 @@ def test_a_damaged_checkpoint_is_set_aside_loudly(make_run, damage):
     DAMAGES[damage](run.run_dir / "checkpoints" / "12")
     if "parameters" in damage:
         with pytest.raises(UserError, match="cannot be read"):
-            load_params(run.run_dir)
+            load(run.run_dir)
     train(run, lambda event: notes.append(event.note))
     assert digest_of(run) == whole
     assert [line["step"] for line in events_of(run, "damaged checkpoint")] == [12]
@@ -236,13 +235,13 @@ def test_the_moving_average_can_be_loaded(make_run):
     optimizer = dataclasses.replace(run.step.optimizer, ema_decay=0.5)
     run = dataclasses.replace(run, step=dataclasses.replace(run.step, optimizer=optimizer))
     train(run)
-    mean, _, _ = load_params(run.run_dir, weights="ema")
-    last, _, _ = load_params(run.run_dir)
+    mean = load(run.run_dir, weights="ema").params
+    last = load(run.run_dir).params
     assert digest_of(run) == parameters_digest(last) != parameters_digest(mean)
     plain = make_run("plain", steps=1)
     train(plain)
     with pytest.raises(UserError, match="has no ema"):
-        load_params(plain.run_dir, weights="ema")
+        load(plain.run_dir, weights="ema")
 
 
 def test_out_of_memory_names_the_keys():

@@ -5,10 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
+from alignpre_jax.checkpoints import load, parameters_digest
 from alignpre_jax.foundation import UserError, read_json
 from alignpre_jax.mixture import fingerprint, load_batches
 from alignpre_jax.mixture.loader import StepSource
-from alignpre_jax.training import TIMES, load_params, loop, parameters_digest, train
+from alignpre_jax.rows import load_tokenizer
+from alignpre_jax.training import TIMES, loop, train
 
 
 def lines(run):
@@ -33,10 +35,10 @@ def test_trains_and_says_what_it_did(make_run):
     assert set(rows[0]["source_loss"]) <= {"web", "added"}
     source = StepSource(run.plan, run.stores, run.batch_rows)
     assert [row["batch_fingerprint"] for row in rows] == [f"{fingerprint(source[n].tokens):08x}" for n in range(12)]
-    params, config, tokenizer = load_params(run.run_dir)
-    assert config == run.step.model
-    assert tokenizer.exists()
-    assert parameters_digest(params) == digest_of(run)
+    model = load(run.run_dir)
+    assert model.config == run.step.model
+    assert model.tokenizer.digest == load_tokenizer(run.tokenizer).digest
+    assert parameters_digest(model.params) == digest_of(run)
 
 
 def test_source_losses_average_to_the_loss(make_run):
