@@ -48,7 +48,7 @@ def losses(model: DecoderConfig) -> tuple[float, ...]:
             noise = rng.random((ROWS, LENGTH)) < 0.1
             tokens = np.where(noise, rng.integers(0, VOCAB, (ROWS, LENGTH)), tokens).astype(np.int32)
             segments = np.sort(rng.integers(1, 4, (ROWS, LENGTH)), axis=1).astype(np.int32)
-            batch = Batch(tokens, segments, np.zeros(ROWS, np.int32))
+            batch = Batch({"tokens": tokens, "segments": segments}, np.zeros(ROWS, np.int32))
             state, values = step.run(state, jax.device_put(batch, step.batch))
             found.append(float(values["loss"]))
     return tuple(found)

@@ -69,7 +69,7 @@ def check_tokens(run: Run, step: int, batch: Batch) -> None:
     if low >= 0 and high < run.step.model.vocab_size:
         return
     row = int(np.argmax((batch.tokens < 0).any(1) | (batch.tokens >= run.step.model.vocab_size).any(1)))
-    store = run.stores[run.plan.stores[int(batch.sources[row])]]
+    store = run.stores[run.plan.stores[int(batch.stores[row])]]
     raise UserError(
         f"step {step} has the token id {low if low < 0 else high}, and the model knows ids below "
         f"{run.step.model.vocab_size}",

@@ -103,16 +103,16 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
         new = State(optax.apply_updates(state.params, updates), moments, state.step + 1)
         if ema_decay:
             new = new._replace(ema=optax.tree.update_moment(new.params, state.ema, ema_decay, 1))
-        by_source = functools.partial(jax.ops.segment_sum, segment_ids=batch.sources, num_segments=config.sources)
+        by_source = functools.partial(jax.ops.segment_sum, segment_ids=batch.stores, num_segments=config.sources)
         metrics = {
             "loss": loss,
             "learning_rate": rate(state.step),
             "gradient_norm": gradient_norm,
             "update_norm": optax.tree.norm(updates),
-            "batch_fingerprint": fingerprint_on_device(batch.tokens),
+            "batch_fingerprint": fingerprint_on_device(batch.columns),
             "source_loss": by_source(aux["loss_sum_B"]),
             "source_tokens": by_source(aux["targets_B"]),
-            "source_rows": by_source(jnp.ones_like(batch.sources)),
+            "source_rows": by_source(jnp.ones_like(batch.stores)),
         }
         if config.token_losses:
             metrics |= {"token_losses": aux["losses_BL"], "token_counts": aux["counted_BL"]}

@@ -258,7 +258,7 @@ def test_an_id_beyond_the_vocabulary_is_named(make_run):
     tokens = batch.tokens.copy()
     tokens[3, 2] = 300
     with pytest.raises(UserError, match=r"token id 300, .*below 300"):
-        check_tokens(run, 1, Batch(tokens, batch.segments, batch.sources))
+        check_tokens(run, 1, Batch({"tokens": tokens, "segments": batch.segments}, batch.stores))
 
 
 def test_the_watchdog_shows_the_stacks_and_ends_the_process(tmp_path):

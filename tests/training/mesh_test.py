@@ -43,7 +43,8 @@ def _curves():
     segments = np.sort(rng.integers(1, 4, (ROWS, LENGTH), np.int32), axis=1)
     segments[:, -3:] = 0
     sources = rng.integers(0, 2, ROWS).astype(np.int32)
-    batches = [Batch(rng.integers(0, 60, (ROWS, LENGTH), np.int32), segments, sources) for _ in range(STEPS)]
+    tokens = [rng.integers(0, 60, (ROWS, LENGTH), np.int32) for _ in range(STEPS)]
+    batches = [Batch({"tokens": each, "segments": segments}, sources) for each in tokens]
     found = {}
     for text in ("one", *MESHES):
         mesh = parse_mesh("fsdp:1", jax.devices()[:1]) if text == "one" else parse_mesh(text)

@@ -40,7 +40,7 @@ def batch(seed=0, uneven=False, trap=False):
         segments[np.arange(LENGTH)[None] >= LENGTH - 2 * np.arange(ROWS)[:, None]] = 0
     if trap:
         tokens[0, 0] = TRAP
-    return Batch(tokens, segments, rng.integers(0, 2, ROWS).astype(np.int32))
+    return Batch({"tokens": tokens, "segments": segments}, rng.integers(0, 2, ROWS).astype(np.int32))
 
 
 def run(step, batches, state=None):

@@ -35,7 +35,7 @@ def step_rate(model: DecoderConfig, rows: int, length: int, seconds: float) -> d
     tokens = rng.integers(0, model.vocab_size, (rows, length), np.int32)
     with jax.set_mesh(mesh):
         step = make_train_step(config, mesh)
-        batch = jax.device_put(Batch(tokens, segments, segments[:, 0] * 0), step.batch)
+        batch = jax.device_put(Batch({"tokens": tokens, "segments": segments}, segments[:, 0] * 0), step.batch)
         state = step.init(step.fresh_params(0))
         start = time.perf_counter()
         state, values = step.run(state, batch)

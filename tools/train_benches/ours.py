@@ -22,7 +22,7 @@ def main() -> None:
     with jax.set_mesh(mesh):
         step = make_train_step(config, mesh)
         tokens, segments = timing.example_rows(given.shape)
-        batch = jax.device_put(Batch(tokens, segments, segments[:, 0] * 0), step.batch)
+        batch = jax.device_put(Batch({"tokens": tokens, "segments": segments}, segments[:, 0] * 0), step.batch)
         state = step.init(step.fresh_params(0))
 
         def update():
