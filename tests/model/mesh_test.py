@@ -28,7 +28,7 @@ def _curves():
     """Prints the losses of 20 steps on one device and on every mesh, and how attention was split."""
     from alignpre_jax.mixture import Batch
     from alignpre_jax.model import DecoderConfig, parse_mesh
-    from alignpre_jax.objectives import ObjectiveConfig
+    from alignpre_jax.objectives import Mle
     from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
     model = DecoderConfig(
@@ -36,7 +36,7 @@ def _curves():
         max_length=LENGTH, qk_norm="head", layout="unroll", dtype="float32",
     )  # fmt: skip
     config = StepConfig(
-        model, ObjectiveConfig(z_loss=1e-3, chunk_bytes=4096), OptimizerConfig(accumulate=1),
+        model, Mle(z_loss=1e-3, chunk_bytes=4096), OptimizerConfig(accumulate=1),
         ScheduleConfig(peak=3e-3), steps=STEPS, sources=2,
     )  # fmt: skip
     rng = np.random.default_rng(0)
