@@ -22,7 +22,10 @@ from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
 from alignpre_jax.planner.topology import Topology
 
 # What programs are made from.
-_PARTS = ("model", "objectives", "training", "mixture", "sampling", "planner/compile.py", "planner/decode.py")
+_PARTS = (
+    *("model", "objectives", "checkpoints", "mixture", "training", "sampling"),
+    *("planner/compile.py", "planner/decode.py"),
+)
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 _DUMPS = "dumps"  # in the folder that the compiler's process runs in: the flag splits at spaces
 _SAID = 4000  # characters of a failed compiler's last words

@@ -142,11 +142,8 @@ def compile_step(
     def integers(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=made.batch)
 
-    batch = Batch(
-        tokens=integers(batch_rows, row_length),
-        segments=integers(batch_rows, row_length),
-        sources=integers(batch_rows),
-    )
+    columns = {name: integers(batch_rows, row_length) for name in ("tokens", "segments")}
+    batch = Batch(columns, integers(batch_rows))
     with jax.set_mesh(devices):
         state = made.abstract()
         lowered = made.run.lower(state, batch)  # type: ignore[attr-defined]

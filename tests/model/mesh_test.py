@@ -28,7 +28,7 @@ def _curves():
     """Prints the losses of 20 steps on one device and on every mesh, and how attention was split."""
     from alignpre_jax.mixture import Batch
     from alignpre_jax.model import DecoderConfig, parse_mesh
-    from alignpre_jax.objectives import ObjectiveConfig
+    from alignpre_jax.objectives import Mle
     from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
     model = DecoderConfig(
@@ -36,14 +36,15 @@ def _curves():
         max_length=LENGTH, qk_norm="head", layout="unroll", dtype="float32",
     )  # fmt: skip
     config = StepConfig(
-        model, ObjectiveConfig(z_loss=1e-3, chunk_bytes=4096), OptimizerConfig(accumulate=1),
+        model, Mle(z_loss=1e-3, chunk_bytes=4096), OptimizerConfig(accumulate=1),
         ScheduleConfig(peak=3e-3), steps=STEPS, sources=2,
     )  # fmt: skip
     rng = np.random.default_rng(0)
     segments = np.sort(rng.integers(1, 4, (ROWS, LENGTH), np.int32), axis=1)
     segments[:, -3:] = 0
     sources = rng.integers(0, 2, ROWS).astype(np.int32)
-    batches = [Batch(rng.integers(0, 60, (ROWS, LENGTH), np.int32), segments, sources) for _ in range(STEPS)]
+    tokens = [rng.integers(0, 60, (ROWS, LENGTH), np.int32) for _ in range(STEPS)]
+    batches = [Batch({"tokens": each, "segments": segments}, sources) for each in tokens]
     found = {}
     for text in ("one", *MESHES):
         mesh = parse_mesh("fsdp:1", jax.devices()[:1]) if text == "one" else parse_mesh(text)

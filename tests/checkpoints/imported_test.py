@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from alignpre_jax.checkpoints import export, import_model_run, load
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import init_params
 from alignpre_jax.model.hf import export_model
 from alignpre_jax.rows import load_tokenizer, train_bpe
 from alignpre_jax.training import train
-from alignpre_jax.training.checkpoints import load_params
-from alignpre_jax.training.imported import export_run, import_run
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +33,17 @@ def make_model(model):
 
 
 def test_a_run_is_made_and_given_back_byte_for_byte(folder, make_model, tmp_path):
-    imported = import_run(f"hf:{folder}", tmp_path / "run")
+    imported = import_model_run(f"hf:{folder}", tmp_path / "run")
     assert imported.config.num_params() == make_model.num_params()
-    params, config, tokenizer = load_params(tmp_path / "run")
-    assert load_tokenizer(tokenizer).data == (folder / "tokenizer.json").read_bytes()
+    model = load(tmp_path / "run")
+    assert model.tokenizer.data == (folder / "tokenizer.json").read_bytes()
     expected = jax.tree.leaves(init_params(make_model, 3))
-    for ours, theirs in zip(jax.tree.leaves(params), expected, strict=True):
+    for ours, theirs in zip(jax.tree.leaves(model.params), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert config.rotary_base == make_model.rotary_base
+    assert model.config.rotary_base == make_model.rotary_base
     assert json.loads((tmp_path / "run" / "done.json").read_text())["imported"]["source"] == str(folder)
 
-    export_run(tmp_path / "run", tmp_path / "out", card="# Card")
+    export(tmp_path / "run", tmp_path / "out", card="# Card")
     before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "out"))
     assert before.keys() == after.keys()
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
@@ -52,11 +51,11 @@ def test_a_run_is_made_and_given_back_byte_for_byte(folder, make_model, tmp_path
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
     assert (tmp_path / "out" / "README.md").read_text() == "# Card"
     with pytest.raises(UserError, match="already"):
-        export_run(tmp_path / "run", tmp_path / "out")
+        export(tmp_path / "run", tmp_path / "out")
 
 
 def test_a_stage_goes_on_from_it(folder, make_run, make_model, tmp_path):
-    import_run(folder, tmp_path / "run", model=make_model)
+    import_model_run(folder, tmp_path / "run", model=make_model)
 
     def first_loss(name, **changes):
         run = make_run(name, steps=2)
@@ -69,7 +68,7 @@ def test_a_stage_goes_on_from_it(folder, make_run, make_model, tmp_path):
 
 def test_a_tokenizer_that_is_not_the_models_is_an_error(folder, make_run, tmp_path):
     other = train_bpe(["another text about kettles"], 280, tmp_path / "other.json")
-    import_run(folder, tmp_path / "run", tokenizer=tmp_path / "other.json")
+    import_model_run(folder, tmp_path / "run", tokenizer=tmp_path / "other.json")
     assert load_tokenizer(tmp_path / "run" / "tokenizer.json").digest == other.digest
     run = make_run("next")
     model = dataclasses.replace(run.step.model, tied_embeddings=False)
@@ -87,12 +86,12 @@ def test_a_tokenizer_that_is_larger_than_the_model_is_an_error(folder, tmp_path)
     size = load_tokenizer(tmp_path / "large.json").vocab_size
     assert size > 300
     with pytest.raises(UserError, match=f"the tokenizer has {size} entries, the model 300"):
-        import_run(folder, tmp_path / "run", tokenizer=tmp_path / "large.json")
+        import_model_run(folder, tmp_path / "run", tokenizer=tmp_path / "large.json")
 
 
 def test_a_folder_that_is_another_model_is_an_error_with_the_difference(folder, make_model, tmp_path):
     with pytest.raises(UserError, match=r"layers: 5 -> 2"):
-        import_run(folder, tmp_path / "run", model=dataclasses.replace(make_model, layers=5))
+        import_model_run(folder, tmp_path / "run", model=dataclasses.replace(make_model, layers=5))
 
 
 def test_a_model_without_a_tokenizer_asks_for_one(folder, tmp_path):
@@ -101,4 +100,4 @@ def test_a_model_without_a_tokenizer_asks_for_one(folder, tmp_path):
     (bare / "config.json").write_bytes((folder / "config.json").read_bytes())
     save_file(load_file(folder / "model.safetensors"), bare / "model.safetensors")
     with pytest.raises(UserError, match=r"without a tokenizer[\s\S]*--tokenizer=FILE"):
-        import_run(bare, tmp_path / "run")
+        import_model_run(bare, tmp_path / "run")

@@ -9,33 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
+from alignpre_jax.checkpoints.digests import tree_digests
+from alignpre_jax.checkpoints.folder import CHECKPOINTS
+from alignpre_jax.checkpoints.state import State
 from alignpre_jax.foundation import Interrupted, PathLike, UserError, build, digest, disk_errors, to_mapping
-from alignpre_jax.model import DecoderConfig, init_params, make_mesh, param_shardings
-from alignpre_jax.training.digests import tree_digests
-from alignpre_jax.training.step import State
+from alignpre_jax.model import DecoderConfig
 
-FOLDER = "checkpoints"
 DAMAGED = "damaged"
-TOKENIZER = "tokenizer.json"
 _ITEMS = ("params", "optimizer", "guard", "ema")  # of a State; those that are None are not there
 
 Say = Callable[[str, int, str], None]  # kind of event, step, sentence
 
 # Orbax's managers of one process take each other's signals for their own and wait for ever: they have to take turns.
-_turn = threading.RLock()
+TURN = threading.RLock()
 _several = threading.Event()
 
 
@@ -70,7 +67,7 @@ class Checkpoints:
     """
 
     def __init__(self, run_dir: PathLike, *, keep: int, meta: dict[str, Any], keep_every: int = 0):
-        self.root = epath.Path(run_dir).resolve() / FOLDER  # Orbax takes absolute paths only
+        self.root = epath.Path(run_dir).resolve() / CHECKPOINTS  # Orbax takes absolute paths only
         self.meta = meta
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -80,7 +77,7 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             )
-            with _turn:
+            with TURN:
                 self._manager = ocp.CheckpointManager(self.root, options=options)
 
     def save(self, state: State, facts: Mapping[str, Any]) -> None:
@@ -96,7 +93,7 @@ class Checkpoints:
         meta = _through_json(meta)
         meta["digest"] = digest(meta)
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        with disk_errors(self.root), _turn:
+        with disk_errors(self.root), TURN:
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)))
             if _several.is_set():
                 self._manager.wait_until_finished()
@@ -115,7 +112,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                with _turn:
+                with TURN:
                     return self._restore(step, abstract)
             except (UserError, MemoryError, KeyboardInterrupt):
                 raise
@@ -135,7 +132,7 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Waits until everything is on disk."""
-        with disk_errors(self.root), _turn:
+        with disk_errors(self.root), TURN:
             self._manager.wait_until_finished()
             self._manager.close()
 
@@ -155,7 +152,7 @@ class Checkpoints:
         arrays = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
         found = self._manager.restore(step, args=ocp.args.Composite(**arrays))
         found = {name: found[name] for name in items}
-        _verify(found, meta["digests"])
+        verify(found, meta["digests"])
         return Restored(State(**{"optimizer": None, **found}, step=step), meta)
 
     def _set_aside(self, step: int) -> None:
@@ -176,61 +173,7 @@ def describe(model: DecoderConfig, **facts: Any) -> dict[str, Any]:
     return {"model": to_mapping(model), **facts}
 
 
-def load_params(
-    path: PathLike,
-    step: int | None = None,
-    *,
-    mesh: Mesh | None = None,
-    weights: Literal["params", "ema"] = "params",
-) -> tuple[Any, DecoderConfig, epath.Path]:
-    """Restores the parameters alone: (params, model config, path of the tokenizer).
-
-    Args:
-      path: a run's folder.
-      step: which checkpoint; the newest when None.
-      mesh: the devices that the parameters are spread over; this process's first device alone when None.
-      weights: "params", or "ema" for their moving average (`optimizer.ema_decay`).
-
-    Raises:
-      UserError: there is no such checkpoint, or it is damaged.
-    """
-    run_dir = epath.Path(path).resolve()
-    root = run_dir / FOLDER
-    steps = sorted(int(p.name) for p in root.iterdir() if p.name.isdigit()) if root.exists() else []
-    if not steps:
-        raise UserError(
-            f"no checkpoint in {path}", where="--checkpoint", fix="give a run's folder, WORKDIR/train/SEED/STAGE"
-        )
-    if step is not None and step not in steps:
-        raise UserError(f"no checkpoint of step {step} in {path}", where="--step", fix=f"there are: {steps}")
-    folder = root / str(steps[-1] if step is None else step)
-    if not (folder / weights).exists():
-        raise UserError(
-            f"the checkpoint {folder} has no {weights}", where="--checkpoint", fix="train with optimizer.ema_decay set"
-        )
-    with _turn, ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(folder / "meta")
-    config = build(DecoderConfig, meta["model"], where=f"{folder}/meta: model")
-    devices = mesh or make_mesh({"fsdp": 1}, jax.local_devices()[:1])
-    abstract = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        jax.eval_shape(functools.partial(init_params, config), 0),
-        param_shardings(config, devices),
-    )
-    try:
-        with _turn, ocp.StandardCheckpointer() as reader:
-            params = reader.restore(folder / weights, abstract)
-        _verify({weights: params}, meta["digests"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the checkpoint cannot be read: {str(error).splitlines()[0][:300]}",
-            where=f"{folder}",
-            fix="train the run again, or give the --step of an older checkpoint",
-        ) from error
-    return params, config, run_dir / TOKENIZER
-
-
-def _verify(items: Mapping[str, Any], saved: Mapping[str, int]) -> None:
+def verify(items: Mapping[str, Any], saved: Mapping[str, int]) -> None:
     """Compares arrays with the digests that were taken of them before they were written."""
     wrong = [name for name, value in tree_digests(items).items() if saved.get(name) != value]
     if wrong:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from alignpre_jax.checkpoints import import_model_run
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import init_params
 from alignpre_jax.model.hf import export_model
 from alignpre_jax.rows import parse_tokenizer, train_bpe
 from alignpre_jax.rows.template import Template
 from alignpre_jax.sampling import Buckets, Engine, Greedy
-from alignpre_jax.training.imported import import_run
 from tests.sampling.conftest import CONFIG
 
 TEMPLATE = "{{ messages[0].content }}{{ eos_token }}"
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 def test_a_folder_and_its_import_score_as_the_parameters_do(folder, tmp_path):
     place, params, config, codec = folder
     wanted = Engine(params, config, codec, buckets=SMALL)
-    import_run(place, tmp_path / "run")
+    import_model_run(place, tmp_path / "run")
     for path in (place, tmp_path / "run"):
         engine = Engine.from_checkpoint(path, dtype="float32", buckets=SMALL)
         assert engine.score(ASK) == wanted.score(ASK)
