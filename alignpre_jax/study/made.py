@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -67,6 +68,7 @@ def folders_by_key(root: epath.Path) -> Iterator[tuple[str, epath.Path]]:
                     yield found["key"], folder
 
 
+@functools.cache
 def versions() -> dict[str, Any]:
     """What the numbers depend on besides the config: packages, Python, machine, git revision."""
     return {

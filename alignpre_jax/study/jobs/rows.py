@@ -29,7 +29,7 @@ from alignpre_jax.foundation import (
     write_json,
 )
 from alignpre_jax.rows import RowsConfig, build_rows, check_rows_url, load_tokenizer, publish_rows, train_bpe
-from alignpre_jax.study.keys import strata_of_stage, suite_digest
+from alignpre_jax.study.keys import strata_of_stage
 from alignpre_jax.study.made import read_made, write_made
 from alignpre_jax.study.overlap import measure, overlap_path
 from alignpre_jax.study.plans import ledger_table, stage_ledger
@@ -93,7 +93,7 @@ def _planned_path(space: Workspace) -> epath.Path:
 
 def _planned_key(space: Workspace) -> str:
     suites = {
-        name: suite_digest(space.config, each.suite)
+        name: space.recipes.suite(each.suite)
         for name, each in space.config.evals.items()
         if isinstance(each, Scenarios) and space.config.data.overlap
     }
