@@ -7,9 +7,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import WORKERS, Flag, Verb
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from alignpre_jax.documents.synthesis import Generator
@@ -84,7 +84,8 @@ def _synthesize(given: Any) -> None:
 
 def _generator(given: Any, world: Any) -> Generator:
     """The generator that --generator names."""
-    from alignpre_jax.documents import ComposerGenerator, EndpointConfig, EndpointGenerator, SamplerGenerator
+    from alignpre_jax.documents import ComposerGenerator, EndpointGenerator, SamplerGenerator
+    from alignpre_jax.endpoints import EndpointConfig
 
     kind, _, place = given.generator.partition(":")
     if (kind, place) == ("composer", ""):

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from alignpre_jax.evals.capabilities import Solution, accuracy, accuracy_difference, read_task, solve
+from alignpre_jax.evals.capabilities import Solution, accuracy, accuracy_difference, solve
+from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import UserError
 
 ARC_HUB = {

@@ -11,9 +11,9 @@ from alignpre_jax.documents import Document
 from alignpre_jax.foundation import exact
 from alignpre_jax.mixture import BasePlan, Plan
 from alignpre_jax.model import get_preset
-from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.objectives import Mle
 from alignpre_jax.rows import build_rows, train_bpe
-from alignpre_jax.training import OptimizerConfig, Run, ScheduleConfig, StepConfig, TrainingConfig, train
+from alignpre_jax.training import LoopConfig, OptimizerConfig, Run, ScheduleConfig, StepConfig, train
 
 STEPS, EVERY = 80, 20
 
@@ -51,8 +51,8 @@ def main() -> None:
         Run(
             name="bench",
             run_dir=given.folder / "run",
-            step=StepConfig(model, ObjectiveConfig(), OptimizerConfig(), ScheduleConfig(), steps=STEPS, sources=1),
-            loop=TrainingConfig(checkpoint_every=STEPS, log_every=EVERY),
+            step=StepConfig(model, Mle(), OptimizerConfig(), ScheduleConfig(), steps=STEPS, sources=1),
+            loop=LoopConfig(checkpoint_every=STEPS, log_every=EVERY),
             plan=Plan(BasePlan({"text": exact(1)}, rows, STEPS * given.rows, seed=1, max_epochs=100), (), rows),
             stores=stores,
             batch_rows=given.rows,
