@@ -107,10 +107,9 @@ def _prompt(record: Record, form: tuple[str, ...], keys: RecordKeys) -> Prompt:
         if messages[-1].role == "assistant" and len(messages) > 1:
             if answer:
                 raise MalformedError(f"two answers: {keys.answer!r}, and the last turn of {first!r}")
-            *messages, last = messages
-            answer = last.content
+            messages, answer = messages[:-1], messages[-1].content
         _refuse_answered(messages, first)
-        asked: str | Chat = Chat(tuple(messages))
+        asked: str | Chat = Chat(messages)
     else:
         asked = _asked(record, form[0], keys)
     return Prompt(_with_system_prompt(asked, record, keys), answer)
@@ -149,7 +148,7 @@ def _answer(value: Any, key: str) -> tuple[Message, ...]:
     return (Message("assistant", checked_string(value, key)),)
 
 
-def _refuse_answered(messages: tuple[Message, ...] | list[Message], key: str) -> None:
+def _refuse_answered(messages: tuple[Message, ...], key: str) -> None:
     if messages[-1].role == "assistant":
         raise MalformedError(f"the prompt in {key!r} ends in the assistant's turn")
 
