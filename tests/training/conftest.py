@@ -10,7 +10,7 @@ from alignpre_jax.documents import Document
 from alignpre_jax.foundation import exact
 from alignpre_jax.mixture import BasePlan, Plan, Replace
 from alignpre_jax.model import get_preset
-from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.objectives import Mle
 from alignpre_jax.rows import build_rows, train_bpe
 from alignpre_jax.training import LoopConfig, OptimizerConfig, Run, ScheduleConfig, StepConfig
 
@@ -68,7 +68,7 @@ def make_run(data, model, tmp_path):
         plan = Plan(base, () if dose is None else (Replace("added", exact(dose), seed=2),), rows)
         step = StepConfig(
             model=model,
-            objective=ObjectiveConfig(),
+            objective=Mle(),
             optimizer=OptimizerConfig(),
             schedule=ScheduleConfig(peak=1e-2, warmup_share=0.2),
             steps=steps,

@@ -16,7 +16,8 @@ from alignpre_jax.checkpoints import load, parameters_digest
 from alignpre_jax.foundation import Interrupted, UserError, read_json, read_jsonl
 from alignpre_jax.mixture import Batch, load_batches
 from alignpre_jax.mixture.loader import StepSource
-from alignpre_jax.objectives import OBJECTIVES, ObjectiveConfig, get_objective
+from alignpre_jax.model import parse_mesh
+from alignpre_jax.objectives import Mle
 from alignpre_jax.training import (
     STALLED,
     TIMES,
@@ -24,7 +25,6 @@ from alignpre_jax.training import (
     OptimizerConfig,
     loop,
     make_train_step,
-    parse_mesh,
     skipped_slots,
     train,
 )
@@ -47,10 +47,13 @@ def lines_of(run):
     return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
-def trap(config, decoder, batch):
+class Trap(Mle):
     """The usual loss, or NaN where the batch is marked (see `marked`)."""
-    loss, aux = get_objective("mle")(config, decoder, batch)
-    return jnp.where(batch.segments[0, 0] >= MARK, jnp.nan, 1.0) * loss, aux
+
+    def terms(self, models, batch):
+        terms, aux = super().terms(models, batch)
+        coefficient, value = terms["nll"]
+        return {"nll": (coefficient, jnp.where(batch.segments[0, 0] >= MARK, jnp.nan, 1.0) * value)}, aux
 
 
 def marked(batch, is_bad):
@@ -61,7 +64,6 @@ def marked(batch, is_bad):
 @pytest.fixture
 def make_trapped(make_run, monkeypatch):
     """A function that makes a run whose loss is NaN at the given steps. One is trained before the next is made."""
-    monkeypatch.setitem(OBJECTIVES, "trap", trap)
 
     def make(name, bad_steps, guard):
         def load(*args, start_step, **kwargs):
@@ -71,7 +73,7 @@ def make_trapped(make_run, monkeypatch):
         monkeypatch.setattr(loop, "load_batches", load)
         run = make_run(name)
         optimizer = dataclasses.replace(run.step.optimizer, guard=guard)
-        step = dataclasses.replace(run.step, objective=ObjectiveConfig("trap"), optimizer=optimizer)
+        step = dataclasses.replace(run.step, objective=Trap(), optimizer=optimizer)
         return dataclasses.replace(run, step=step)
 
     return make

@@ -11,7 +11,7 @@ from alignpre_jax.documents import Document
 from alignpre_jax.foundation import exact
 from alignpre_jax.mixture import BasePlan, Plan
 from alignpre_jax.model import get_preset
-from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.objectives import Mle
 from alignpre_jax.rows import build_rows, train_bpe
 from alignpre_jax.training import LoopConfig, OptimizerConfig, Run, ScheduleConfig, StepConfig, train
 
@@ -51,7 +51,7 @@ def main() -> None:
         Run(
             name="bench",
             run_dir=given.folder / "run",
-            step=StepConfig(model, ObjectiveConfig(), OptimizerConfig(), ScheduleConfig(), steps=STEPS, sources=1),
+            step=StepConfig(model, Mle(), OptimizerConfig(), ScheduleConfig(), steps=STEPS, sources=1),
             loop=LoopConfig(checkpoint_every=STEPS, log_every=EVERY),
             plan=Plan(BasePlan({"text": exact(1)}, rows, STEPS * given.rows, seed=1, max_epochs=100), (), rows),
             stores=stores,
