@@ -132,5 +132,5 @@ def overlays(config: StudyConfig, arm: str, stage: str, seed: int) -> tuple[Over
     if stage in change.add:
         add = change.add[stage]
         seed_of = derive_seed(seed, stage, "replace")
-        found.append(Replace(source=add.mixture, dose=exact(add.dose), seed=seed_of, schedule=add.schedule))
+        found.append(Replace(mixture=add.mixture, dose=exact(add.dose), seed=seed_of, schedule=add.schedule))
     return tuple(found)
