@@ -6,12 +6,14 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from etils import epath
 
+from alignpre_jax.checkpoints.folder import template_of
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import PathLike, UserError, build, digest, read_json, read_jsonl, to_mapping, write_json
-from alignpre_jax.rows import RowsConfig, load_template
+from alignpre_jax.rows import RowsConfig, Template, load_template
 from alignpre_jax.study.config import StudyConfig
 from alignpre_jax.study.graph import evals_of, job_graph, with_needs
 from alignpre_jax.study.keys import Recipes
@@ -99,15 +101,13 @@ class Workspace:
         name = self.rows_name(rows, stratum)
         return (epath.Path(url) / name if url else self.data / "rows" / name) / stratum
 
-    def template(self, rows: RowsConfig):
+    def template(self, rows: RowsConfig) -> Template:
         """The chat template of a stage: the one that it names, or the imported model's, or the plain one."""
         return load_template(rows.template, self._own_template)
 
     @functools.cached_property
-    def _own_template(self):
-        from alignpre_jax.checkpoints.folder import template_of
-
-        return template_of(self.imported) if self.config.init_from else load_template("plain")
+    def _own_template(self) -> Template:
+        return template_of(self.imported) if self.config.init_from else Template()
 
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
@@ -251,7 +251,7 @@ def _links(root: epath.Path) -> dict[str, str]:
     return read_json(path) if path.exists() else {}
 
 
-def _through_json(value):
+def _through_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _through_json(item) for key, item in value.items()}
     return [_through_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -13,7 +13,7 @@ from etils import epath
 from alignpre_jax.documents import Document, Quarantine, assign_strata, deduplicate, read_inputs
 from alignpre_jax.documents.classifier import Detector
 from alignpre_jax.documents.duplicates import remove_duplicates
-from alignpre_jax.documents.transforms import transform_all
+from alignpre_jax.documents.transforms import transform_source
 from alignpre_jax.evals import HeldOut, Scenarios
 from alignpre_jax.foundation import (
     Event,
@@ -201,10 +201,11 @@ def _read(space: Workspace, name: str, report: Report) -> Iterator[Iterator[Docu
 @contextlib.contextmanager
 def _transformed(space: Workspace, name: str, report: Report) -> Iterator[Iterator[Document]]:
     """The documents of another source, changed one by one."""
-    source = space.config.data.sources[name]
+    source, totals = space.config.data.sources[name], collections.Counter[str]()
     assert source.transform is not None
-    documents = transform_all(read_documents(space.documents(source.of)), source.transform, where=f"data.sources.{name}")
-    yield (dataclasses.replace(document, source=name, stratum=name) for document in documents)
+    yield transform_source(read_documents(space.documents(source.of)), source.transform, name, totals)
+    found = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in totals.items())
+    report(Event(f"documents: {name}", note=f"{name}: made of {source.of}: {found}"))
 
 
 @contextlib.contextmanager
