@@ -1,6 +1,6 @@
 """A dose of one store is what it was before overlays had streams: the goldens were computed by the code of that time.
 
-`python -m tests.mixture.single_store_test` writes them anew, which only a deliberate break with finished studies excuses.
+`python -m tests.mixture.single_store_test` writes them anew: only a deliberate break with finished studies excuses it.
 """
 
 import hashlib
