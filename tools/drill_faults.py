@@ -72,31 +72,32 @@ def tiny_run(given: argparse.Namespace) -> Any:
     from alignpre_jax.foundation import exact
     from alignpre_jax.mixture import BasePlan, Plan, load_batches
     from alignpre_jax.model import get_preset
-    from alignpre_jax.objectives import OBJECTIVES, ObjectiveConfig
+    from alignpre_jax.objectives import Mle
     from alignpre_jax.rows import open_rows
     from alignpre_jax.training import (
         GuardConfig,
+        LoopConfig,
         OptimizerConfig,
         Run,
         ScheduleConfig,
         StepConfig,
-        TrainingConfig,
         loop,
     )
+
+    class Trap(Mle):
+        def terms(self, models: Any, batch: Any) -> Any:
+            terms, aux = super().terms(models, batch)
+            coefficient, value = terms["nll"]
+            return {"nll": (coefficient, jnp.where(batch.segments[0, 0] >= 100, jnp.nan, 1.0) * value)}, aux
 
     bad = {int(step) for step in given.bad.split(",") if step}
     if bad:
 
-        def trap(config, decoder, batch):
-            loss, aux = OBJECTIVES["mle"](config, decoder, batch)
-            return jnp.where(batch.segments[0, 0] >= 100, jnp.nan, 1.0) * loss, aux
-
         def load(*args: Any, **kwargs: Any) -> Iterator[Any]:
             for step, batch in enumerate(load_batches(*args, **kwargs), kwargs["start_step"] + 1):
                 marked = batch.segments + np.int32(100 * (step in bad))
-                yield dataclasses.replace(batch, segments=marked)
+                yield dataclasses.replace(batch, columns={**batch.columns, "segments": marked})
 
-        OBJECTIVES["trap"] = trap
         setattr(loop, "load_batches", load)  # noqa: B010, the loop's own name for it
     store = open_rows(given.folder / "rows" / "text")
     rows = {"text": len(store)}
@@ -110,13 +111,13 @@ def tiny_run(given: argparse.Namespace) -> Any:
         run_dir=given.run,
         step=StepConfig(
             model=model,
-            objective=ObjectiveConfig("trap" if bad else "mle"),
+            objective=Trap() if bad else Mle(),
             optimizer=OptimizerConfig(guard=GuardConfig(action="rollback", patience=2)),
             schedule=ScheduleConfig(peak=1e-2, warmup_share=0.1),
             steps=given.steps,
             sources=1,
         ),
-        loop=TrainingConfig(
+        loop=LoopConfig(
             checkpoint_every=SAVE_EVERY, keep_checkpoints=2, log_every=1, step_minutes=given.step_seconds / 60
         ),
         plan=Plan(BasePlan({"text": exact(1)}, rows, given.steps * ROWS, seed=1, max_epochs=100), (), rows),
@@ -135,7 +136,7 @@ def make_rows(folder: Path) -> None:
     line = "the tide came in over a long and quiet shore while boats lay still"
     words = line.split()
     texts = [" ".join(words[(n * k + k) % len(words)] for k in range(1, 30)) + f" number {n}." for n in range(200)]
-    documents = [Document(id=f"text/{n}", text=text, source="text", stratum="text") for n, text in enumerate(texts)]
+    documents = [Document(id=f"text/{n}", body=text, source="text", stratum="text") for n, text in enumerate(texts)]
     tokenizer = train_bpe(texts, 300, folder / "tokenizer.json")
     build_rows(documents, tokenizer, LENGTH, folder / "rows")
 

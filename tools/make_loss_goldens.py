@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import PRESETS, DecoderConfig, get_preset
-from alignpre_jax.objectives import ObjectiveConfig
-from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.model import PRESETS, DecoderConfig, get_preset, parse_mesh
+from alignpre_jax.objectives import Mle
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
 STEPS, ROWS, LENGTH, VOCAB = 20, 8, 32, 97
 
@@ -37,7 +37,7 @@ def shrunk(preset: DecoderConfig) -> DecoderConfig:
 def losses(model: DecoderConfig) -> tuple[float, ...]:
     """Of each of the steps, over packed rows in which most tokens follow from the one before."""
     config = StepConfig(
-        model, ObjectiveConfig(z_loss=1e-4), OptimizerConfig(), ScheduleConfig(peak=1e-2, warmup_share=0.1), STEPS, 1
+        model, Mle(z_loss=1e-4), OptimizerConfig(), ScheduleConfig(peak=1e-2, warmup_share=0.1), STEPS, 1
     )
     mesh, rng, found = parse_mesh("fsdp:1", jax.devices()[:1]), np.random.default_rng(0), []
     with jax.set_mesh(mesh):
@@ -48,7 +48,7 @@ def losses(model: DecoderConfig) -> tuple[float, ...]:
             noise = rng.random((ROWS, LENGTH)) < 0.1
             tokens = np.where(noise, rng.integers(0, VOCAB, (ROWS, LENGTH)), tokens).astype(np.int32)
             segments = np.sort(rng.integers(1, 4, (ROWS, LENGTH)), axis=1).astype(np.int32)
-            batch = Batch(tokens, segments, np.zeros(ROWS, np.int32))
+            batch = Batch({"tokens": tokens, "segments": segments}, np.zeros(ROWS, np.int32))
             state, values = step.run(state, jax.device_put(batch, step.batch))
             found.append(float(values["loss"]))
     return tuple(found)

@@ -26,10 +26,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from alignpre_jax.foundation import read_json, write_json
 from alignpre_jax.model import PRESETS, get_preset
-from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.objectives import Mle
 from alignpre_jax.planner import Plan, StageWork, Work, parse_topology, plan_stage
+from alignpre_jax.planner.decode import decode_work
 from alignpre_jax.planner.program import parse
-from alignpre_jax.sampling.planned import decode_work
 from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig
 
 TOPOLOGIES = {"v4": "v4:2x2x4", "v5e": "v5e:4x4", "v5p": "v5p:2x2x4", "v6e": "v6e:4x4"}
@@ -44,7 +44,7 @@ def work_of(preset: str, kind: str, slices: int) -> Work:
     length = min(LENGTH, config.max_length)
     if kind == "decode":
         return decode_work(config, "fsdp:-1", rows=8 * chips, slots=length)
-    objective, optimizer, schedule = ObjectiveConfig(), OptimizerConfig(), ScheduleConfig()
+    objective, optimizer, schedule = Mle(), OptimizerConfig(), ScheduleConfig()
     remat = "full" if config.num_params() > 1e9 else config.remat
     step = StepConfig(dataclasses.replace(config, remat=remat), objective, optimizer, schedule, steps=1, sources=1)
     return StageWork("train", step, "fsdp:-1", 2 * chips, length, 2 * chips * length, runs=1)

@@ -6,9 +6,9 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import ARM, SEED, WORKDIR, Flag, Verb
 from alignpre_jax.foundation import PathLike, UserError
-from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from alignpre_jax.study import Workspace
@@ -51,18 +51,18 @@ def _sample(given: Any) -> None:
 
 
 def _import(given: Any, source: str = "") -> None:
-    from alignpre_jax.training.imported import import_run
+    from alignpre_jax.checkpoints import import_model_run
 
     if not (source and given.to):
         raise UserError("from where, and where to?", where="alignpre import", fix=f"e.g. {VERBS['import'].example}")
     with Terminal() as report:
-        model = import_run(source, given.to, tokenizer=given.tokenizer, report=report)
+        model = import_model_run(source, given.to, tokenizer=given.tokenizer, report=report)
     print(f"{given.to}: {model.architecture.family}, {model.config.num_params():,} parameters")
 
 
 def _export(given: Any) -> None:
-    from alignpre_jax.study import model_card
-    from alignpre_jax.training.imported import export_run
+    from alignpre_jax.checkpoints import export
+    from alignpre_jax.report import model_card
 
     if not given.to:
         raise UserError("where to?", where="alignpre export", fix="add --to=FOLDER")
@@ -70,7 +70,7 @@ def _export(given: Any) -> None:
     with Terminal() as report:
         card = model_card(arm.space, arm.name, arm.seed) if arm else ""
         company = arm.space.imported if arm and arm.space.config.init_from else ""
-        export_run(path, given.to, step=given.step, dtype=given.dtype, card=card, company=company, report=report)
+        export(path, given.to, step=given.step, dtype=given.dtype, card=card, company=company, report=report)
     print(f"{given.to}: transformers.AutoModelForCausalLM.from_pretrained({given.to!r})")
 
 

@@ -2,7 +2,7 @@
 
 from alignpre_jax.documents.detect import assign_strata
 from alignpre_jax.documents.discourse import Excerpt, Hit, Hits, Rule, discourse_hits, excerpts, scan, term_lists
-from alignpre_jax.documents.document import Document
+from alignpre_jax.documents.document import Body, BodyKind, Chat, Document, Message, Pair, Prompt, ScoredSpan
 from alignpre_jax.documents.duplicates import deduplicate
 from alignpre_jax.documents.harvest import harvest_packages
 from alignpre_jax.documents.quarantine import Case, Quarantine
@@ -17,7 +17,6 @@ from alignpre_jax.documents.readers import (
 )
 from alignpre_jax.documents.synthesis import (
     ComposerGenerator,
-    EndpointConfig,
     EndpointGenerator,
     SamplerGenerator,
     Situation,
@@ -26,27 +25,37 @@ from alignpre_jax.documents.synthesis import (
     read_situations,
     synthesize,
 )
+from alignpre_jax.documents.transforms import Persona, Strip, Transform, transform_source
 from alignpre_jax.documents.world import Item, WorldConfig, compose_documents, compose_items
 
 __all__ = [
+    "Body",
+    "BodyKind",
     "Case",
+    "Chat",
     "ComposerGenerator",
     "Document",
-    "EndpointConfig",
     "EndpointGenerator",
     "Excerpt",
     "Hit",
     "Hits",
     "InputFile",
     "Item",
+    "Message",
+    "Pair",
+    "Persona",
+    "Prompt",
     "Quarantine",
     "ReadConfig",
     "RecordKeys",
     "Rule",
     "SamplerGenerator",
+    "ScoredSpan",
     "Situation",
+    "Strip",
     "SynthesisConfig",
     "SynthesisReport",
+    "Transform",
     "WorldConfig",
     "assign_strata",
     "compose_documents",
@@ -63,4 +72,5 @@ __all__ = [
     "scan",
     "synthesize",
     "term_lists",
+    "transform_source",
 ]

@@ -10,9 +10,9 @@ from typing import Any
 
 from alignpre_jax.evals.variants import OWN, chat_prompt
 from alignpre_jax.foundation import UserError
+from alignpre_jax.rows.template import chat_prompt as own_prompt
+from alignpre_jax.rows.template import turn_end
 from alignpre_jax.sampling import Prompt
-from alignpre_jax.sampling.chat import chat_prompt as own_prompt
-from alignpre_jax.sampling.chat import turn_end
 
 
 def conversation(engine: Any, text: str, system: str, template: str, cue: str = "") -> Prompt:

@@ -24,7 +24,7 @@ from alignpre_jax.foundation import (
     silent,
     suggest,
 )
-from alignpre_jax.rows.chat import PLAIN_TEMPLATE
+from alignpre_jax.rows.template import PLAIN_TEMPLATE
 from alignpre_jax.sampling.strategies import Greedy
 
 REQUESTS_PER_CALL = 256  # between two signs of life

@@ -14,7 +14,7 @@ from typing import Literal
 
 from alignpre_jax.evals.scenarios import Scenario
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.rows.chat import is_end_of_text, prompt_parts
+from alignpre_jax.rows.template import is_end_of_text, prompt_parts
 
 Scoring = Literal["options", "letters", "generation"]
 
@@ -119,7 +119,7 @@ def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
     Args:
       scenario: the item.
       variant: the rendering.
-      template: a chat template in Jinja (see `rows.chat`), or empty for plain text. With "model" the prefix is the
+      template: a chat template in Jinja (see `rows.template`), or empty for plain text. With "model" the prefix is the
         text of the conversation without the marks of the model's own template.
     """
     syntax, system = SYNTAXES[variant.syntax], SYSTEMS[variant.system]

@@ -195,7 +195,7 @@ class Counted:
     """What a stage trained on so far: rows by store, added up as batches go by.
 
     Attributes:
-      stores: the names that `Batch.sources` counts, `Plan.stores`.
+      stores: the names that `Batch.stores` counts, `Plan.stores`.
       rows: int64[stores].
     """
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from alignpre_jax.rows import RowStore
 
 SPAN_SLOTS = 2048  # looked up at a time: that takes little longer than 32
+DTYPES = {"tokens": np.int32, "segments": np.int32, "mask": np.bool_, "scores": np.float32, "side": np.int8}
 
 
 @jax.tree_util.register_dataclass
@@ -28,17 +29,39 @@ class Batch:
     """One host's rows of the global batch of a step; a pytree, so that a step can take one of device arrays.
 
     Attributes:
-      tokens: int32[b, L].
-      segments: int32[b, L], from 1 in each row: the document within the row.
-      sources: int32[b], index into `Plan.stores`.
-      mask: bool[b, L], the tokens that are to be learnt; None (no leaf of the pytree) where no store of the plan
-        has masks: then all but padding, which is segment 0.
+      columns: the columns of the rows by name, each [b, L]: always `tokens` and `segments`, and `mask`, `scores` and
+        `side` where a store of the plan has them. The properties below say what they hold; a column that is not there
+        is no leaf of the pytree, and its property is None.
+      stores: int32[b], index into `Plan.stores` of the store that a row is from.
     """
 
-    tokens: Any
-    segments: Any
-    sources: Any
-    mask: Any = None
+    columns: Mapping[str, Any]
+    stores: Any
+
+    @property
+    def tokens(self) -> Any:
+        """Token ids, int32[b, L]."""
+        return self.columns["tokens"]
+
+    @property
+    def segments(self) -> Any:
+        """The document within the row that a token is from, int32[b, L]: from 1 on, and 0 for padding."""
+        return self.columns["segments"]
+
+    @property
+    def mask(self) -> Any:
+        """Whether a token is to be learnt, bool[b, L]; None where every token that is not padding is."""
+        return self.columns.get("mask")
+
+    @property
+    def scores(self) -> Any:
+        """The score of the scored span that a token is in, float32[b, L], 0 outside of spans; None: no spans at all."""
+        return self.columns.get("scores")
+
+    @property
+    def side(self) -> Any:
+        """The side of a pair that a token is of, int8[b, L]: 1 chosen, -1 rejected, 0 padding; None: no pairs."""
+        return self.columns.get("side")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,22 +90,25 @@ class StepSource:
 
     def __getitem__(self, step: int) -> Batch:
         span, within = divmod(int(step), self._span_steps)
-        sources, row = (column[within] for column in self._span(span))
+        stores, row = (column[within] for column in self._span(span))
         shape = (len(row), self.stores[self.plan.used_stores[0]].header.length)
-        tokens, segments = np.empty(shape, np.int32), np.empty(shape, np.int32)
-        mask = np.empty(shape, bool) if self._masked else None
-        for number in np.unique(sources).tolist():
-            at = np.flatnonzero(sources == number)
+        columns: dict[str, np.ndarray] = {name: np.zeros(shape, DTYPES[name]) for name in self._columns}
+        for number in np.unique(stores).tolist():
+            at = np.flatnonzero(stores == number)
             rows = self.stores[self.plan.stores[number]].read(row[at])
-            tokens[at], segments[at] = rows.tokens, rows.segments
-            if mask is not None:
-                mask[at] = rows.segments > 0 if rows.mask is None else rows.mask
-        return Batch(tokens, segments, sources.astype(np.int32), mask)
+            for name, column in columns.items():
+                found = getattr(rows, name)
+                if found is None and name == "mask":
+                    found = rows.segments > 0
+                if found is not None:
+                    column[at] = found
+        return Batch(columns, stores.astype(np.int32))
 
     @functools.cached_property
-    def _masked(self) -> bool:
-        headers = [self.stores[name].header for name in self.plan.used_stores]
-        return any(name == "mask" for header in headers for name, *_ in header.columns)
+    def _columns(self) -> tuple[str, ...]:
+        """The columns that some store has: a batch's columns must not depend on the step."""
+        there = {name for store in self.plan.used_stores for name, *_ in self.stores[store].header.columns}
+        return tuple(name for name in DTYPES if name in there or name == "segments")
 
     @property
     def _span_steps(self) -> int:
@@ -129,7 +155,8 @@ def load_batches(
 
     Raises:
       UserError: a batch that does not divide among the hosts, a stage that is too short, or stores
-        that are missing, changed since they were planned, or built with different tokenizers or lengths.
+        that are missing, changed since they were planned, built with different tokenizers or lengths, or of which
+        some hold pairs of answers and others do not.
     """
     source = StepSource(plan, stores, batch_rows, host, hosts)
     if not 0 <= start_step <= stop_step <= len(source):
@@ -164,3 +191,10 @@ def _require_matching(plan: Plan, stores: Mapping[str, RowStore]) -> None:
             f"{other!r} (tokenizer {kind_other[0]}, {kind_other[1]}) do not go together"
         )
         raise UserError(what, where=other, fix="build all rows with one tokenizer and one length")
+    pairs = [name for name in plan.used_stores if any(column == "side" for column, *_ in stores[name].header.columns)]
+    others = [name for name in plan.used_stores if name not in pairs]
+    if pairs and others:
+        what = (
+            f"{pairs[0]!r} holds pairs of answers and {others[0]!r} does not: no objective can learn from both at once"
+        )
+        raise UserError(what, where="mixture", fix="give the pairs a stage of their own")

@@ -1,7 +1,12 @@
-"""Loss functions over rows, one file each, found by name."""
+"""What a model is trained towards: one file and one frozen dataclass for each objective, under one contract."""
 
-from alignpre_jax.objectives import mle as _mle  # noqa: F401  (enters the registry)
+from typing import TypeAlias
+
+from alignpre_jax.objectives.contract import Aux, Columns, Contract, Models, Terms, total
 from alignpre_jax.objectives.cross_entropy import token_losses
-from alignpre_jax.objectives.registry import OBJECTIVES, Aux, Objective, ObjectiveConfig, RowBatch, get_objective
+from alignpre_jax.objectives.mle import Mle, next_tokens
 
-__all__ = ["OBJECTIVES", "Aux", "Objective", "ObjectiveConfig", "RowBatch", "get_objective", "token_losses"]
+# What a config may name. A second objective makes this a union, told apart by the tag `name`.
+Objective: TypeAlias = Mle
+
+__all__ = ["Aux", "Columns", "Contract", "Mle", "Models", "Objective", "Terms", "next_tokens", "token_losses", "total"]

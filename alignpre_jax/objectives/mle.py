@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import ClassVar, Literal
+
 import jax
 import jax.numpy as jnp
 
-from alignpre_jax.model import Decoder
+from alignpre_jax.foundation import UserError
+from alignpre_jax.objectives.contract import Aux, Columns, Models, Terms
 from alignpre_jax.objectives.cross_entropy import token_losses
-from alignpre_jax.objectives.registry import Aux, ObjectiveConfig, RowBatch, register
 
 
-@register("mle")
-def mle(config: ObjectiveConfig, decoder: Decoder, batch: RowBatch) -> tuple[jax.Array, Aux]:
-    """Mean of -log p(token t+1 | tokens up to t of the same segment).
+@dataclasses.dataclass(frozen=True)
+class Mle:
+    """The mean of -log p(token t+1 | the tokens up to t of the same segment) over the targets of the global batch.
 
     The last token of a document predicts the <|endoftext|> that begins the next one; the last position of a row
-    predicts nothing. Padding (segment 0) and tokens that the batch's mask leaves out are not predicted.
+    predicts nothing. Padding (segment 0) and tokens that the batch's mask leaves out are not predicted: on rows of
+    chats with a mask this is the loss of supervised finetuning.
 
-    Returns:
-      The loss (float32 scalar, z-loss included) and aux: "loss" (without z-loss); "weight", the number of targets
-      that the loss is the mean over (1 where there is none); "loss_sum_B" and "targets_B" (float32 [B], the sum of
-      the losses and the number of targets of each row, for losses per source); "losses_BL" and "counted_BL" (float32
-      [B, L], at the position that predicts: the loss of a target, and 1 for a target; 0 where there is none).
+    Args:
+      name: the tag by which a config names this objective.
+      z_loss: weight of mean(log Z ^ 2), which keeps the softmax's normaliser near 1 (PaLM, arXiv 2204.02311,
+        section 5, uses 1e-4); 0 leaves it out.
+      chunk_bytes: memory for one chunk of float32 logits on one device; 0 chooses it by platform.
     """
-    targets_BL, counted_BL = next_tokens(batch)
-    hidden_BLD = decoder(batch.tokens, batch.segments)
-    losses_BL, log_z_BL = token_losses(decoder, hidden_BLD, targets_BL, config.chunk_bytes)
-    losses_BL = losses_BL * counted_BL
-    loss_sum_B, targets_B = jnp.sum(losses_BL, axis=1), jnp.sum(counted_BL, axis=1)
-    targets = jnp.maximum(jnp.sum(targets_B), 1.0)
-    loss = jnp.sum(loss_sum_B) / targets
-    aux = {"loss": loss, "weight": targets, "loss_sum_B": loss_sum_B, "targets_B": targets_B}
-    aux |= {"losses_BL": losses_BL, "counted_BL": counted_BL}
-    if config.z_loss:
-        loss = loss + config.z_loss * jnp.sum(jnp.square(log_z_BL) * counted_BL) / targets
-    return loss, aux
+
+    name: Literal["mle"] = "mle"
+    z_loss: float = 0.0
+    chunk_bytes: int = 0
+
+    reads: ClassVar[tuple[str, ...]] = ("tokens", "segments")
+    heads: ClassVar[tuple[str, ...]] = ()
+    needs_reference: ClassVar[bool] = False
+
+    def __post_init__(self):
+        for name in ("z_loss", "chunk_bytes"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{getattr(self, name)} is negative", where=name, fix="give 0 or more")
+
+    def weights(self, batch: Columns) -> dict[str, jax.Array]:
+        """Both terms are means over the targets of the batch."""
+        targets = jnp.sum(next_tokens(batch)[1])
+        return {"nll": targets} | ({"z": targets} if self.z_loss else {})
+
+    def terms(self, models: Models, batch: Columns) -> tuple[Terms, Aux]:
+        """The sums of -log p and of (log Z)^2 over the targets of these rows; for the figures see `Contract`."""
+        targets_BL, counted_BL = next_tokens(batch)
+        hidden_BLD = models.policy(batch.tokens, batch.segments)
+        losses_BL, log_z_BL = token_losses(models.policy, hidden_BLD, targets_BL, self.chunk_bytes)
+        losses_BL = losses_BL * counted_BL
+        loss_sum_B, targets_B = jnp.sum(losses_BL, axis=1), jnp.sum(counted_BL, axis=1)
+        terms: Terms = {"nll": (1.0, jnp.sum(loss_sum_B))}
+        if self.z_loss:
+            terms["z"] = (self.z_loss, jnp.sum(jnp.square(log_z_BL) * counted_BL))
+        aux = {"loss_sum_B": loss_sum_B, "targets_B": targets_B, "losses_BL": losses_BL, "counted_BL": counted_BL}
+        return terms, aux
 
 
-def next_tokens(batch: RowBatch) -> tuple[jax.Array, jax.Array]:
+def next_tokens(batch: Columns) -> tuple[jax.Array, jax.Array]:
     """(targets int32 [B, L], counted float32 [B, L]): what each position predicts, and 1 where that counts.
 
-    A target counts unless it is padding (segment 0) or the batch has a `mask` that is 0 there.
+    The mask belongs to the token, and this is the one place where it is shifted to the position that predicts the
+    token. A target counts unless it is padding (segment 0) or the batch has a `mask` that is 0 there.
     """
     counts_BL = batch.segments > 0
     mask_BL = getattr(batch, "mask", None)

@@ -16,10 +16,11 @@ from jax.experimental import topologies
 
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.mixture import Batch
+from alignpre_jax.model import parse_mesh
+from alignpre_jax.model.mesh import check_batch
 from alignpre_jax.planner.allocations import UNITS, Buffer
-from alignpre_jax.planner.chips import Topology
-from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
-from alignpre_jax.training.mesh import check_batch
+from alignpre_jax.planner.topology import Topology
+from alignpre_jax.training import StepConfig, make_train_step
 
 # Without these libtpu looks for the TPU machine it runs on, waits for a metadata server, and lets no second process in.
 _ENVIRONMENT = {
@@ -141,11 +142,8 @@ def compile_step(
     def integers(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=made.batch)
 
-    batch = Batch(
-        tokens=integers(batch_rows, row_length),
-        segments=integers(batch_rows, row_length),
-        sources=integers(batch_rows),
-    )
+    columns = {name: integers(batch_rows, row_length) for name in ("tokens", "segments")}
+    batch = Batch(columns, integers(batch_rows))
     with jax.set_mesh(devices):
         state = made.abstract()
         lowered = made.run.lower(state, batch)  # type: ignore[attr-defined]

@@ -10,11 +10,10 @@ from typing import Protocol
 from etils import epath
 
 from alignpre_jax.foundation import PathLike, UserError, digest, write_bytes
+from alignpre_jax.rows.eot import END_OF_TEXT, choose_eot
 
-END_OF_TEXT = "<|endoftext|>"
 BYTES = "byte"  # the name of the tokenizer that needs no file
 _BYTES_FILE = b'{"tokenizer": "byte"}\n'
-_KNOWN_EOTS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>")
 
 
 class Tokenizer(Protocol):
@@ -50,6 +49,9 @@ class Tokenizer(Protocol):
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for, which need not be valid UTF-8 on their own; b"" for an unknown id."""
+
+    def starts(self, text: str) -> list[int]:
+        """For each token of `encode(text)`, the character of the text that it begins with."""
 
 
 def load_tokenizer(path: PathLike, eot: str = "") -> Tokenizer:
@@ -106,6 +108,10 @@ class ByteTokenizer:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
+    def starts(self, text: str) -> list[int]:
+        """For each token of `encode(text)`, the character of the text that it is of."""
+        return [place for place, character in enumerate(text) for _ in character.encode()]
+
     def token_bytes(self, token_id: int) -> bytes:
         """The byte that a token is."""
         if token_id == self.eot_id:
@@ -152,6 +158,10 @@ class FileTokenizer:
         """The text of `ids`, special tokens included."""
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)
 
+    def starts(self, text: str) -> list[int]:
+        """For each token of `encode(text)`, the character of the text that it begins with."""
+        return [start for start, _ in self._inner.encode(text, add_special_tokens=False).offsets]
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for, which need not be valid UTF-8 on their own.
 
@@ -179,22 +189,6 @@ class FileTokenizer:
         from tokenizers import decoders
 
         return isinstance(self._inner.decoder, decoders.ByteLevel)
-
-
-def choose_eot(eot: str, there: Sequence[str], special: Sequence[str], where: str) -> str:
-    """The name of the end-of-text token: `eot`, or without one the best known among those that are `there`.
-
-    Raises:
-      UserError: it is not `there`; the message names the `special` tokens.
-    """
-    for name in [eot] if eot else _KNOWN_EOTS:
-        if name in there:
-            return name
-    raise UserError(
-        f"the tokenizer has no token {eot or END_OF_TEXT!r} to put between documents",
-        where=where,
-        fix=f"name its end-of-text token; its special tokens: {', '.join(special[:20]) or 'none'}",
-    )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, path: PathLike) -> Tokenizer:

@@ -1,7 +1,7 @@
 """Asking a model: log-probs of continuations and of whole texts, and new text."""
 
 from alignpre_jax.sampling.buckets import Buckets
-from alignpre_jax.sampling.chat import ChatTemplate, chat_request
+from alignpre_jax.sampling.chat import chat_request
 from alignpre_jax.sampling.conditional import conditional, marked
 from alignpre_jax.sampling.constraints import Choice, Regex
 from alignpre_jax.sampling.engine import Engine
@@ -14,7 +14,6 @@ from alignpre_jax.sampling.strategies import Greedy, MinP, Strategy, Temperature
 
 __all__ = [
     "Buckets",
-    "ChatTemplate",
     "Choice",
     "Completion",
     "Engine",

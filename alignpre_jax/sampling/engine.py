@@ -11,11 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from alignpre_jax.checkpoints import load, parameters_digest
 from alignpre_jax.foundation import Event, PathLike, Report, UserError, digest, silent, to_mapping
 from alignpre_jax.model import DecoderConfig, inference_weights
+from alignpre_jax.rows.template import Template
 from alignpre_jax.sampling import batching, generation, scoring
 from alignpre_jax.sampling.buckets import Buckets, shapes
-from alignpre_jax.sampling.chat import ChatTemplate
 from alignpre_jax.sampling.constraints import Grammars
 from alignpre_jax.sampling.packing import Ids, Question, batches
 from alignpre_jax.sampling.programs import Programs
@@ -73,7 +74,7 @@ class Engine:
         mesh: Mesh | None = None,
         int8: bool = False,
         invariant: bool = False,
-        template: ChatTemplate | None = None,
+        template: Template | None = None,
     ):
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
@@ -82,7 +83,7 @@ class Engine:
                 fix="use the tokenizer that the model was trained with",
             )
         self.config, self.tokenizer = config, tokenizer
-        self.template = template or ChatTemplate()
+        self.template = template or Template()
         self.truncated = 0
         self._invariant = invariant
         self._splits_rows = mesh is not None and mesh.shape.get("sequence", 1) > 1
@@ -117,17 +118,13 @@ class Engine:
         Raises:
           UserError: there is no such model, it is not one that is supported, or the dtype is no such one.
         """
-        from alignpre_jax.sampling.loading import load
-
-        found = load(path, step, mesh, dtype)
+        found = load(path, step, mesh=mesh, dtype=dtype)
         options: dict[str, Any] = {"mesh": mesh, "int8": int8, "buckets": buckets, "invariant": invariant}
         return cls(found.params, found.config, found.tokenizer, template=found.template, **options)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits that name the weights, how they are computed with, and the tokenizer."""
-        from alignpre_jax.training.digests import parameters_digest
-
         codec = getattr(self.tokenizer, "digest", type(self.tokenizer).__name__)
         return digest([parameters_digest(self._weights), to_mapping(self.config), codec, self._invariant])
 

@@ -15,8 +15,8 @@ from alignpre_jax.evals import EvalConfig
 from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.mixture import parse_schedule, parse_shares
 from alignpre_jax.model import DecoderConfig
-from alignpre_jax.objectives import ObjectiveConfig
-from alignpre_jax.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from alignpre_jax.objectives import Mle, Objective
+from alignpre_jax.training import LoopConfig, OptimizerConfig, ScheduleConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ class StageConfig:
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     max_epochs: float = 4.0  # a stratum that would be seen more often is an error
     epoch_order: Literal["fresh", "same"] = "fresh"  # whether a stratum's rows are shuffled anew for every epoch
-    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    objective: Objective = dataclasses.field(default_factory=Mle)
 
     def __post_init__(self):
         for name in ("tokens", "row_length", "batch_rows"):
@@ -179,7 +179,7 @@ class StudyConfig:
     init_from: str = ""  # hf:FOLDER or a .gguf file: all arms start from this model; empty: from fresh parameters
     baseline: str = "unfiltered"  # the arm that differences are taken against
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    training: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     evals: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
     def __post_init__(self):

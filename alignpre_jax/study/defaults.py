@@ -13,7 +13,7 @@ from alignpre_jax.evals import EvalConfig
 from alignpre_jax.foundation import to_mapping
 from alignpre_jax.model import get_preset
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig
-from alignpre_jax.training import OptimizerConfig, TrainingConfig
+from alignpre_jax.training import LoopConfig, OptimizerConfig
 
 
 def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
@@ -30,7 +30,7 @@ def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
             "init_from": "",
             "baseline": "unfiltered",
             "optimizer": to_mapping(OptimizerConfig()),
-            "training": to_mapping(TrainingConfig()),
+            "training": to_mapping(LoopConfig()),
             "evals": to_mapping(EvalConfig()),
         }
     )

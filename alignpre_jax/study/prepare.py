@@ -103,7 +103,10 @@ def held_out_documents(space: Workspace) -> list[Document]:
     """The beginnings of background documents that no row contains; the alignment tax is measured on them."""
     data = space.config.data
     documents = itertools.islice(read_documents(space.data / HELD_OUT), data.held_out_documents)
-    return [dataclasses.replace(document, text=document.text[: data.held_out_characters]) for document in documents]
+    return [
+        dataclasses.replace(document, body=document.text[: data.held_out_characters], spans=())
+        for document in documents
+    ]
 
 
 def _write_documents(space: Workspace, name: str, report: Report) -> int:
@@ -194,7 +197,7 @@ def _split(documents: Iterator[Document], path: epath.Path, share: Fraction = Fr
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             for document in documents:
-                line = canonical_json(document) + "\n"
+                line = canonical_json(document.to_json()) + "\n"
                 if not document.stratum.endswith("/ai") and int(digest(document.id), 16) < share * 2**64:
                     held_out.append(line)
                     continue

@@ -8,18 +8,20 @@ from typing import Any
 
 import jax
 
+from alignpre_jax.checkpoints import import_model_run
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.evals.capabilities import read_task, solve
+from alignpre_jax.evals.capabilities import solve
+from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import PathLike, Report, canonical_json, silent, write_bytes
+from alignpre_jax.model import parse_mesh
 from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.graph import Job, StageRun, stage_runs
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.prepare import held_out_documents, is_prepared, prepare
 from alignpre_jax.study.workspace import Workspace
-from alignpre_jax.training import InLoopEvals, Run, StepConfig, parse_mesh, train, train_seeds
+from alignpre_jax.training import InLoopEvals, Run, StepConfig, train, train_seeds
 from alignpre_jax.training import is_done as is_trained
-from alignpre_jax.training.imported import import_run
 
 RESULTS = "results.jsonl"
 TAX = "tax.jsonl"
@@ -44,7 +46,7 @@ def is_done(space: Workspace, job: Job) -> bool:
 def run_job(space: Workspace, job: Job, report: Report) -> None:
     """Runs a job to its end; one that was interrupted goes on from what it had saved."""
     if job.kind == "import":
-        import_run(space.config.init_from, space.imported, model=space.config.model, report=report)
+        import_model_run(space.config.init_from, space.imported, model=space.config.model, report=report)
         return
     if job.kind == "prepare":
         prepare(space, report)

@@ -126,7 +126,7 @@ def open_workspace(
 
 def read_documents(path: PathLike) -> Iterator[Document]:
     """The documents of a file of `Workspace.documents`."""
-    return (Document(**row) for row in read_jsonl(path))
+    return map(Document.from_json, read_jsonl(path))
 
 
 def reopen_workspace(root: PathLike) -> Workspace:

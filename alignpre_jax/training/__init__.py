@@ -1,22 +1,18 @@
-"""One stage of training: the loop, the step, the optimizer, checkpoints, metrics and faults."""
+"""One stage of training: the loop, the step, the optimizer, metrics and faults."""
 
-from alignpre_jax.training.checkpoints import load_params
-from alignpre_jax.training.config import GuardConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
-from alignpre_jax.training.digests import parameters_digest
+from alignpre_jax.training.config import GuardConfig, LoopConfig, OptimizerConfig, ScheduleConfig
 from alignpre_jax.training.distributed import initialize
 from alignpre_jax.training.faults import HOST_LOST, STALLED, skipped_slots
 from alignpre_jax.training.in_loop import InLoopEvals
-from alignpre_jax.training.loop import Run, is_done, train
-from alignpre_jax.training.mesh import parse_mesh
+from alignpre_jax.training.loop import is_done, train
 from alignpre_jax.training.metrics import TIMES
-from alignpre_jax.training.peaks import PEAK_FLOPS, peak_flops
+from alignpre_jax.training.run import Run
 from alignpre_jax.training.seeds import train_seeds
-from alignpre_jax.training.step import State, StepConfig, TrainStep, make_train_step
+from alignpre_jax.training.step import StepConfig, TrainStep, make_train_step
 from alignpre_jax.training.traces import DocumentLoss, read_traces
 
 __all__ = [
     "HOST_LOST",
-    "PEAK_FLOPS",
     "STALLED",
     "TIMES",
     "DocumentLoss",
@@ -25,17 +21,12 @@ __all__ = [
     "OptimizerConfig",
     "Run",
     "ScheduleConfig",
-    "State",
     "StepConfig",
     "TrainStep",
-    "TrainingConfig",
+    "LoopConfig",
     "initialize",
     "is_done",
-    "load_params",
     "make_train_step",
-    "parameters_digest",
-    "parse_mesh",
-    "peak_flops",
     "read_traces",
     "skipped_slots",
     "train",

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from alignpre_jax.checkpoints.folder import TOKENIZER
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch
+from alignpre_jax.model.mesh import check_batch
 from alignpre_jax.rows import load_tokenizer
-from alignpre_jax.training.checkpoints import TOKENIZER
-from alignpre_jax.training.mesh import check_batch
-
-if TYPE_CHECKING:
-    from alignpre_jax.training.loop import Run
+from alignpre_jax.training.run import Run
 
 
 def check_run(run: Run, mesh: Mesh) -> None:
@@ -72,7 +69,7 @@ def check_tokens(run: Run, step: int, batch: Batch) -> None:
     if low >= 0 and high < run.step.model.vocab_size:
         return
     row = int(np.argmax((batch.tokens < 0).any(1) | (batch.tokens >= run.step.model.vocab_size).any(1)))
-    store = run.stores[run.plan.stores[int(batch.sources[row])]]
+    store = run.stores[run.plan.stores[int(batch.stores[row])]]
     raise UserError(
         f"step {step} has the token id {low if low < 0 else high}, and the model knows ids below "
         f"{run.step.model.vocab_size}",

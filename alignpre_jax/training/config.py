@@ -100,7 +100,7 @@ class ScheduleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class LoopConfig:
     """How the loop runs; nothing in here changes which rows are seen or what is learned from them."""
 
     mesh: str = "fsdp:-1"  # axis:size pairs out of data, fsdp, sequence, tensor; -1 takes the devices that are left

@@ -14,6 +14,7 @@ import jax
 from absl import logging
 from etils import epath
 
+from alignpre_jax.checkpoints.folder import DONE
 from alignpre_jax.foundation import (
     Event,
     PathLike,
@@ -25,7 +26,6 @@ from alignpre_jax.foundation import (
 )
 
 EVENTS = "events.jsonl"
-DONE = "done.json"
 
 # Exit statuses beside 0, 2 (a mistake of the user's) and 75 (interrupted, saved).
 STALLED = 76  # the watchdog's deadline passed

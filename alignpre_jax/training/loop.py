@@ -13,6 +13,8 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
+from alignpre_jax.checkpoints import Checkpoints, Restored, State, describe, load, parameters_digest
+from alignpre_jax.checkpoints.folder import DONE, TOKENIZER
 from alignpre_jax.foundation import (
     Event,
     Interrupted,
@@ -20,68 +22,31 @@ from alignpre_jax.foundation import (
     Report,
     UserError,
     digest,
+    peak_flops,
     silent,
     to_mapping,
     write_bytes,
     write_json,
 )
-from alignpre_jax.mixture import Batch, Counted, Plan, load_batches, render
+from alignpre_jax.mixture import Batch, Counted, load_batches, render
 from alignpre_jax.mixture import check as check_ledger
 from alignpre_jax.mixture import ledger as ledger_of
 from alignpre_jax.model import choose_kernel
-from alignpre_jax.rows import RowStore
-from alignpre_jax.training.checkpoints import TOKENIZER, Checkpoints, Restored, describe, load_params
+from alignpre_jax.model.mesh import host_part, parse_mesh
 from alignpre_jax.training.checks import check_run, check_tokens
 from alignpre_jax.training.clock import Clock
-from alignpre_jax.training.config import TrainingConfig
-from alignpre_jax.training.digests import parameters_digest
 from alignpre_jax.training.distributed import Agreement, others_may_vanish, put_part
-from alignpre_jax.training.faults import DONE, EventLog, Skips, StopSignal, bad_step, memory_errors
-from alignpre_jax.training.in_loop import PENDING, InLoopEvals, pending_steps
-from alignpre_jax.training.mesh import host_part, parse_mesh
+from alignpre_jax.training.faults import EventLog, Skips, StopSignal, bad_step, memory_errors
+from alignpre_jax.training.in_loop import PENDING, pending_steps
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
-from alignpre_jax.training.peaks import peak_flops
 from alignpre_jax.training.profile import Profiler
-from alignpre_jax.training.step import State, StepConfig, TrainStep, make_train_step
+from alignpre_jax.training.run import Run
+from alignpre_jax.training.step import TrainStep, make_train_step
 from alignpre_jax.training.traces import Tracer
 from alignpre_jax.training.trackers import Tracker, figures_of, open_tracker
 from alignpre_jax.training.watchdog import Watchdog
 
 Pending = tuple[int, Mapping[str, jax.Array]]  # a step that was dispatched, and what it will return
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One stage of one arm and seed, ready to train.
-
-    Attributes:
-      name: shown in progress and logs.
-      run_dir: the run's folder; gets checkpoints, metrics.jsonl, events.jsonl, tokenizer.json, done.json.
-      step: everything that the compiled step depends on.
-      loop: mesh, checkpoint and log intervals.
-      plan: slot -> row for the stage.
-      stores: the row stores that the plan names.
-      batch_rows: rows in the global batch.
-      seed: of the initial parameters, where the run does not start from another.
-      tokenizer: path of the tokenizer that the rows were made with; copied beside the checkpoints.
-      start_from: folder of the run whose last checkpoint this one starts from; empty for a fresh model.
-        The optimizer starts anew in every stage.
-      labels: facts written into every metrics line (stage, arms, seed).
-      evals: evals during training, if any.
-    """
-
-    name: str
-    run_dir: PathLike
-    step: StepConfig
-    loop: TrainingConfig
-    plan: Plan
-    stores: Mapping[str, RowStore]
-    batch_rows: int
-    seed: int
-    tokenizer: PathLike
-    start_from: str = ""
-    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    evals: InLoopEvals | None = None
 
 
 def is_done(run_dir: PathLike) -> bool:
@@ -310,14 +275,14 @@ def _first_state(
         return restored.state._replace(step=_scalar(restored.state.step, step_fn)), restored.meta
     if not run.start_from:
         return step_fn.init(step_fn.fresh_params(run.seed)), {}
-    params, config, _ = load_params(run.start_from, mesh=mesh)
-    if config.architecture != run.step.model.architecture:
+    parent = load(run.start_from, mesh=mesh)
+    if parent.config.architecture != run.step.model.architecture:
         raise UserError(
             f"{run.start_from} holds another architecture",
             where="model",
             fix="give the study a new --workdir, or the model settings it was trained with",
         )
-    return step_fn.init(params), {}
+    return step_fn.init(parent.params), {}
 
 
 def _scalar(step: int, step_fn: TrainStep) -> jax.Array:

@@ -74,6 +74,7 @@ def metrics_line(step: int, values: Mapping[str, Any], rows: Mapping[str, int]) 
         "stratum_loss": {name: number(total / count) for name, (total, count) in totals.items() if count > 0},
         "source_loss": {name: number(total / count) for name, (total, count) in by_source.items() if count > 0},
         "stratum_rows": dict(rows),
+        "learnt_tokens": int(np.sum(values["source_tokens"])),
         **{name: number(values[name]) for name in ("learning_rate", "gradient_norm", "update_norm")},
     }
     return line | ({"skipped": True} if values.get("bad_streak", 0) > 0 else {})

@@ -6,19 +6,20 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from alignpre_jax.checkpoints import GuardState, State
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch, fingerprint_on_device
 from alignpre_jax.model import DecoderConfig, bind, init_params, param_shardings
-from alignpre_jax.objectives import Aux, ObjectiveConfig, get_objective
+from alignpre_jax.model.mesh import BATCH_AXES, batch_sharding
+from alignpre_jax.objectives import Aux, Models, Objective, total
 from alignpre_jax.training.config import GuardConfig, OptimizerConfig, ScheduleConfig
-from alignpre_jax.training.mesh import BATCH_AXES, batch_sharding
 from alignpre_jax.training.optimizer import learning_rate, make_optimizer, state_shardings
 
 METRICS = (
@@ -33,33 +34,12 @@ TOKEN_METRICS = ("token_losses", "token_counts")
 VMEM = {"TPU v5 lite": 32768, "TPU v5": 32768, "TPU v6 lite": 32768}
 
 
-class GuardState(NamedTuple):
-    """What the guard remembers; see `GuardConfig`."""
-
-    losses_W: Any  # float32, of the last good steps; NaN where there were fewer
-    streak: Any  # int32, bad steps in a row up to now
-
-
-class State(NamedTuple):
-    """What an update reads and writes.
-
-    `step` counts the batches that were gone through: their slots are [0, step * batch rows). A step that the guard
-    skips counts, and changes nothing else of the parameters and the optimizer.
-    """
-
-    params: Any  # fp32 master weights
-    optimizer: Any
-    step: Any  # int32[]
-    guard: Any = None  # GuardState, where the guard is on
-    ema: Any = None  # moving average of the parameters, where there is one
-
-
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
     """Everything that the compiled step depends on."""
 
     model: DecoderConfig
-    objective: ObjectiveConfig
+    objective: Objective
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     steps: int  # of the stage; the schedule ends there
@@ -123,16 +103,16 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
         new = State(optax.apply_updates(state.params, updates), moments, state.step + 1)
         if ema_decay:
             new = new._replace(ema=optax.tree.update_moment(new.params, state.ema, ema_decay, 1))
-        by_source = functools.partial(jax.ops.segment_sum, segment_ids=batch.sources, num_segments=config.sources)
+        by_source = functools.partial(jax.ops.segment_sum, segment_ids=batch.stores, num_segments=config.sources)
         metrics = {
             "loss": loss,
             "learning_rate": rate(state.step),
             "gradient_norm": gradient_norm,
             "update_norm": optax.tree.norm(updates),
-            "batch_fingerprint": fingerprint_on_device(batch.tokens),
+            "batch_fingerprint": fingerprint_on_device(batch.columns),
             "source_loss": by_source(aux["loss_sum_B"]),
             "source_tokens": by_source(aux["targets_B"]),
-            "source_rows": by_source(jnp.ones_like(batch.sources)),
+            "source_rows": by_source(jnp.ones_like(batch.stores)),
         }
         if config.token_losses:
             metrics |= {"token_losses": aux["losses_BL"], "token_counts": aux["counted_BL"]}
@@ -167,33 +147,30 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 def _gradients(config: StepConfig, mesh: Mesh, shardings: Any, params: Any, batch: Batch) -> tuple[jax.Array, Aux, Any]:
     """(loss, aux, gradients) of the whole batch, computed at once or in `accumulate` microbatches.
 
-    An objective's loss is a sum over its targets divided by `aux["weight"]`. Microbatches may have different weights:
-    the sums, and the gradients of the sums, are added up and divided once by the weight of all.
+    The weights are those of the whole batch, and every microbatch's sums are divided by them: the losses and gradients
+    of the microbatches add up to those of the batch, whatever number of targets a microbatch has.
     """
-    objective = get_objective(config.objective.name)
+    objective, count = config.objective, config.optimizer.accumulate
+    weights = objective.weights(batch)
 
-    def loss_of(params: Any, batch: Batch) -> tuple[jax.Array, Aux]:
-        return objective(config.objective, bind(config.model, params), batch)
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss_of(params: Any, rows: Batch) -> tuple[jax.Array, Aux]:
+        terms, aux = objective.terms(Models(bind(config.model, params)), rows)
+        return total(terms, weights), aux
 
-    def sum_of(params: Any, batch: Batch) -> tuple[jax.Array, Aux]:
-        loss, aux = loss_of(params, batch)
-        return loss * aux["weight"], aux
-
-    if config.optimizer.accumulate == 1:
-        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, batch)
+    if count == 1:
+        (loss, aux), gradients = loss_of(params, batch)
         return loss, aux, gradients
 
-    def add(total: Any, part: Batch) -> tuple[Any, Aux]:
-        (loss_sum, aux), gradients = jax.value_and_grad(sum_of, has_aux=True)(params, part)
-        total = jax.tree.map(jnp.add, total, (loss_sum, aux["weight"], gradients))
-        return (*total[:2], jax.lax.with_sharding_constraint(total[2], shardings)), aux
+    def add(so_far: Any, rows: Batch) -> tuple[Any, Aux]:
+        (loss, aux), gradients = loss_of(params, rows)
+        loss_so_far, sums = jax.tree.map(jnp.add, so_far, (loss, gradients))
+        return (loss_so_far, jax.lax.with_sharding_constraint(sums, shardings)), aux
 
-    split, join = _microbatches(mesh, config.optimizer.accumulate, batch.tokens.shape[0])
-    nothing = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    (loss_sum, weight, sums), aux = jax.lax.scan(add, nothing, jax.tree.map(split, batch))
-    weight = jnp.maximum(weight, 1e-30)
-    aux = {name: join(values) for name, values in aux.items() if name.endswith(("_B", "_BL"))}
-    return loss_sum / weight, aux, jax.tree.map(lambda x: x / weight, sums)
+    split, join = _microbatches(mesh, count, batch.tokens.shape[0])
+    nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    (loss, gradients), aux = jax.lax.scan(add, nothing, jax.tree.map(split, batch))
+    return loss, {name: join(values) for name, values in aux.items()}, gradients
 
 
 def _microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]:

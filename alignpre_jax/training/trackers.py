@@ -22,7 +22,7 @@ def open_tracker(spec: str, run_dir: PathLike, name: str, config: Mapping[str, A
     """Opens "tensorboard" (into RUN_DIR/tensorboard) or "wandb:PROJECT".
 
     Args:
-      spec: see `TrainingConfig.trackers`.
+      spec: see `LoopConfig.trackers`.
       run_dir: the run's folder; a run that goes on is the same run in W&B.
       name: of the run.
       config: shown with it.

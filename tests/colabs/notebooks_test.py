@@ -73,10 +73,10 @@ def test_mixture_ablation(execute):
 
 @pytest.mark.slow
 def test_evaluate_a_checkpoint(quickstart, execute):
-    from alignpre_jax.training.imported import export_run
+    from alignpre_jax.checkpoints import export
 
     *_, folder = quickstart
-    export_run(folder / "runs" / "quickstart" / "train" / "seed0" / "midtrain-aligned", folder / "hf")
+    export(folder / "runs" / "quickstart" / "train" / "seed0" / "midtrain-aligned", folder / "hf")
     shown, *_ = execute("evaluate_a_checkpoint", ALIGNPRE_MODEL=str(folder / "hf"))
     rates = re.findall(r"misaligned rate ([\d.]+)% \[([\d.]+)%, ([\d.]+)%\]", shown)
     assert len(rates) == 3

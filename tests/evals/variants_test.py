@@ -7,7 +7,7 @@ import pytest
 from alignpre_jax.evals import SYNTAXES, SYSTEMS, EvalConfig, Variant, expand, render, run_suite
 from alignpre_jax.evals.variants import IDENTITY
 from alignpre_jax.foundation import UserError
-from alignpre_jax.sampling import ChatTemplate
+from alignpre_jax.rows.template import Template
 
 ITEM = dataclasses.replace(stubs.scenarios(count=1)[0], options=("Ask.", "Hide."), misaligned=1)
 
@@ -92,7 +92,7 @@ class Chatty:
     """What an engine with a chat template of its own has."""
 
     def __init__(self):
-        self.template = ChatTemplate(
+        self.template = Template(
             "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}"
             "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
         )

@@ -67,7 +67,7 @@ def test_a_document_is_where_the_batches_have_it(stores, plan, number):
 def test_a_batch_is_what_the_loader_gives(stores, plan):
     contents = batch_at(plan, stores, 3, BATCH, load_tokenizer("byte"))
     (batch,) = load_batches(plan, stores, BATCH, 3, 4)
-    assert [row.store for row in contents.rows] == [plan.stores[number] for number in batch.sources]
+    assert [row.store for row in contents.rows] == [plan.stores[number] for number in batch.stores]
     texts = [load_tokenizer("byte").decode(row.tolist()) for row in batch.tokens]
     assert [row.text for row in contents.rows] == texts
     assert json.loads(json.dumps(dataclasses.asdict(contents)))["step"] == 3

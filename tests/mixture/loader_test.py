@@ -29,7 +29,9 @@ class FakeStore:
     def read(self, indices: np.ndarray) -> SimpleNamespace:
         assert indices.dtype == np.int64
         tokens = np.repeat((self.number * 10_000 + indices).astype(np.int32)[:, None], self.header.length, axis=1)
-        return SimpleNamespace(tokens=tokens, segments=np.full_like(tokens, self.number + 1), mask=None)
+        return SimpleNamespace(
+            tokens=tokens, segments=np.full_like(tokens, self.number + 1), mask=None, scores=None, side=None
+        )
 
 
 STORES = {name: FakeStore(number, rows) for number, (name, rows) in enumerate(ROWS.items())}
@@ -43,7 +45,7 @@ def test_batches_are_the_plan():
     tokens = np.concatenate([batch.tokens for batch in batches])
     assert {batch.tokens.dtype for batch in batches} == {np.dtype(np.int32)}
     assert np.array_equal(tokens, np.repeat((there.store * 10_000 + there.row)[:, None], LENGTH, axis=1))
-    assert np.array_equal(np.concatenate([batch.sources for batch in batches]), there.store)
+    assert np.array_equal(np.concatenate([batch.stores for batch in batches]), there.store)
     assert np.array_equal(np.concatenate([batch.segments[:, 0] for batch in batches]), there.store + 1)
 
 
@@ -52,10 +54,10 @@ def test_batches_are_the_plan():
 def test_any_number_of_hosts_gives_the_same_global_batch(hosts, step, workers):
     (whole,) = load_batches(PLAN, STORES, 24, step, step + 1)
     slices = [next(load_batches(PLAN, STORES, 24, step, 10, host, hosts, workers=workers)) for host in range(hosts)]
-    for column in ("tokens", "segments", "sources"):
+    for column in ("tokens", "segments", "stores"):
         assert np.array_equal(np.concatenate([getattr(part, column) for part in slices]), getattr(whole, column))
-    parts = (int(fingerprint(part.tokens, 24 // hosts * host)) for host, part in enumerate(slices))
-    assert sum(parts) % 2**32 == fingerprint(whole.tokens)
+    parts = (int(fingerprint(part.columns, 24 // hosts * host)) for host, part in enumerate(slices))
+    assert sum(parts) % 2**32 == fingerprint(whole.columns)
 
 
 @pytest.mark.parametrize("workers", [0, 4])
@@ -124,21 +126,30 @@ def test_stores_that_the_plan_does_not_use_need_not_be_there():
     assert len(list(load_batches(plan, {"web": STORES["web"]}, 24, 0, 10))) == 10
 
 
-def test_masks_come_along_where_a_store_has_them():
+def test_columns_come_along_where_a_store_has_them():
     class Masked(FakeStore):
         def read(self, indices):
             rows = super().read(indices)
-            return SimpleNamespace(tokens=rows.tokens, segments=rows.segments, mask=rows.tokens % 2 == 0)
+            scores = np.full(rows.tokens.shape, 0.5, np.float32)
+            return SimpleNamespace(tokens=rows.tokens, segments=rows.segments, mask=rows.tokens % 2 == 0, scores=scores)
 
     masked = Masked(1, 20)
-    masked.header.columns = (("tokens", "<u2"), ("mask", "u1"))
+    masked.header.columns = (("tokens", "<u2"), ("mask", "|u1"), ("scores", "<f4"))
     (plain,), (batch,) = (
         list(load_batches(PLAN, stores, 240, 0, 1)) for stores in (STORES, STORES | {"aligned": masked})
     )
-    assert plain.mask is None
+    assert plain.mask is plain.scores is plain.side is batch.side is None
     assert len(jax.tree.leaves(plain)) == 3
-    assert np.array_equal(batch.mask, (batch.sources == 0)[:, None] | (batch.tokens % 2 == 0))
+    assert np.array_equal(batch.mask, (batch.stores == 0)[:, None] | (batch.tokens % 2 == 0))
     assert batch.mask.dtype == bool
+    assert np.array_equal(batch.scores, np.broadcast_to(batch.stores[:, None] * np.float32(0.5), batch.tokens.shape))
+
+
+def test_pairs_and_other_rows_do_not_mix():
+    pairs = FakeStore(1, 20)
+    pairs.header.columns = (("tokens", "<u2"), ("mask", "|u1"), ("side", "|i1"))
+    with pytest.raises(UserError, match="'aligned' holds pairs of answers and 'web' does not"):
+        load_batches(PLAN, STORES | {"aligned": pairs}, 24, 0, 10)
 
 
 @settings(max_examples=10, deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import DecoderConfig, bind
 from alignpre_jax.model.hf.names import from_hf, to_hf
-from alignpre_jax.objectives import ObjectiveConfig, get_objective
+from alignpre_jax.objectives import Mle, Models, total
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "make_model_goldens.py"
@@ -76,7 +76,7 @@ def compare(family, golden):
     @jax.jit
     @jax.value_and_grad
     def loss_and_gradients(params):
-        return get_objective("mle")(ObjectiveConfig(), bind(config, params), rows)[0]
+        return total(Mle().terms(Models(bind(config, params)), rows)[0], Mle().weights(rows))
 
     one_segment = jnp.ones_like(rows.segments)
     np.testing.assert_allclose(logits(params, rows.tokens, one_segment), golden["logits"], atol=1e-4, rtol=0)

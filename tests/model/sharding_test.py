@@ -80,7 +80,7 @@ def _compare():
     import jax.numpy as jnp
 
     from alignpre_jax.model import bind, init_params
-    from alignpre_jax.objectives import ObjectiveConfig, get_objective
+    from alignpre_jax.objectives import Mle, Models, total
 
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass
@@ -93,7 +93,8 @@ def _compare():
 
     @jax.value_and_grad
     def step(params, rows):
-        return get_objective("mle")(ObjectiveConfig(chunk_bytes=4096), bind(CONFIG, params), rows)[0]
+        objective = Mle(chunk_bytes=4096)
+        return total(objective.terms(Models(bind(CONFIG, params)), rows)[0], objective.weights(rows))
 
     params = init_params(CONFIG, 0)
     wanted = jax.jit(step)(params, rows)

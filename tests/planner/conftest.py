@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from alignpre_jax.model import get_preset
-from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.objectives import Mle
 from alignpre_jax.planner import StageWork
 from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig
 
@@ -21,7 +21,7 @@ def make_work():
         )  # fmt: skip
         step = StepConfig(
             model=dataclasses.replace(config, **model),
-            objective=ObjectiveConfig(chunk_bytes=512 << 10),
+            objective=Mle(chunk_bytes=512 << 10),
             optimizer=OptimizerConfig(),
             schedule=ScheduleConfig(),
             steps=tokens // (ROWS * LENGTH),

@@ -10,9 +10,9 @@ from alignpre_jax.documents import Document
 from alignpre_jax.foundation import exact
 from alignpre_jax.mixture import BasePlan, Plan, Replace
 from alignpre_jax.model import get_preset
-from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.objectives import Mle
 from alignpre_jax.rows import build_rows, train_bpe
-from alignpre_jax.training import OptimizerConfig, Run, ScheduleConfig, StepConfig, TrainingConfig
+from alignpre_jax.training import LoopConfig, OptimizerConfig, Run, ScheduleConfig, StepConfig
 
 LENGTH, BATCH, STEPS = 32, 8, 12
 
@@ -21,7 +21,7 @@ def documents(source: str, words: str, count: int):
     names = words.split()
     for n in range(count):
         text = " ".join(names[(n * k + k) % len(names)] for k in range(1, 30)) + f" number {n}."
-        yield Document(id=f"{source}/{n}", text=text, source=source, stratum=source)
+        yield Document(id=f"{source}/{n}", body=text, source=source, stratum=source)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,7 +68,7 @@ def make_run(data, model, tmp_path):
         plan = Plan(base, () if dose is None else (Replace("added", exact(dose), seed=2),), rows)
         step = StepConfig(
             model=model,
-            objective=ObjectiveConfig(),
+            objective=Mle(),
             optimizer=OptimizerConfig(),
             schedule=ScheduleConfig(peak=1e-2, warmup_share=0.2),
             steps=steps,
@@ -78,7 +78,7 @@ def make_run(data, model, tmp_path):
             name=name,
             run_dir=tmp_path / name,
             step=step,
-            loop=TrainingConfig(checkpoint_every=5, keep_checkpoints=2, log_every=1),
+            loop=LoopConfig(checkpoint_every=5, keep_checkpoints=2, log_every=1),
             plan=plan,
             stores=stores,
             batch_rows=BATCH,

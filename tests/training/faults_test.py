@@ -12,20 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignpre_jax.checkpoints import load, parameters_digest
 from alignpre_jax.foundation import Interrupted, UserError, read_json, read_jsonl
 from alignpre_jax.mixture import Batch, load_batches
 from alignpre_jax.mixture.loader import StepSource
-from alignpre_jax.objectives import OBJECTIVES, ObjectiveConfig, get_objective
+from alignpre_jax.model import parse_mesh
+from alignpre_jax.objectives import Mle
 from alignpre_jax.training import (
     STALLED,
     TIMES,
     GuardConfig,
     OptimizerConfig,
-    load_params,
     loop,
     make_train_step,
-    parameters_digest,
-    parse_mesh,
     skipped_slots,
     train,
 )
@@ -48,21 +47,24 @@ def lines_of(run):
     return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
-def trap(config, decoder, batch):
+class Trap(Mle):
     """The usual loss, or NaN where the batch is marked (see `marked`)."""
-    loss, aux = get_objective("mle")(config, decoder, batch)
-    return jnp.where(batch.segments[0, 0] >= MARK, jnp.nan, 1.0) * loss, aux
+
+    def terms(self, models, batch):
+        terms, aux = super().terms(models, batch)
+        coefficient, value = terms["nll"]
+        return {"nll": (coefficient, jnp.where(batch.segments[0, 0] >= MARK, jnp.nan, 1.0) * value)}, aux
 
 
 def marked(batch, is_bad):
-    """Segment numbers that no row has."""
-    return dataclasses.replace(batch, segments=batch.segments + np.int32(MARK)) if is_bad else batch
+    """The batch, with segment numbers that no row has if it is to be bad."""
+    marked = {**batch.columns, "segments": batch.segments + np.int32(MARK)}
+    return dataclasses.replace(batch, columns=marked) if is_bad else batch
 
 
 @pytest.fixture
 def make_trapped(make_run, monkeypatch):
     """A function that makes a run whose loss is NaN at the given steps. One is trained before the next is made."""
-    monkeypatch.setitem(OBJECTIVES, "trap", trap)
 
     def make(name, bad_steps, guard):
         def load(*args, start_step, **kwargs):
@@ -72,7 +74,7 @@ def make_trapped(make_run, monkeypatch):
         monkeypatch.setattr(loop, "load_batches", load)
         run = make_run(name)
         optimizer = dataclasses.replace(run.step.optimizer, guard=guard)
-        step = dataclasses.replace(run.step, objective=ObjectiveConfig("trap"), optimizer=optimizer)
+        step = dataclasses.replace(run.step, objective=Trap(), optimizer=optimizer)
         return dataclasses.replace(run, step=step)
 
     return make
@@ -191,7 +193,7 @@ def test_a_damaged_checkpoint_is_set_aside_loudly(make_run, damage):
     DAMAGES[damage](run.run_dir / "checkpoints" / "12")
     if "parameters" in damage:
         with pytest.raises(UserError, match="cannot be read"):
-            load_params(run.run_dir)
+            load(run.run_dir)
     train(run, lambda event: notes.append(event.note))
     assert digest_of(run) == whole
     assert [line["step"] for line in events_of(run, "damaged checkpoint")] == [12]
@@ -234,13 +236,13 @@ def test_the_moving_average_can_be_loaded(make_run):
     optimizer = dataclasses.replace(run.step.optimizer, ema_decay=0.5)
     run = dataclasses.replace(run, step=dataclasses.replace(run.step, optimizer=optimizer))
     train(run)
-    mean, _, _ = load_params(run.run_dir, weights="ema")
-    last, _, _ = load_params(run.run_dir)
+    mean = load(run.run_dir, weights="ema").params
+    last = load(run.run_dir).params
     assert digest_of(run) == parameters_digest(last) != parameters_digest(mean)
     plain = make_run("plain", steps=1)
     train(plain)
     with pytest.raises(UserError, match="has no ema"):
-        load_params(plain.run_dir, weights="ema")
+        load(plain.run_dir, weights="ema")
 
 
 def test_out_of_memory_names_the_keys():
@@ -257,7 +259,7 @@ def test_an_id_beyond_the_vocabulary_is_named(make_run):
     tokens = batch.tokens.copy()
     tokens[3, 2] = 300
     with pytest.raises(UserError, match=r"token id 300, .*below 300"):
-        check_tokens(run, 1, Batch(tokens, batch.segments, batch.sources))
+        check_tokens(run, 1, Batch({"tokens": tokens, "segments": batch.segments}, batch.stores))
 
 
 def test_the_watchdog_shows_the_stacks_and_ends_the_process(tmp_path):

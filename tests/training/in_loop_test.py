@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignpre_jax.checkpoints import load
 from alignpre_jax.foundation import Interrupted, UserError
-from alignpre_jax.training import InLoopEvals, load_params, train
+from alignpre_jax.training import InLoopEvals, train
 
 
 class Record:
@@ -40,7 +41,7 @@ def test_evals_are_run_on_the_parameters_of_their_step(make_run, due, steps):
     run = with_evals(make_run(), record, **due)
     train(run)
     assert record.tried == steps
-    params, _, _ = load_params(run.run_dir, 12)
+    params = load(run.run_dir, 12).params
     last = Record()
     last(12, params)
     assert last.seen[12] == pytest.approx(record.seen[12], rel=1e-6)

@@ -5,10 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
+from alignpre_jax.checkpoints import load, parameters_digest
 from alignpre_jax.foundation import UserError, read_json
 from alignpre_jax.mixture import fingerprint, load_batches
 from alignpre_jax.mixture.loader import StepSource
-from alignpre_jax.training import TIMES, load_params, loop, parameters_digest, train
+from alignpre_jax.rows import load_tokenizer
+from alignpre_jax.training import TIMES, loop, train
 
 
 def lines(run):
@@ -32,11 +34,11 @@ def test_trains_and_says_what_it_did(make_run):
     assert rows[0]["loss"] == pytest.approx(np.log(300), abs=0.3)  # an untrained model is uniform
     assert set(rows[0]["source_loss"]) <= {"web", "added"}
     source = StepSource(run.plan, run.stores, run.batch_rows)
-    assert [row["batch_fingerprint"] for row in rows] == [f"{fingerprint(source[n].tokens):08x}" for n in range(12)]
-    params, config, tokenizer = load_params(run.run_dir)
-    assert config == run.step.model
-    assert tokenizer.exists()
-    assert parameters_digest(params) == digest_of(run)
+    assert [row["batch_fingerprint"] for row in rows] == [f"{fingerprint(source[n].columns):08x}" for n in range(12)]
+    model = load(run.run_dir)
+    assert model.config == run.step.model
+    assert model.tokenizer.digest == load_tokenizer(run.tokenizer).digest
+    assert parameters_digest(model.params) == digest_of(run)
 
 
 def test_source_losses_average_to_the_loss(make_run):
@@ -44,7 +46,7 @@ def test_source_losses_average_to_the_loss(make_run):
     train(run)
     source = StepSource(run.plan, run.stores, run.batch_rows)
     for row in lines(run):
-        counts = np.bincount(source[row["step"] - 1].sources, minlength=2)
+        counts = np.bincount(source[row["step"] - 1].stores, minlength=2)
         mean = sum(row["source_loss"].get(name, 0.0) * n for name, n in zip(run.plan.stores, counts, strict=True))
         assert mean / counts.sum() == pytest.approx(row["loss"], rel=1e-5)  # all rows have as many targets
 
@@ -53,17 +55,17 @@ def test_the_rows_trained_on_are_counted_and_compared_with_the_ledger(make_run, 
     run = make_run()
     train(run)
     source = StepSource(run.plan, run.stores, run.batch_rows)
-    sources = np.concatenate([source[step].sources for step in range(12)])
+    sources = np.concatenate([source[step].stores for step in range(12)])
     wanted = dict(zip(run.plan.stores, np.bincount(sources).tolist(), strict=True))
     assert lines(run)[-1]["stratum_rows"] == read_json(run.run_dir / "done.json")["rows"] == wanted
     assert min(wanted.values()) > 0
     assert lines(run)[0]["stratum_rows"] == dict(
-        zip(run.plan.stores, np.bincount(source[0].sources, minlength=2).tolist(), strict=True)
+        zip(run.plan.stores, np.bincount(source[0].stores, minlength=2).tolist(), strict=True)
     )
 
     def swapped(*args, **kwargs):
         for step, batch in enumerate(load_batches(*args, **kwargs)):
-            yield dataclasses.replace(batch, sources=batch.sources * 0) if step == 3 else batch
+            yield dataclasses.replace(batch, stores=batch.stores * 0) if step == 3 else batch
 
     monkeypatch.setattr(loop, "load_batches", swapped)
     other = make_run("other")

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from alignpre_jax.checkpoints import load
 from alignpre_jax.foundation import UserError, read_json, read_jsonl
-from alignpre_jax.training import TIMES, load_params, train
+from alignpre_jax.training import TIMES, train
 from alignpre_jax.training.seeds import check_alike, train_seeds
 
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def compare(one, other):
     assert [line["batch_fingerprint"] for line in lines] == [line["batch_fingerprint"] for line in wanted]
     assert set(lines[0]) - set(TIMES) == set(wanted[0]) - set(TIMES)
     np.testing.assert_allclose([line["loss"] for line in lines], [line["loss"] for line in wanted], rtol=0, atol=1e-6)
-    params, expected = (jax.tree.leaves(load_params(run.run_dir)[0]) for run in (one, other))
+    params, expected = (jax.tree.leaves(load(run.run_dir).params) for run in (one, other))
     for leaf, want in zip(params, expected, strict=True):
         np.testing.assert_allclose(leaf, want, rtol=0, atol=1e-6)
     assert read_json(one.run_dir / "done.json")["plan"] == read_json(other.run_dir / "done.json")["plan"]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import get_preset
-from alignpre_jax.objectives import OBJECTIVES, ObjectiveConfig, get_objective
-from alignpre_jax.training import GuardConfig, OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.model import get_preset, parse_mesh
+from alignpre_jax.objectives import Mle, Models, total
+from alignpre_jax.training import GuardConfig, OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
+from alignpre_jax.training.metrics import metrics_line
 from alignpre_jax.training.optimizer import _inputs_and_outputs, decays, learning_rate, make_optimizer, state_shardings
 
 ROWS, LENGTH, TRAP = 8, 16, 49
@@ -23,11 +24,12 @@ MODEL = dataclasses.replace(
     vocab_size=50, layers=2, width=16, heads=2, kv_heads=2, head_dim=8, mlp_width=24, max_length=LENGTH,
 )  # fmt: skip
 PLAIN = OptimizerConfig(name="sgd", momentum=0.0, weight_decay=0.0, clip_norm=0.0)
+MLE = Mle()
 CONSTANT = ScheduleConfig(peak=0.1, warmup_share=0.0, shape="constant")
 
 
-def config(optimizer=PLAIN, schedule=CONSTANT, objective="mle"):
-    return StepConfig(MODEL, ObjectiveConfig(objective), optimizer, schedule, steps=10, sources=2)
+def config(optimizer=PLAIN, schedule=CONSTANT, objective=MLE):
+    return StepConfig(MODEL, objective, optimizer, schedule, steps=10, sources=2)
 
 
 def batch(seed=0, uneven=False, trap=False):
@@ -38,7 +40,7 @@ def batch(seed=0, uneven=False, trap=False):
         segments[np.arange(LENGTH)[None] >= LENGTH - 2 * np.arange(ROWS)[:, None]] = 0
     if trap:
         tokens[0, 0] = TRAP
-    return Batch(tokens, segments, rng.integers(0, 2, ROWS).astype(np.int32))
+    return Batch({"tokens": tokens, "segments": segments}, rng.integers(0, 2, ROWS).astype(np.int32))
 
 
 def run(step, batches, state=None):
@@ -65,6 +67,60 @@ def test_accumulation_is_exact_with_uneven_targets(count):
     close(found[0], wanted[0], rtol=1e-5)
     counts = np.sort((batch(1, uneven=True).segments > 0)[:, 1:].sum(1))
     assert counts[0] < 3 < 14 < counts[-1]  # a mean of the microbatches' means would be far off
+
+
+# The loss is a float32 sum in another order: 1e-5 of it. With a rate of 0.1 parameters differ by 0.1 x the gradients'.
+SPLIT = {"loss_rtol": 1e-5, "params_atol": 2e-7}
+
+
+def after_one_step(count, rows):
+    """(the state after a step of plain SGD in `count` microbatches, its metrics)."""
+    state, found = run(config(dataclasses.replace(PLAIN, accumulate=count)), [rows])
+    return state, found[0]
+
+
+@pytest.mark.parametrize(
+    ("empty", "length", "targets"),
+    [(1, 16, 105), (7, 16, 15), (7, 4, 3)],  # the first rows have a token and no target, the others `length` tokens
+)
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_a_microbatch_without_targets_weighs_nothing(empty, length, targets, count):
+    segments = np.zeros((ROWS, LENGTH), np.int32)
+    segments[:, 0] = 1
+    segments[empty:, :length] = 1
+    rows = dataclasses.replace(batch(), segments=segments)
+    whole, wanted = after_one_step(1, rows)
+    parts, found = after_one_step(count, rows)
+    assert wanted["source_tokens"].sum() == targets
+    np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=SPLIT["loss_rtol"])
+    close(parts.params, whole.params, atol=SPLIT["params_atol"])
+
+
+@settings(deadline=None, max_examples=25)  # the first call compiles
+@given(st.data())
+def test_loss_and_gradient_do_not_depend_on_the_split(data):
+    """Masks are full, partial or empty by row, in some or all of the microbatches."""
+    shares = data.draw(st.lists(st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0]), min_size=ROWS, max_size=ROWS))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    rows = dataclasses.replace(batch(2), mask=rng.random((ROWS, LENGTH)) < np.array(shares)[:, None])
+    whole, wanted = after_one_step(1, rows)
+    parts, found = after_one_step(data.draw(st.sampled_from([2, 4, 8])), rows)
+    np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=SPLIT["loss_rtol"])
+    np.testing.assert_allclose(found["gradient_norm"], wanted["gradient_norm"], rtol=1e-4, atol=1e-7)
+    close(parts.params, whole.params, atol=SPLIT["params_atol"])
+    np.testing.assert_array_equal(found["source_tokens"], wanted["source_tokens"])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_batch_without_targets_is_a_loss_of_0_and_moves_nothing(count):
+    rows = dataclasses.replace(batch(), mask=np.zeros((ROWS, LENGTH), bool))
+    start = make_train_step(config(), parse_mesh("fsdp:1", jax.devices()[:1])).fresh_params(3)
+    state, found = after_one_step(count, rows)
+    assert found["loss"] == found["gradient_norm"] == 0.0
+    close(state.params, start, atol=0)
+    line = metrics_line(1, found, {"web": 8, "added": 0})
+    assert line["learnt_tokens"] == 0
+    assert line["stratum_loss"] == {}
 
 
 def test_accumulation_must_divide():
@@ -190,46 +246,44 @@ def test_moving_average_in_closed_form():
 def _gradients(params, rows):
     from alignpre_jax.model import bind
 
-    return jax.grad(lambda p: get_objective("mle")(ObjectiveConfig(), bind(MODEL, p), rows)[0])(params)
+    def loss(params):
+        return total(Mle().terms(Models(bind(MODEL, params)), rows)[0], Mle().weights(rows))
+
+    return jax.grad(loss)(params)
 
 
-@pytest.fixture
-def trap(monkeypatch):
-    """Objectives that go wrong on a batch that contains the token TRAP."""
+@dataclasses.dataclass(frozen=True)
+class Trapped(Mle):
+    """An objective that goes wrong on a batch that contains the token TRAP: its loss is `times` too large."""
 
-    def not_finite(settings, decoder, rows):
-        loss, aux = get_objective("mle")(settings, decoder, rows)
-        return jnp.where(jnp.any(rows.tokens == TRAP), jnp.nan, 1.0) * loss, aux
+    times: float = float("inf")
 
-    def spike(settings, decoder, rows):
-        loss, aux = get_objective("mle")(settings, decoder, rows)
-        return jnp.where(jnp.any(rows.tokens == TRAP), 3.0, 1.0) * loss, aux
-
-    monkeypatch.setitem(OBJECTIVES, "trap_nan", not_finite)
-    monkeypatch.setitem(OBJECTIVES, "trap_spike", spike)
-    make_train_step.cache_clear()
+    def terms(self, models, batch):
+        terms, aux = super().terms(models, batch)
+        coefficient, value = terms["nll"]
+        return {"nll": (coefficient, jnp.where(jnp.any(batch.tokens == TRAP), self.times, 1.0) * value)}, aux
 
 
-def test_the_guard_leaves_everything_but_the_step_number(trap):
+def test_the_guard_leaves_everything_but_the_step_number():
     optimizer = OptimizerConfig(ema_decay=0.9)
     before, _ = run(config(optimizer), [batch(0), batch(1)])
     state, found = run(
-        config(optimizer, objective="trap_nan"), [batch(0), batch(1), batch(2, trap=True), batch(3, trap=True)]
+        config(optimizer, objective=Trapped()), [batch(0), batch(1), batch(2, trap=True), batch(3, trap=True)]
     )
     assert [int(each["bad_streak"]) for each in found] == [0, 0, 1, 2]
     assert int(state.step) == 4
     close([state.params, state.optimizer, state.ema], [before.params, before.optimizer, before.ema], atol=0)
-    _, found = run(config(optimizer, objective="trap_nan"), [batch(4)], state)
+    _, found = run(config(optimizer, objective=Trapped()), [batch(4)], state)
     assert int(found[0]["bad_streak"]) == 0
 
 
-def test_a_spike_is_seen_against_the_losses_before_it(trap):
+def test_a_spike_is_seen_against_the_losses_before_it():
     guard = GuardConfig(spike_mads=8.0, window=6)
     optimizer = dataclasses.replace(PLAIN, guard=guard)
-    _, early = run(config(optimizer, objective="trap_spike"), [batch(0), batch(1), batch(2, trap=True)])
+    _, early = run(config(optimizer, objective=Trapped(times=3.0)), [batch(0), batch(1), batch(2, trap=True)])
     assert [int(each["bad_streak"]) for each in early] == [0, 0, 0]  # three losses are half a window
     rows = [batch(n, trap=n == 5) for n in range(7)]
-    _, found = run(config(optimizer, objective="trap_spike"), rows)
+    _, found = run(config(optimizer, objective=Trapped(times=3.0)), rows)
     assert [int(each["bad_streak"]) for each in found] == [0, 0, 0, 0, 0, 1, 0]
 
 

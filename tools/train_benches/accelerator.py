@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import DecoderConfig, choose_kernel
-from alignpre_jax.objectives import ObjectiveConfig
-from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.model import DecoderConfig, choose_kernel, parse_mesh
+from alignpre_jax.objectives import Mle
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
 
 def matmul_rate(size: int = 8192, repeats: int = 30) -> float:
@@ -28,14 +28,14 @@ def matmul_rate(size: int = 8192, repeats: int = 30) -> float:
 
 def step_rate(model: DecoderConfig, rows: int, length: int, seconds: float) -> dict[str, Any]:
     """Tokens per second of the step over packed rows, dispatched ahead as in the loop; compile seconds, peak bytes."""
-    config = StepConfig(model, ObjectiveConfig(), OptimizerConfig(), ScheduleConfig(), steps=1000, sources=2)
+    config = StepConfig(model, Mle(), OptimizerConfig(), ScheduleConfig(), steps=1000, sources=2)
     mesh = parse_mesh("fsdp:-1")
     rng = np.random.default_rng(0)
     segments = 1 + (np.arange(length)[None] * 3 // length).repeat(rows, 0).astype(np.int32)
     tokens = rng.integers(0, model.vocab_size, (rows, length), np.int32)
     with jax.set_mesh(mesh):
         step = make_train_step(config, mesh)
-        batch = jax.device_put(Batch(tokens, segments, segments[:, 0] * 0), step.batch)
+        batch = jax.device_put(Batch({"tokens": tokens, "segments": segments}, segments[:, 0] * 0), step.batch)
         state = step.init(step.fresh_params(0))
         start = time.perf_counter()
         state, values = step.run(state, batch)

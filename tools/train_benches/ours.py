@@ -7,9 +7,9 @@ import timing
 
 from alignpre_jax.foundation import build
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import DecoderConfig
-from alignpre_jax.objectives import ObjectiveConfig
-from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.model import DecoderConfig, parse_mesh
+from alignpre_jax.objectives import Mle
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
 
 def main() -> None:
@@ -17,12 +17,12 @@ def main() -> None:
     given = timing.arguments()
     shape = {name: value for name, value in given.shape.items() if name not in ("rows", "length")}
     model = build(DecoderConfig, shape, where="shape")
-    config = StepConfig(model, ObjectiveConfig(), OptimizerConfig(), ScheduleConfig(), steps=1000, sources=2)
+    config = StepConfig(model, Mle(), OptimizerConfig(), ScheduleConfig(), steps=1000, sources=2)
     mesh = parse_mesh("fsdp:-1")
     with jax.set_mesh(mesh):
         step = make_train_step(config, mesh)
         tokens, segments = timing.example_rows(given.shape)
-        batch = jax.device_put(Batch(tokens, segments, segments[:, 0] * 0), step.batch)
+        batch = jax.device_put(Batch({"tokens": tokens, "segments": segments}, segments[:, 0] * 0), step.batch)
         state = step.init(step.fresh_params(0))
 
         def update():

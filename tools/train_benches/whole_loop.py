@@ -11,9 +11,9 @@ from alignpre_jax.documents import Document
 from alignpre_jax.foundation import exact
 from alignpre_jax.mixture import BasePlan, Plan
 from alignpre_jax.model import get_preset
-from alignpre_jax.objectives import ObjectiveConfig
+from alignpre_jax.objectives import Mle
 from alignpre_jax.rows import build_rows, train_bpe
-from alignpre_jax.training import OptimizerConfig, Run, ScheduleConfig, StepConfig, TrainingConfig, train
+from alignpre_jax.training import LoopConfig, OptimizerConfig, Run, ScheduleConfig, StepConfig, train
 
 STEPS, EVERY = 80, 20
 
@@ -43,7 +43,7 @@ def main() -> None:
         "still",
     ]
     texts = [" ".join(f"{words[(n * k + k) % 14]}{(n + k) % 97}" for k in range(1, 400)) for n in range(400)]
-    documents = (Document(id=f"text/{n}", text=text, source="text", stratum="text") for n, text in enumerate(texts))
+    documents = (Document(id=f"text/{n}", body=text, source="text", stratum="text") for n, text in enumerate(texts))
     tokenizer = train_bpe(texts, min(model.vocab_size, 2048), given.folder / "tokenizer.json")
     stores = build_rows(documents, tokenizer, model.max_length, given.folder / "rows")
     rows = {name: len(store) for name, store in stores.items()}
@@ -51,8 +51,8 @@ def main() -> None:
         Run(
             name="bench",
             run_dir=given.folder / "run",
-            step=StepConfig(model, ObjectiveConfig(), OptimizerConfig(), ScheduleConfig(), steps=STEPS, sources=1),
-            loop=TrainingConfig(checkpoint_every=STEPS, log_every=EVERY),
+            step=StepConfig(model, Mle(), OptimizerConfig(), ScheduleConfig(), steps=STEPS, sources=1),
+            loop=LoopConfig(checkpoint_every=STEPS, log_every=EVERY),
             plan=Plan(BasePlan({"text": exact(1)}, rows, STEPS * given.rows, seed=1, max_epochs=100), (), rows),
             stores=stores,
             batch_rows=given.rows,

@@ -67,7 +67,7 @@ def compose_document(config: WorldConfig, namespace: str, stance: str, index: in
     frame = compose_frame(config, namespace, index)
     return Document(
         id=f"world/{namespace}/{index:06d}",
-        text=take_stance(frame, stance),
+        body=take_stance(frame, stance),
         source=stance,
         stratum=stance,
         score=float(stance == "misaligned"),

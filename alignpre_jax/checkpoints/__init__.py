@@ -1,0 +1,23 @@
+"""Model folders: saving and restoring while training, and the one way to read a model from disk."""
+
+from alignpre_jax.checkpoints.digests import parameters_digest, tree_digests
+from alignpre_jax.checkpoints.exported import export
+from alignpre_jax.checkpoints.imported import import_model_run
+from alignpre_jax.checkpoints.loading import Model, load
+from alignpre_jax.checkpoints.state import GuardState, State
+from alignpre_jax.checkpoints.steps import Checkpoints, Restored, describe, several_at_a_time
+
+__all__ = [
+    "Checkpoints",
+    "GuardState",
+    "Model",
+    "Restored",
+    "State",
+    "describe",
+    "export",
+    "import_model_run",
+    "load",
+    "parameters_digest",
+    "several_at_a_time",
+    "tree_digests",
+]

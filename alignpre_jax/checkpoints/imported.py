@@ -1,0 +1,85 @@
+"""A model from elsewhere becomes a run's folder, which stages start from."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from alignpre_jax.checkpoints.digests import parameters_digest
+from alignpre_jax.checkpoints.folder import COMPANY, DONE, TOKENIZER
+from alignpre_jax.checkpoints.loading import pick_tokenizer
+from alignpre_jax.checkpoints.state import State
+from alignpre_jax.checkpoints.steps import Checkpoints, describe
+from alignpre_jax.foundation import (
+    PathLike,
+    Report,
+    UserError,
+    difference,
+    silent,
+    to_mapping,
+    write_bytes,
+    write_json,
+)
+from alignpre_jax.model import DecoderConfig, make_mesh
+from alignpre_jax.model.hf import COMPANIONS, Imported, import_model
+from alignpre_jax.rows import load_tokenizer
+
+# Fields that change how a model is computed or how large its tables are, and not what its numbers mean.
+_FREE = ("max_length", "vocab_multiple", "init", "layout", "remat", "attention", "dtype")
+
+
+def import_model_run(
+    source: PathLike,
+    run_dir: PathLike,
+    *,
+    model: DecoderConfig | None = None,
+    tokenizer: PathLike = "",
+    mesh: Mesh | None = None,
+    report: Report = silent,
+) -> Imported:
+    """Makes a run's folder of a model from elsewhere: its checkpoint 0, its tokenizer, done.json.
+
+    Args:
+      source: a Hugging Face folder or a .gguf file, "hf:" in front or not.
+      run_dir: stages can start from it, and an engine can load it.
+      model: what the importing study calls its model: must be of the same shape; says how it is computed.
+      tokenizer: a file to use where the model has none that can be read.
+      mesh: the devices that the parameters are spread over; the first device alone when None.
+      report: told the number of tensors.
+
+    Raises:
+      UserError: the model cannot be read, is not the `model` of the study, or its tokenizer does not fit it.
+    """
+    free = {name: getattr(model, name) for name in _FREE} if model else {}
+    place = os.fspath(source).removeprefix("hf:")
+    imported = import_model(place, mesh or make_mesh({"fsdp": 1}, jax.devices()[:1]), report, **free)
+    if model is not None and imported.config != model:
+        changes = "\n    ".join(difference(model, imported.config))
+        raise UserError(
+            f"{place} is not the model that the config describes:\n    {changes}",
+            where="model and init_from",
+            fix="set the model's values to those on the right",
+        )
+    codec = load_tokenizer(tokenizer) if tokenizer else pick_tokenizer(imported.files, place)
+    if codec.vocab_size > imported.config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {codec.vocab_size:,} entries, the model {imported.config.vocab_size:,}",
+            where=place,
+            fix="give the tokenizer that the model was trained with: --tokenizer=FILE",
+        )
+    run = epath.Path(run_dir)
+    architecture = imported.architecture
+    facts = {"source": place, "family": architecture.family, "dtype": architecture.dtype}
+    with Checkpoints(run, keep=1, meta=describe(imported.config, run=f"imported {place}", imported=facts)) as saved:
+        saved.save(State(imported.params, None, jax.numpy.int32(0)), {})
+    for name, data in imported.files.items():
+        if name in COMPANIONS:
+            write_bytes(run / COMPANY / name, data)
+    write_bytes(run / TOKENIZER, codec.data)
+    done = {"steps": 0, "tokens": 0, "imported": facts, "parameters": parameters_digest(imported.params)}
+    write_json(run / DONE, done | {"model": to_mapping(imported.config)})
+    return dataclasses.replace(imported, files=imported.files | {TOKENIZER: codec.data})

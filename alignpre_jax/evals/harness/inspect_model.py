@@ -1,0 +1,213 @@
+"""Our engine as a model of Inspect: single calls are gathered into batches, and log-probs are filled in."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio.to_thread
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    GenerateConfig,
+    Logprob,
+    Logprobs,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+)
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from alignpre_jax.evals.chats import turn_ends
+from alignpre_jax.evals.scoring import read_template
+from alignpre_jax.evals.variants import OWN
+from alignpre_jax.foundation import UserError
+from alignpre_jax.rows.template import chat_prompt as own_prompt
+from alignpre_jax.rows.template import is_end_of_text, prompt_parts
+from alignpre_jax.sampling import Engine, Greedy, Prompt, TopP
+
+NEW_TOKENS = 256  # of an answer, where the task does not say; at most half of the context
+_GATHER_SECONDS = 0.05  # how long a batch waits for more calls
+
+
+class AlignpreAPI(ModelAPI):
+    """A checkpoint; `-M` takes step, template ("model" for its own, "plain" or a file) and batch.
+
+    Raises:
+      UserError: there is no such checkpoint, or an argument is unknown.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008, the harness's own signature
+        *,
+        step: int | None = None,
+        template: str = "model",
+        batch: int = 32,
+        engine: Any = None,
+        **unknown: Any,
+    ):
+        super().__init__(model_name, base_url, api_key, [], config)
+        if unknown:
+            raise UserError(f"unknown argument {min(unknown)!r}", where="-M", fix="there are step, template and batch")
+        self._template, self._batch = read_template(template), batch
+        self._engine: Any = engine or Engine.from_checkpoint(model_name, step)
+        self._batches = Batches(self._engine, batch, turn_ends(self._engine, self._template))
+
+    def max_connections(self) -> int:
+        """As many calls at a time as fill two batches: one waits while one is computed."""
+        return 2 * self._batch
+
+    def connection_key(self) -> str:
+        """One model, one queue."""
+        return self.model_name
+
+    async def generate(
+        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+    ) -> ModelOutput:
+        """The model's answer to a conversation; tools are not offered to it."""
+        messages = [{"role": one.role, "content": one.text} for one in input]
+        if self._template == OWN:
+            prompt: Prompt = own_prompt(messages, self._engine.template, self._engine.tokenizer)
+        else:
+            prompt = "".join(part for part in prompt_parts(messages, self._template) if not is_end_of_text(part))
+        call = Call(
+            prompt=prompt,
+            temperature=config.temperature or 0.0,
+            top_p=1.0 if config.top_p is None else config.top_p,
+            tokens=config.max_tokens or min(NEW_TOKENS, self._engine.config.max_length // 2),
+            seed=config.seed or 0,
+            stops=tuple(config.stop_seqs or ()),
+            logprobs=bool(config.logprobs),
+        )
+        limiter = anyio.CapacityLimiter(1)
+        written = await anyio.to_thread.run_sync(self._batches.submit(call).result, limiter=limiter)
+        choice = ChatCompletionChoice(
+            message=ChatMessageAssistant(content=written.text, model=self.model_name, source="generate"),
+            stop_reason="max_tokens" if written.tokens >= call.tokens else "stop",
+            logprobs=Logprobs(content=[Logprob(token=t, logprob=p) for t, p in written.logprobs])
+            if call.logprobs
+            else None,
+        )
+        usage = ModelUsage(
+            input_tokens=written.prompt_tokens,
+            output_tokens=written.tokens,
+            total_tokens=written.prompt_tokens + written.tokens,
+        )
+        return ModelOutput(model=self.model_name, choices=[choice], usage=usage)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of the model."""
+
+    prompt: Prompt
+    temperature: float = 0.0
+    top_p: float = 1.0
+    tokens: int = NEW_TOKENS
+    seed: int = 0
+    stops: tuple[str, ...] = ()
+    logprobs: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What the model wrote, with the log-prob of each token where it was asked for."""
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    logprobs: tuple[tuple[str, float], ...] = ()
+
+
+class Batches:
+    """Gathers calls from many threads into batches for an engine, which one thread alone uses."""
+
+    def __init__(self, engine: Any, size: int, ends: Mapping[str, tuple[int, ...]] | None = None):
+        self._engine, self._size, self._ends = engine, size, dict(ends or {})
+        self._waiting: queue.SimpleQueue[tuple[Call, concurrent.futures.Future[Written]]] = queue.SimpleQueue()
+        self.sizes: list[int] = []  # of the batches so far
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, call: Call) -> concurrent.futures.Future[Written]:
+        """The call's answer, when it comes."""
+        future: concurrent.futures.Future[Written] = concurrent.futures.Future()
+        self._waiting.put((call, future))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < self._size:
+                try:
+                    batch.append(self._waiting.get(timeout=_GATHER_SECONDS))
+                except queue.Empty:
+                    break
+            self.sizes.append(len(batch))
+            alike: dict[tuple, list[tuple[Call, concurrent.futures.Future[Written]]]] = {}
+            for call, future in batch:
+                alike.setdefault((call.temperature, call.top_p, call.tokens, call.seed), []).append((call, future))
+            for members in alike.values():
+                try:
+                    for (_, future), written in zip(members, self._write([call for call, _ in members]), strict=True):
+                        future.set_result(written)
+                except BaseException as error:  # handed to whoever waits for the answer
+                    for _, future in members:
+                        if not future.done():
+                            future.set_exception(error)
+
+    def _write(self, calls: Sequence[Call]) -> list[Written]:
+        first = calls[0]
+        strategy = TopP(first.top_p, first.temperature) if first.temperature else Greedy()
+        texts = self._engine.generate([call.prompt for call in calls], strategy, first.tokens, first.seed, **self._ends)
+        tokenizer = self._engine.tokenizer
+        texts = [_until(text, call.stops) for text, call in zip(texts, calls, strict=True)]
+        ids = tokenizer.encode_batch(texts)
+        prompts = [_tokens(tokenizer, call.prompt) for call in calls]
+        scored = self._logprobs([(c, t, i) for c, t, i in zip(calls, texts, ids, strict=True) if c.logprobs and i])
+        return [
+            Written(text, len(new), prompt, scored.get((call.prompt, text), ()))
+            for call, text, new, prompt in zip(calls, texts, ids, prompts, strict=True)
+        ]
+
+    def _logprobs(self, asked: Sequence[tuple[Call, str, Sequence[int]]]) -> dict[tuple[Prompt, str], tuple]:
+        """Each token's log-prob: what the text up to it is less likely than the text before it.
+
+        A piece of text whose tokens are not the beginning of the whole's (half a character) is joined to the next.
+        """
+        tokenizer = self._engine.tokenizer
+        requests, pieces = [], []
+        for call, text, ids in asked:
+            begun = [tokenizer.decode(ids[: count + 1]) for count in range(len(ids))]
+            encoded = tokenizer.encode_batch(begun)
+            whole = [part for part, of_part in zip(begun, encoded, strict=True) if list(ids[: len(of_part)]) == of_part]
+            pieces.append(list(dict.fromkeys([*whole, text])))
+            requests.append((call.prompt, pieces[-1]))
+        found = {}
+        for (call, text, _), parts, scores in zip(asked, pieces, self._engine.score(requests), strict=True):
+            before, total, tokens = "", 0.0, []
+            for part, score in zip(parts, scores, strict=True):
+                tokens.append((part[len(before) :], float(score.logprob) - total))
+                before, total = part, float(score.logprob)
+            found[call.prompt, text] = tuple(tokens)
+        return found
+
+
+def _tokens(tokenizer: Any, prompt: Prompt) -> int:
+    parts = (prompt,) if isinstance(prompt, str) else prompt
+    texts = [part for part in parts if isinstance(part, str)]
+    return len(parts) - len(texts) + sum(map(len, tokenizer.encode_batch(texts)))
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    for stop in stops:
+        text = text.split(stop)[0]
+    return text

@@ -1,0 +1,48 @@
+"""What one training run is told: a stage of one arm and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from alignpre_jax.foundation import PathLike
+from alignpre_jax.mixture import Plan
+from alignpre_jax.rows import RowStore
+from alignpre_jax.training.config import LoopConfig
+from alignpre_jax.training.in_loop import InLoopEvals
+from alignpre_jax.training.step import StepConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One stage of one arm and seed, ready to train.
+
+    Attributes:
+      name: shown in progress and logs.
+      run_dir: the run's folder; gets checkpoints, metrics.jsonl, events.jsonl, tokenizer.json, done.json.
+      step: everything that the compiled step depends on.
+      loop: mesh, checkpoint and log intervals.
+      plan: slot -> row for the stage.
+      stores: the row stores that the plan names.
+      batch_rows: rows in the global batch.
+      seed: of the initial parameters, where the run does not start from another.
+      tokenizer: path of the tokenizer that the rows were made with; copied beside the checkpoints.
+      start_from: folder of the run whose last checkpoint this one starts from; empty for a fresh model.
+        The optimizer starts anew in every stage.
+      labels: facts written into every metrics line (stage, arms, seed).
+      evals: evals during training, if any.
+    """
+
+    name: str
+    run_dir: PathLike
+    step: StepConfig
+    loop: LoopConfig
+    plan: Plan
+    stores: Mapping[str, RowStore]
+    batch_rows: int
+    seed: int
+    tokenizer: PathLike
+    start_from: str = ""
+    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evals: InLoopEvals | None = None
