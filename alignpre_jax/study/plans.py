@@ -48,7 +48,7 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
     shares = parse_shares(stage.mixture, where=f"stages.{run.stage}.mixture")
     # All strata of the stage, so that a stratum has the same index in every arm, and one compiled step serves all.
     strata = strata_of_stage(space.config, run.stage)
-    stores = {name: open_rows(space.rows_read(stage.rows, name)) for name in strata}
+    stores = {name: open_rows(space.rows_read(run.stage, name)) for name in strata}
     rows = {name: len(store) for name, store in stores.items()}
     try:
         base = BasePlan(

@@ -8,10 +8,11 @@ import json
 from fractions import Fraction
 
 import pytest
+from alignpre_jax.report.records import Moment, StageTime, StudyRecords
 from rich.console import Console
 
 from alignpre_jax.documents.overlap import measure_overlap
-from alignpre_jax.evals import Scenarios, Result, Scenario, TextScore, Variant, render
+from alignpre_jax.evals import Result, Scenario, Scenarios, TextScore, Variant, render
 from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import BasePlan, Plan, Replace, ledger
@@ -19,7 +20,6 @@ from alignpre_jax.model import get_preset
 from alignpre_jax.report.build import build_report, write_report
 from alignpre_jax.report.figures import figure_svg
 from alignpre_jax.report.page import render_page
-from alignpre_jax.report.records import Moment, StageTime, StudyRecords
 from alignpre_jax.report.several import compare_reports, write_comparison
 from alignpre_jax.report.text import terminal_report
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig

@@ -19,7 +19,11 @@ def test_the_name_of_a_key_with_several_kinds_decides_its_others(small_config):
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("arms.aligned.add.midtrain.dose", 1.5, r"a dose of 1.5 is not a share\n  where: config.arms.aligned.add.midtrain"),
+        (
+            "arms.aligned.add.midtrain.dose",
+            1.5,
+            r"a dose of 1.5 is not a share\n  where: config.arms.aligned.add.midtrain",
+        ),
         ("arms.aligned.add.midtrain.dose", -0.1, r"config.arms.aligned.add.midtrain.dose"),
         ("arms.aligned.add.midtrain.mixture", "alinged", r"no stratum is named 'alinged'[\s\S]*did you mean 'aligned'"),
         ("arms.aligned.add.midtrian", {"mixture": "aligned", "dose": 0.1}, r"no stage is named 'midtrian'"),

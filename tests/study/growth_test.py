@@ -88,7 +88,10 @@ def test_an_arm_that_comes_first_takes_over_what_is_there(config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: with_arm(c, "aligned", ArmConfig(add={"midtrain": Add("aligned", 0.25)})), r"run seed0/midtrain-aligned"),
+        (
+            lambda c: with_arm(c, "aligned", ArmConfig(add={"midtrain": Add("aligned", 0.25)})),
+            r"run seed0/midtrain-aligned",
+        ),
         (lambda c: changed_stage(c, "pretrain", max_epochs=2.0), r"run seed0/pretrain[\s\S]*max_epochs: 4.0 -> 2.0"),
         (lambda c: changed_stage(c, "tamper", batch_rows=4), r"run seed0/tamper"),
         (lambda c: changed_eval(c, scenarios_per_split=3), r"eval 'choices' of seed0/tamper[\s\S]*scenarios_per_split"),
@@ -119,7 +122,10 @@ def changed_world(config):
 
 def test_the_refusal_names_what_depends_on_it(config, tmp_path):
     finish(open_workspace(config, tmp_path))
-    with pytest.raises(UserError, match=r"what depends on it: train/seed0/sft, train/seed0/tamper, train/seed0/flood, train/seed0/flood-late"):
+    with pytest.raises(
+        UserError,
+        match=r"what depends on it: train/seed0/sft, train/seed0/tamper, train/seed0/flood, train/seed0/flood-late",
+    ):
         open_workspace(changed_stage(config, "midtrain", max_epochs=2.0), tmp_path)
 
 
@@ -149,5 +155,7 @@ def test_a_run_that_has_only_begun_is_not_altered_either(config, tmp_path):
 def test_a_folder_of_an_earlier_version_is_refused_in_one_sentence(config, tmp_path):
     (tmp_path / "config.json").write_text('{"name": "old", "training": {}}')
     for opens in (lambda: open_workspace(config, tmp_path), lambda: reopen_workspace(tmp_path)):
-        with pytest.raises(UserError, match="was made by a version of alignpre_jax whose folders this one does not read"):
+        with pytest.raises(
+            UserError, match="was made by a version of alignpre_jax whose folders this one does not read"
+        ):
             opens()

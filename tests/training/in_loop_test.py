@@ -33,7 +33,7 @@ class Record:
 
 
 def with_evals(run, record, **due):
-    return dataclasses.replace(run, evals=InLoopEvals(record, **due))
+    return dataclasses.replace(run, evals=(InLoopEvals(record, **due),))
 
 
 @pytest.mark.parametrize(("due", "steps"), [({"every_steps": 4}, [4, 8, 12]), ({"every_tokens": 1000}, [4, 8, 12])])

@@ -6,7 +6,6 @@ import datetime
 from collections.abc import Mapping, Sequence
 
 from inspect_ai.log import (
-    Scenarios,
     EvalDataset,
     EvalLog,
     EvalMetric,
@@ -15,6 +14,7 @@ from inspect_ai.log import (
     EvalScore,
     EvalSpec,
     EvalStats,
+    Scenarios,
     write_eval_log,
 )
 from inspect_ai.model import ModelOutput

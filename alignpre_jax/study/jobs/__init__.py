@@ -47,7 +47,7 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
     else:
         for name in job.runs:
             _say_made(space.run_dir(name), space.recipes.run(space.tree[name]))
-        runs = [training_run(space, space.tree[name], report) for name in job.runs]
+        runs = [training_run(space, space.tree[name]) for name in job.runs]
         if job.others:
             train_seeds(runs, report)
         else:

@@ -28,7 +28,7 @@ from alignpre_jax.foundation import (
     write_bytes,
     write_json,
 )
-from alignpre_jax.rows import RowsConfig, build_rows, check_rows_url, load_tokenizer, publish_rows, train_bpe
+from alignpre_jax.rows import Template, build_rows, check_rows_url, load_tokenizer, publish_rows, train_bpe
 from alignpre_jax.study.keys import strata_of_stage
 from alignpre_jax.study.made import read_made, write_made
 from alignpre_jax.study.overlap import measure, overlap_path
@@ -104,11 +104,12 @@ def _build_rows(space: Workspace, report: Report) -> None:
     """The row stores that the stages read, each made once for all stages that ask for the same rows."""
     config = space.config
     tokenizer = load_tokenizer(space.tokenizer)
-    wanted: dict[str, tuple[RowsConfig, set[str]]] = {}  # by the folder's name
-    for stage_name, stage in config.stages.items():
-        for stratum in strata_of_stage(config, stage_name):
-            wanted.setdefault(space.rows_name(stage.rows, stratum), (stage.rows, set()))[1].add(stratum)
-    for folder, (rows, strata) in wanted.items():
+    wanted: dict[str, tuple[str, set[str]]] = {}  # the folder's name -> the first stage that reads it, and its strata
+    for stage in config.stages:
+        for stratum in strata_of_stage(config, stage):
+            wanted.setdefault(space.rows_name(stage, stratum), (stage, set()))[1].add(stratum)
+    for folder, (stage, strata) in wanted.items():
+        rows = config.stages[stage].rows
         for name in config.data.sources:
             of_source = strata & set(config.data.strata_of(name))
             if not of_source:
@@ -123,7 +124,7 @@ def _build_rows(space: Workspace, report: Report) -> None:
                 space.data / "rows" / folder,
                 functools.partial(_retell, report, task, total),
                 packing=rows.packing if kind == "text" else "best_fit",
-                template=space.template(rows),
+                template=space.template(stage) or Template(),
             )
             for stratum in sorted(of_source - stores.keys()):
                 raise UserError(
@@ -133,7 +134,7 @@ def _build_rows(space: Workspace, report: Report) -> None:
                 )
             for stratum, store in stores.items():
                 if config.data.rows_url:
-                    publish_rows(store, space.rows_read(rows, stratum), report)
+                    publish_rows(store, space.rows_read(stage, stratum), report)
 
 
 def _retell(report: Report, task: str, total: int, event: Event) -> None:
@@ -237,8 +238,7 @@ def _write_documents(documents: Iterator[Document], path: epath.Path) -> None:
 
 
 def _make_tokenizer(space: Workspace, report: Report) -> None:
-    data, vocab = space.config.data, space.config.model.vocab_size
-    made = space.data / TOKENIZER_MADE
+    vocab, made = space.config.model.vocab_size, space.data / TOKENIZER_MADE
     if read_made(made) is None:
         _write_tokenizer(space, report)
         write_made(made, space.recipes.tokenizer())
