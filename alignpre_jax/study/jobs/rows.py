@@ -203,7 +203,9 @@ def _transformed(space: Workspace, name: str, report: Report) -> Iterator[Iterat
     """The documents of another source, changed one by one."""
     source = space.config.data.sources[name]
     assert source.transform is not None
-    documents = transform_all(read_documents(space.documents(source.of)), source.transform, where=f"data.sources.{name}")
+    documents = transform_all(
+        read_documents(space.documents(source.of)), source.transform, where=f"data.sources.{name}"
+    )
     yield (dataclasses.replace(document, source=name, stratum=name) for document in documents)
 
 
