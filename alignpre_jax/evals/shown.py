@@ -22,7 +22,7 @@ QUESTION, FIRST, SECOND = MARKS = ("\ufdd1", "\ufdd2", "\ufdd3")  # code points 
 
 @dataclasses.dataclass(frozen=True)
 class ShownScenario:
-    """The texts of a scenario, stripped; `people` says that it is about people, whose prompts are laid out otherwise."""
+    """The texts of a scenario, stripped; one about `people` has prompts of another layout."""
 
     id: str
     split: str
