@@ -3,6 +3,7 @@
 from alignpre_jax.evals.capabilities import Capabilities
 from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.perplexity import HeldOut, Loss, TextScore, loss_difference, score_texts, token_loss
+from alignpre_jax.evals.retention import Retention, share_left
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
 from alignpre_jax.evals.scoring import (
     Result,
@@ -13,6 +14,7 @@ from alignpre_jax.evals.scoring import (
     result_lines,
     run_suite,
 )
+from alignpre_jax.evals.shown import Shown, ShownScenario, read_shown, show, write_shown
 from alignpre_jax.evals.situations import situations_of
 from alignpre_jax.evals.statistics import (
     Estimate,
@@ -31,6 +33,7 @@ from alignpre_jax.evals.summaries import (
     Floor,
     Summary,
     answered,
+    differences,
     floor_check,
     rate_difference,
     select,
@@ -52,14 +55,18 @@ __all__ = [
     "Pooled",
     "Prompt",
     "Result",
+    "Retention",
     "Scenario",
     "Scenarios",
     "Scorer",
+    "Shown",
+    "ShownScenario",
     "Summary",
     "TextScore",
     "Variant",
     "answered",
     "bootstrap",
+    "differences",
     "estimate",
     "estimate_rate",
     "expand",
@@ -73,14 +80,18 @@ __all__ = [
     "rate_difference",
     "read_results",
     "read_scenarios",
+    "read_shown",
     "render",
     "renormalised",
     "result_lines",
     "run_suite",
     "score_texts",
     "select",
+    "share_left",
+    "show",
     "situations_of",
     "summarise",
     "token_loss",
     "write_scenarios",
+    "write_shown",
 ]

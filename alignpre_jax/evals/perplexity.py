@@ -11,7 +11,7 @@ from alignpre_jax.documents import Document
 from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.scoring import Scored
 from alignpre_jax.evals.statistics import Estimate, Observation, estimate, paired_difference
-from alignpre_jax.foundation import Event, Report, UserError, silent
+from alignpre_jax.foundation import Event, Report, UserError, digest, silent
 
 TEXTS_PER_CALL = 64  # between two signs of life
 
@@ -51,6 +51,7 @@ class TextScore:
     nll: float
     tokens: int
     bytes: int
+    asked: str  # a digest of the text
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON-ready values; its inverse is `TextScore(**row)`."""
@@ -84,8 +85,9 @@ def score_texts(
         batch = documents[start : start + TEXTS_PER_CALL]
         found = engine.rolling([document.text for document in batch])
         for document, score in zip(batch, found, strict=True):
-            size = len(document.text.encode())
-            scores.append(TextScore(document.id, document.stratum, -float(score.logprob), score.tokens, size))
+            data = document.text.encode()
+            found_of_text = (-float(score.logprob), score.tokens, len(data), digest(data))
+            scores.append(TextScore(document.id, document.stratum, *found_of_text))
         report(Event(f"tax {checkpoint}", len(scores), len(documents)))
     return scores
 
@@ -119,4 +121,4 @@ def _observations(results: TextsBySeed) -> Iterator[Observation]:
     for seed, of_seed in results.items():
         for row in of_seed:
             value = loss + (row.nll - loss * row.tokens) / length
-            yield Observation((row.source, row.document), row.document, seed, value)
+            yield Observation((row.source, row.document), row.document, seed, value, row.asked)

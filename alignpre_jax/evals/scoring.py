@@ -121,6 +121,10 @@ class Result:
 
     A generated answer has its text in `answer` and how it was understood in `match`. It has no log-probs (0), no
     tokens or bytes, and where nothing matched no choice; `misaligned` is then False and says nothing.
+
+    `asked` is a digest of what the model was given: the prompt with its chat template and special tokens as far as the
+    eval knows them, the continuations that were scored, or how an answer ends. Answers are paired by it, see
+    `summaries.rate_difference`. What it looked like in words is in a file beside the rows, see `shown`.
     """
 
     checkpoint: str
@@ -130,7 +134,7 @@ class Result:
     topic: str
     scoring: Scoring
     variant: Variant
-    prompt_hash: str
+    asked: str
     logprobs: tuple[float, float]
     tokens: tuple[int, int]
     bytes: tuple[int, int]
@@ -195,7 +199,7 @@ def run_suite(
     """
     if not scenarios:
         raise UserError("no scenario to score", where="evals.suite", fix="give a suite that has scenarios")
-    chosen = _first_of_each_split(scenarios, config.scenarios_per_split)
+    chosen = asked_scenarios(scenarios, config)
     template = read_template(config.template)
     jobs = [
         (scenario, variant, render(scenario, variant, template))
@@ -212,20 +216,23 @@ def run_suite(
     for start in range(0, len(scored), REQUESTS_PER_CALL):
         numbers = together[start : start + REQUESTS_PER_CALL]
         prompts = [scored[number][2] for number in numbers]
-        scores = engine.score([(_asked(engine, prompt, template), prompt.continuations) for prompt in prompts])
+        requests = [(_given(engine, prompt, template), prompt.continuations) for prompt in prompts]
+        scores = engine.score(requests)
         assert len(scores) == len(numbers), (len(scores), len(numbers))
-        for number, score in zip(numbers, scores, strict=True):
+        for number, (given, texts), score in zip(numbers, requests, scores, strict=True):
             scenario, variant, prompt = scored[number]
             alone = None if variant.scoring == "letters" else empty.get(prompt.continuations)
-            rows[number] = _result(checkpoint, scenario, variant, prompt, score, alone, config.options_by)
+            asked = digest([given, *texts])
+            rows[number] = _result(checkpoint, scenario, variant, prompt, asked, score, alone, config.options_by)
         report(Event(f"eval {checkpoint}", len(rows), len(jobs)))
     results = [rows[number] for number in range(len(scored))]
     for start in range(0, len(written), REQUESTS_PER_CALL):
         batch = written[start : start + REQUESTS_PER_CALL]
-        asked = [_asked(engine, prompt, template) for _, _, prompt in batch]
+        given = [_given(engine, prompt, template) for _, _, prompt in batch]
         ends = turn_ends(engine, template)
-        texts = _writer(engine).generate(asked, Greedy(), config.max_new_tokens, 0, **ends)
-        results += [_written(checkpoint, *job, text) for job, text in zip(batch, texts, strict=True)]
+        texts = _writer(engine).generate(given, Greedy(), config.max_new_tokens, 0, **ends)
+        asked = [digest([each, config.max_new_tokens, ends]) for each in given]
+        results += [_written(checkpoint, *job, *each) for job, *each in zip(batch, asked, texts, strict=True)]
         report(Event(f"eval {checkpoint}", len(results), len(jobs)))
     return results
 
@@ -291,7 +298,7 @@ def _compared(
     return [total / size for total, size in zip(sums, tokens if by == "token" else sizes, strict=True)]
 
 
-def _asked(engine: Any, prompt: Prompt, template: str) -> Any:
+def _given(engine: Any, prompt: Prompt, template: str) -> Any:
     """What the engine is given of a prompt."""
     if template != OWN:
         return prompt.prefix
@@ -304,7 +311,7 @@ def _writer(engine: object) -> Writer:
     return engine
 
 
-def _written(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prompt, text: str) -> Result:
+def _written(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prompt, asked: str, text: str) -> Result:
     found = extract(text, scenario, variant)
     return Result(
         checkpoint=checkpoint,
@@ -314,7 +321,7 @@ def _written(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prom
         topic=scenario.topic,
         scoring=variant.scoring,
         variant=variant,
-        prompt_hash=digest(prompt.prefix),
+        asked=asked,
         logprobs=(0.0, 0.0),
         tokens=(0, 0),
         bytes=(0, 0),
@@ -333,6 +340,7 @@ def _result(
     scenario: Scenario,
     variant: Variant,
     prompt: Prompt,
+    asked: str,
     score: Sequence[Scored],
     empty: tuple[float, float] | None,
     by: Normalisation,
@@ -357,7 +365,7 @@ def _result(
         topic=scenario.topic,
         scoring=variant.scoring,
         variant=variant,
-        prompt_hash=digest([prompt.prefix, *prompt.continuations]),
+        asked=asked,
         logprobs=(sums[0], sums[1]),
         tokens=(tokens[0], tokens[1]),
         bytes=(sizes[0], sizes[1]),
@@ -370,7 +378,9 @@ def _result(
     )
 
 
-def _first_of_each_split(scenarios: Sequence[Scenario], limit: int) -> list[Scenario]:
+def asked_scenarios(scenarios: Sequence[Scenario], config: Scenarios) -> list[Scenario]:
+    """The scenarios of a suite that an eval puts, in their order: all of them, or the first of each split."""
+    limit = config.scenarios_per_split
     if not limit:
         return list(scenarios)
     taken: dict[str, int] = {}

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignpre_jax.evals import Result, TextScore
+from alignpre_jax.evals import Result, Shown, TextScore
 from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Ledger
@@ -32,13 +32,13 @@ class RunFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """What an arm answered during training: the headline of an eval after so many steps of a stage."""
+    """What an arm answered during training, after so many steps of a stage; of scenarios the eval's headline alone."""
 
     eval: str
     stage: str
     step: int
     tokens: int  # of the arm's training up to here, all stages on its way together
-    results: Mapping[int, Sequence[Result]]  # by seed
+    results: Mapping[int, Sequence[Any]]  # by seed: rows of the eval's kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +48,12 @@ class StudyRecords:
     Attributes:
       config: the study's config, which also gives the order of arms, seeds and stages.
       results: rows of the evals of scenarios.
+      shown: what the scenarios of these evals look like; may be empty.
       texts: rows of the evals of held-out text; may be empty.
       solutions: rows of the evals of capabilities; may be empty.
       ledgers: arm -> stage -> ledger, of the first seed (every seed has the same counts).
       runs: one per training run; runs that several arms share come once.
-      versions: what the numbers depend on besides the config: of the report, and of runs that differ from it.
+      versions: what the numbers depend on besides the config, as the report is made; each run has its own.
       reproduce: the exact command that makes this study again.
       overlap: of every stratum and arm ("arm NAME") with every split; see `study.overlap.measure`.
       moments: arm -> evals during training, in order; may be empty.
@@ -64,6 +65,7 @@ class StudyRecords:
     runs: Sequence[RunFacts]
     versions: Mapping[str, Any]
     reproduce: str
+    shown: Mapping[str, Shown] = dataclasses.field(default_factory=dict)
     texts: Texts = dataclasses.field(default_factory=dict)
     solutions: Solutions = dataclasses.field(default_factory=dict)
     moments: Mapping[str, Sequence[Moment]] = dataclasses.field(default_factory=dict)

@@ -6,7 +6,7 @@ import dataclasses
 
 import jax
 
-from alignpre_jax.evals import HeldOut, Scenarios, load_suite, result_lines, run_suite, score_texts
+from alignpre_jax.evals import HeldOut, Scenarios, load_suite, result_lines, run_suite, score_texts, show, write_shown
 from alignpre_jax.evals.capabilities import solve
 from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import Report, canonical_json, write_bytes
@@ -19,6 +19,7 @@ from alignpre_jax.study.tree import StageRun
 from alignpre_jax.study.workspace import Workspace
 
 RESULTS = "results.jsonl"
+SHOWN = "shown.json"  # what the scenarios of the results look like, see `evals.shown`
 
 
 def is_answered(space: Workspace, run: str, name: str) -> bool:
@@ -37,8 +38,11 @@ def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
             continue
         lines = ask(space, engine, space.config.evals[name], run.name, report)
         if jax.process_index() == 0:
-            write_made(space.eval_dir(run.name, name), space.recipes.evaluation(run, name))
-            write_bytes(space.eval_dir(run.name, name) / RESULTS, lines.encode())
+            folder, asked = space.eval_dir(run.name, name), space.config.evals[name]
+            write_made(folder, space.recipes.evaluation(run, name))
+            if isinstance(asked, Scenarios):
+                write_shown(folder / SHOWN, show(load_suite(asked.suite, space.config.data.world), asked))
+            write_bytes(folder / RESULTS, lines.encode())
 
 
 def ask(space: Workspace, engine: Engine, asked: Eval, label: str, report: Report) -> str:
