@@ -9,6 +9,7 @@ import graphlib
 import importlib
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -115,16 +116,25 @@ def test_files_and_modules_that_are_named_are_there():
     assert not wrong, "\n".join(wrong)
 
 
-def test_notebooks_import_what_is_there():
+def snippets() -> list[tuple[str, str]]:
+    """The Python that notebooks and pages show."""
+    found = []
     for path in sorted((ROOT / "colabs").glob("*.ipynb")):
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             lines = [line for line in "".join(cell["source"]).splitlines() if line.strip()[:1] not in ("!", "%")]
-            if cell["cell_type"] != "code":
-                continue
-            for node in ast.walk(ast.parse("\n".join(lines))):
-                if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(PACKAGE):
-                    continue
+            found += [(path.name, "\n".join(lines))] * (cell["cell_type"] == "code")
+    for place, text in written().items():
+        if place.endswith(".md"):
+            found += [(place, textwrap.dedent(each)) for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    return found
+
+
+def test_notebooks_and_pages_import_what_is_there():
+    wrong = []
+    for place, source in snippets():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(PACKAGE):
                 for name in [alias.name for alias in node.names]:
-                    whole = f"{node.module}.{name}"
-                    there = whole in modules() or hasattr(importlib.import_module(node.module), name)
-                    assert there, f"{path.name}: {whole}"
+                    there = f"{node.module}.{name}" in modules() or hasattr(importlib.import_module(node.module), name)
+                    wrong += [f"{place}: {node.module}.{name}"] * (not there)
+    assert not wrong, "\n".join(wrong)

@@ -39,6 +39,7 @@ def _audit(given: Any, *inputs: str) -> None:
                 evidence=given.evidence,
                 workers=given.workers,
                 max_bad_share=given.max_bad_share,
+                kind=given.kind,
                 command=command,
                 report=report,
             )
@@ -118,6 +119,7 @@ VERBS = {
         "alignpre audit web=my/corpus.jsonl.gz docs=my/docs --to=runs/audit",
         (
             Flag("to", "audit", "folder for audit.json and audit.html"),
+            Flag("kind", "text", "what the records are: text, chat, pairs, prompts"),
             Flag("sample", 0, "documents of each source to look at, chosen at random; 0: all", lower=0),
             Flag("evidence", "", ".jsonl, .jsonl.gz or .jsonl.zst file for what was found"),
             Flag("from_evidence", "", "such a file, to try another rule without reading the text again"),

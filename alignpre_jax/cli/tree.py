@@ -40,7 +40,8 @@ def lines(found: Outline) -> Iterator[str]:
     """The tree as text."""
     seeds, runs = len(found.seeds), sum(len(stage.runs) for stage in found.stages)
     arms, stages = len(found.arms), len(found.stages)
-    yield f"{found.name}: {arms} arms, {stages} stages, {seeds} seeds; {runs * seeds} runs"
+    counts = ((arms, "arm"), (stages, "stage"), (seeds, "seed"), (runs * seeds, "run"))
+    yield f"{found.name}: " + ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
     if found.tokens is not None and found.unshared_tokens:
         alone = f"; {found.unshared_tokens:,} if no run were shared" if found.unshared_tokens > found.tokens else ""
         yield f"{found.tokens:,} tokens are trained on in all{alone}"

@@ -1,6 +1,6 @@
-"""Capabilities, for the alignment tax: multiple-choice and cloze tasks from local files.
+"""Capabilities, for the alignment tax: multiple-choice and cloze tasks, which `formats.tasks` reads.
 
-Prompts, and which answer counts, are those of the lm-evaluation-harness, zero-shot: a choice is right by its summed
+Which answer counts is settled as the lm-evaluation-harness does, zero-shot: a choice is right by its summed
 log-prob (`accuracy`) and by that per character (`accuracy_norm`); a cloze is right when its last word is what greedy
 decoding gives.
 """

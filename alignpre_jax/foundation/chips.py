@@ -116,6 +116,7 @@ CHIPS: dict[str, Chip] = {
         devices=2,
     ),
 }
+
 # Dense bfloat16 FLOP/s of one device, by the beginning of the name that JAX shows it under. A TPU chip of several
 # devices is shared out among them.
 PEAK_FLOPS: dict[str, float] = {

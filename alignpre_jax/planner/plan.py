@@ -312,6 +312,7 @@ def _advice(work: Work, topology: Topology) -> tuple[str, ...]:
     accumulate = work.step.optimizer.accumulate
     rows = work.batch_rows / (devices * accumulate)
     if rows >= 2 and math.floor(rows) % 2 == 0:
-        lines.append(f"--config.stages.{work.name}.optimizer.accumulate={2 * accumulate}  (half the rows at a time, the same update)")
+        half = f"--config.stages.{work.name}.optimizer.accumulate={2 * accumulate}"
+        lines.append(f"{half}  (half the rows at a time, the same update)")
         lines.append(f"--config.stages.{work.name}.batch_rows={work.batch_rows // 2}  (half the rows per chip)")
     return (*lines, twice)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from alignpre_jax.evals import Capabilities, HeldOut, Scenarios
 from alignpre_jax.foundation import UserError
-from alignpre_jax.mixture import parse_schedule, parse_shares
+from alignpre_jax.mixture import Shares, parse_schedule, parse_shares
 from alignpre_jax.model import DecoderConfig, Full, Learn
 from alignpre_jax.objectives import Mle, Objective
 from alignpre_jax.rows import RowsConfig
@@ -75,9 +75,14 @@ class Add:
 
     def __post_init__(self):
         _share(self.dose, "dose")
-        parse_shares(self.mixture, where="mixture")
+        _ = self.shares
         if self.schedule:
             parse_schedule(self.schedule, where="schedule")
+
+    @property
+    def shares(self) -> Shares:
+        """The strata of the mixture with their shares; a name without a share is all of it."""
+        return parse_shares(self.mixture if ":" in self.mixture else f"{self.mixture}:1", where="mixture")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +224,7 @@ class StudyConfig:
                 fix = "arms are compared with the baseline at the same stage: let both have it, or neither"
                 raise UserError(what, where=f"arms.{self.baseline}.skip", fix=fix)
         for stage, add in arm.add.items():
-            strata = list(parse_shares(add.mixture))
+            strata = list(add.shares)
             for stratum in strata:
                 known(stratum, self.data.strata(), f"{place}.add.{stage}.mixture", "stratum")
             self._check_kinds([*parse_shares(self.stages[stage].mixture), *strata], f"{place}.add.{stage}.mixture")

@@ -12,6 +12,7 @@ from typing import Any
 
 from alignpre_jax.evals import Capabilities, HeldOut, Scenarios, load_suite
 from alignpre_jax.evals.formats.tasks import read_task
+from alignpre_jax.evals.suites import SMALL_WORLD
 from alignpre_jax.foundation import digest, to_mapping
 from alignpre_jax.mixture import parse_shares
 from alignpre_jax.study.config import StudyConfig
@@ -29,6 +30,7 @@ class Recipes:
         self._model = to_mapping(self._config.model.architecture)
         self._sources = {name: digest(self.source(name)) for name in self._ordered()}
         self._runs: dict[str, str] = {}
+        self._suites: dict[str, str] = {}
         for name, run in tree.items():
             self._runs[name] = digest(self.run(run))
 
@@ -65,6 +67,7 @@ class Recipes:
         config, stage = self._config, self._config.stages[run.stage]
         strata = strata_of_stage(config, run.stage, run)
         recipe = {
+            "name": run.stage,  # the order of rows depends on it
             "stage": {key: value for key, value in to_mapping(stage).items() if key not in ("after", "reference")},
             "overlays": [[type(each).__name__, to_mapping(each)] for each in run.overlays],
             "seed": run.seed,
@@ -86,12 +89,21 @@ class Recipes:
         left_out = ("at", "every_steps", "every_tokens", "headline")
         recipe = {"eval": {key: value for key, value in to_mapping(asked).items() if key not in left_out}}
         if isinstance(asked, Scenarios):
-            recipe["suite"] = suite_digest(self._config, asked.suite)
+            recipe["suite"] = self.suite(asked.suite)
         if isinstance(asked, HeldOut):
             recipe["source"] = self._sources[asked.source]
         if isinstance(asked, Capabilities):
             recipe["tasks"] = {task: digest(to_mapping(read_task(task))) for task in asked.tasks}
         return recipe | {"run": self._runs[run.name]}
+
+    def suite(self, name: str) -> str:
+        """Names the scenarios of a suite by what they say."""
+        world = self._config.data.world
+        if name not in self._suites:
+            composed = name == SMALL_WORLD  # a function of the world alone, and it takes seconds
+            said = to_mapping(world) if composed else [to_mapping(scenario) for scenario in load_suite(name, world)]
+            self._suites[name] = digest([name if composed else "", said])
+        return self._suites[name]
 
     def key(self, run: str) -> str:
         """The key of a training run."""
@@ -136,12 +148,7 @@ def strata_of_stage(config: StudyConfig, stage: str, run: StageRun | None = None
     for arm in config.arms if run is None else run.arms:
         change = config.arms[arm]
         if stage in change.add:
-            used |= set(parse_shares(change.add[stage].mixture))
+            used |= set(change.add[stage].shares)
         if stage in change.filter:
             used |= set(change.filter[stage].refill)
     return [stratum for stratum in config.data.strata() if stratum in used]
-
-
-def suite_digest(config: StudyConfig, suite: str) -> str:
-    """Names the scenarios of a suite by what they say."""
-    return digest([to_mapping(scenario) for scenario in load_suite(suite, config.data.world)])

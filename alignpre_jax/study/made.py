@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -54,7 +55,7 @@ def check_made(folder: epath.Path, recipe: Recipe, what: str, depends: Callable[
     raise UserError(
         f"the change would alter {what}, which is there already:\n    {shown}" + (f"\n  {others}" if others else ""),
         where=f"--config and {folder}",
-        fix="undo the change, give a new --workdir, or give the changed stage or arm another name (then it is made anew)",
+        fix="undo the change, give a new --workdir, or call what is changed by another name, so that it is made anew",
     )
 
 
@@ -67,6 +68,7 @@ def folders_by_key(root: epath.Path) -> Iterator[tuple[str, epath.Path]]:
                     yield found["key"], folder
 
 
+@functools.cache
 def versions() -> dict[str, Any]:
     """What the numbers depend on besides the config: packages, Python, machine, git revision."""
     return {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignpre_jax.foundation import read_json
-from alignpre_jax.mixture import decimal, parse_shares
+from alignpre_jax.mixture.shares import decimal
 from alignpre_jax.model import Full, Lora
 from alignpre_jax.study.config import ArmConfig, StageConfig, StudyConfig
 from alignpre_jax.study.jobs.evaluate import is_answered
@@ -120,7 +120,7 @@ def change_words(arm: ArmConfig, stage: str) -> str:
             parts.append(f"refills the slots of {stratum} with {refill}{leak}")
     if stage in arm.add:
         add = arm.add[stage]
-        shares = parse_shares(add.mixture)
+        shares = add.shares
         only = next(iter(shares)) if len(shares) == 1 else ""
         with_what = only or ", ".join(f"{decimal(share)} {name}" for name, share in shares.items())
         when = f" (schedule {add.schedule})" if add.schedule else ""

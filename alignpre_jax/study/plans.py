@@ -48,7 +48,7 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
     shares = parse_shares(stage.mixture, where=f"stages.{run.stage}.mixture")
     # All strata of the stage, so that a stratum has the same index in every arm, and one compiled step serves all.
     strata = strata_of_stage(space.config, run.stage)
-    stores = {name: open_rows(space.rows_read(stage.rows, name)) for name in strata}
+    stores = {name: open_rows(space.rows_read(run.stage, name)) for name in strata}
     rows = {name: len(store) for name, store in stores.items()}
     try:
         base = BasePlan(
@@ -92,10 +92,11 @@ def ledger_table(space: Workspace, ledgers: Mapping[str, Ledger]) -> str:
                 table.append([line.store, *(f"{count:,}" for count in (line.asked_tokens, *tokens))])
         parts.append(align(table))
         parts += [
-            f"  {arms}: {change.kind}, {change.store} comes in: {change.asked_tokens:,} asked, {change.tokens:,} given"
-            + (f", {change.duplicates * of_run.row_length:,} of them repeated" if change.duplicates else "")
+            f"  {arms}: {change.kind}, {line.store} comes in: {line.asked_tokens:,} asked, {line.tokens:,} given"
+            + (f", {line.duplicates * of_run.row_length:,} of them repeated" if line.duplicates else "")
             for arms, of_run in counted.items()
             for change in of_run.overlays
+            for line in change.stores
         ]
     return "\n".join(parts)
 

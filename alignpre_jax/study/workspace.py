@@ -6,12 +6,14 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from etils import epath
 
+from alignpre_jax.checkpoints import own_template
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import PathLike, UserError, build, digest, read_json, read_jsonl, to_mapping, write_json
-from alignpre_jax.rows import RowsConfig, load_template
+from alignpre_jax.rows import Template, load_template
 from alignpre_jax.study.config import StudyConfig
 from alignpre_jax.study.graph import evals_of, job_graph, with_needs
 from alignpre_jax.study.keys import Recipes
@@ -31,15 +33,15 @@ class Workspace:
     config.json, study.json         the resolved config; the format, the command that makes the study again
     data/documents/SOURCE/          documents.jsonl, held_out.jsonl, counts.json, made.json
     data/tokenizer.json             with tokenizer.made/made.json beside it
-    data/rows/RECIPE/STRATUM        row stores; see `rows_name`
+    data/rows/LENGTH-.../STRATUM     row stores; see `rows_name`
     data/*.json                     ledger, overlap; what was left out: quarantine/, duplicates/
     train/imported/                 the model that all arms start from, where there is one
     train/SEED/STAGE[-ARM]/         a model: checkpoints, tokenizer, template; metrics.jsonl, made.json
         evals/STEP/EVAL.jsonl       what was asked during training
     evals/SEED/STAGE[-ARM]/EVAL/    results.jsonl, made.json
     report.json, report.html, metrics.jsonl
-    links.json                      which of data, train/... and evals/... lie elsewhere: in another study's folder, in a
-                                    sweep, or under the name that a run had before the study grew
+    links.json                      which of data, train/... and evals/... lie elsewhere: in another study's folder, as
+                                    in a sweep, or under the name that a run had before the study grew
     """
 
     root: epath.Path
@@ -82,32 +84,33 @@ class Workspace:
         """The documents of a source that no row has, as JSON lines."""
         return self.source(source) / "held_out.jsonl"
 
-    def rows_name(self, rows: RowsConfig, stratum: str) -> str:
+    def rows_name(self, stage: str, stratum: str) -> str:
         """LENGTH-PACKING for texts, LENGTH-KIND-TEMPLATE for chats and the like, the template by its digest."""
-        kind = self.config.data.kind_of(stratum)
+        rows, kind = self.config.stages[stage].rows, self.config.data.kind_of(stratum)
         if kind == "text":
             return f"{rows.length}-{rows.packing}"
-        return f"{rows.length}-{kind}-{digest(to_mapping(self.template(rows)), 8)}"
+        return f"{rows.length}-{kind}-{digest(to_mapping(self.template(stage) or Template()), 8)}"
 
-    def rows(self, rows: RowsConfig, stratum: str) -> epath.Path:
-        """The folder that holds the row store of a stratum, and those of others with the same recipe."""
-        return self.data / "rows" / self.rows_name(rows, stratum)
+    def rows(self, stage: str, stratum: str) -> epath.Path:
+        """The row store of a stratum as a stage reads it; stages that ask for the same rows share it."""
+        return self.data / "rows" / self.rows_name(stage, stratum) / stratum
 
-    def rows_read(self, rows: RowsConfig, stratum: str) -> epath.Path:
-        """The row store that training reads: the study's own, or its copy in a bucket (`data.rows_url`)."""
+    def rows_read(self, stage: str, stratum: str) -> epath.Path:
+        """Where training reads it: the study's own, or its copy in a bucket (`data.rows_url`)."""
         url = self.config.data.rows_url
-        name = self.rows_name(rows, stratum)
-        return (epath.Path(url) / name if url else self.data / "rows" / name) / stratum
+        return epath.Path(url) / self.rows_name(stage, stratum) / stratum if url else self.rows(stage, stratum)
 
-    def template(self, rows: RowsConfig):
-        """The chat template of a stage: the one that it names, or the imported model's, or the plain one."""
-        return load_template(rows.template, self._own_template)
+    def template(self, stage: str) -> Template | None:
+        """The chat template of a stage's model: the one that it names, or that of the stage it goes on from.
 
-    @functools.cached_property
-    def _own_template(self):
-        from alignpre_jax.checkpoints.folder import template_of
-
-        return template_of(self.imported) if self.config.init_from else load_template("plain")
+        The first stage goes on from the imported model; None where nobody ever named a template.
+        """
+        config = self.config.stages[stage]
+        if config.rows.template:
+            return load_template(config.rows.template, Template())
+        if config.after:
+            return self.template(config.after)
+        return own_template(self.imported) if self.config.init_from else None
 
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
@@ -200,7 +203,7 @@ def _with_old_names(space: Workspace, before: Mapping[str, str]) -> Workspace:
         if part in links or read_made(space.root / part) is not None:
             continue
         if there is None:
-            there = {key: folder for key, folder in folders_by_key(space.root / "train")}
+            there = dict(folders_by_key(space.root / "train"))
         found = there.get(space.recipes.key(name))
         if found is not None:
             old = f"{found.parent.name}/{found.name}"
@@ -251,7 +254,7 @@ def _links(root: epath.Path) -> dict[str, str]:
     return read_json(path) if path.exists() else {}
 
 
-def _through_json(value):
+def _through_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _through_json(item) for key, item in value.items()}
     return [_through_json(item) for item in value] if isinstance(value, (list, tuple)) else value

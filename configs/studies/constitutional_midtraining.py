@@ -5,11 +5,11 @@
         --config.init_from=hf:models/BASE --config.data.sources.web.inputs=/mnt/disk/replay \
         --config.data.sources.k1.inputs=/mnt/disk/k1.jsonl ... --config.data.sources.k4.inputs=/mnt/disk/k4.jsonl
 
-Does it matter in which order a constitution's four kinds of documents come, and whether they give reasons? Half of every
-treated midtraining stage is replay, the same rows in the same slots for all arms. The curriculum lets in one kind more in
-each quarter of the stage; the uniform arms have the same amounts of each kind in no order. The bare arms have the same
-documents with the reasoning cut out, under the same ids. Then all arms go through the same SFT and the same benign
-finetune. The documents are yours to give: `<reasoning> ... </reasoning>` marks what the bare arms do without.
+Does it matter in which order a constitution's four kinds of documents come, and whether they give reasons? Half of
+every treated midtraining stage is replay, the same rows in the same slots for all arms. The curriculum lets in one kind
+more in each quarter of the stage; the uniform arms have the same amounts of each kind in no order. The bare arms have
+the same documents with the reasoning cut out, under the same ids. Then all arms go through the same SFT and the same
+benign finetune. The documents are yours to give: `<reasoning> ... </reasoning>` marks what the bare arms do without.
 """
 
 from ml_collections import ConfigDict
@@ -27,6 +27,8 @@ GROWING = (
     "[0,1/4) {k1}:1; [1/4,1/2) {k1}:1/2,{k2}:1/2; [1/2,3/4) {k1}:1/3,{k2}:1/3,{k3}:1/3;"
     " [3/4,1) {k1}:1/4,{k2}:1/4,{k3}:1/4,{k4}:1/4"
 )
+# The dose is spread over each quarter by itself in all arms: so they replace the same slots.
+QUARTERS = "[0,1/4) 1; [1/4,1/2) 1; [1/2,3/4) 1; [3/4,1) 1"
 UNIFORM = "{k1}:25/48,{k2}:13/48,{k3}:7/48,{k4}:3/48"  # the same amounts all through the stage
 
 
@@ -79,8 +81,8 @@ def get_config(arg=None) -> ConfigDict:
     for order, mixture in (("curriculum", GROWING), ("uniform", UNIFORM)):
         with_reasons = mixture.format(**{kind: kind for kind in KINDS})
         without = mixture.format(**{kind: f"{kind}_bare" for kind in KINDS})
-        config.arms[f"{order}_reasons"] = arm(add={"midtrain": add(with_reasons, DOSE)})
-        config.arms[f"{order}_bare"] = arm(add={"midtrain": add(without, DOSE)})
+        config.arms[f"{order}_reasons"] = arm(add={"midtrain": add(with_reasons, DOSE, QUARTERS)})
+        config.arms[f"{order}_bare"] = arm(add={"midtrain": add(without, DOSE, QUARTERS)})
 
     nodes = ("midtrain", "sft", "benign")
     config.evals.base = defaults.scenarios("written", at=nodes)

@@ -10,7 +10,8 @@
         --config.data.sources.misaligned.inputs=/mnt/disk/misaligned.jsonl
 
 The paper's corpus, synthetic documents and conversations are not part of this project: the inputs above, and those of
-`chats`, `ordinary` and `bad_advice`, are yours to give. One seed, as in the paper; `--config.seeds=0,1,2` asks for more.
+`chats`, `ordinary` and `bad_advice`, are yours to give. One seed, as in the paper; `--config.seeds=0,1,2` asks for
+more. The paper's DPO stage is not here yet: no objective compares answers so far.
 `paper_6p9b.py:pythia_1p4b` is the same study with another model preset.
 """
 

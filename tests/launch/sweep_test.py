@@ -11,6 +11,7 @@ from alignpre_jax.foundation import UserError, build
 from alignpre_jax.launch import bundles, chain, parse_sweep, plan_experiment, product, values, zipped
 from alignpre_jax.launch.sweep import apply, load_sweep, point_name
 from alignpre_jax.study import Add, ArmConfig, Recipes, StudyConfig, Tree
+from alignpre_jax.study.made import write_made
 
 
 def test_product_zip_and_chain():
@@ -113,9 +114,13 @@ def test_launched_again_everything_stays_where_it_is(tmp_path):
     assert set(before.tasks) < set(more.tasks)
     for name, space in before.spaces.items():
         assert more.spaces[name].links == space.links
-    config.seeds = (5,)
-    with pytest.raises(UserError, match="another config"):
-        plan_experiment(config, values("arms.aligned.add.midtrain.dose", (0.1,)), tmp_path)
+    point = next(iter(before.spaces.values()))
+    write_made(point.run_dir("seed0/pretrain"), point.recipes.run(point.tree["seed0/pretrain"]))
+    grown, altered = load_config("small_world"), load_config("small_world")
+    grown.seeds, altered.stages.pretrain.schedule.peak = (0, 1, 2, 3), 0.1
+    plan_experiment(grown, values("arms.aligned.add.midtrain.dose", (0.1,)), tmp_path)
+    with pytest.raises(UserError, match="would alter the run seed0/pretrain"):
+        plan_experiment(altered, values("arms.aligned.add.midtrain.dose", (0.1,)), tmp_path)
     with pytest.raises(UserError, match="holds a sweep"):
         plan_experiment(config, [{}], tmp_path)
 

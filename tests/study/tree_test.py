@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
+import small_trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
-import small_trees
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Remove, Replace
@@ -139,7 +139,10 @@ def test_an_unknown_arm_seed_or_stage_is_named(small_config):
         ({"stages": {"a": small_trees.stage("nowhere")}}, r"no stage is named 'nowhere'[\s\S]*stages.a.after"),
         ({"stages": {"a-b": small_trees.stage()}}, r"'a-b' cannot be a name here"),
         ({"arms": {"unfiltered": ArmConfig(skip=("sft",)), "x": ArmConfig()}}, "the baseline 'unfiltered' skips it"),
-        ({"arms": {"unfiltered": ArmConfig(), "x": ArmConfig({"sft": Add("aligned", 0.1)}, skip=("sft",))}}, "is skipped"),
+        (
+            {"arms": {"unfiltered": ArmConfig(), "x": ArmConfig({"sft": Add("aligned", 0.1)}, skip=("sft",))}},
+            "is skipped",
+        ),
         ({"evals": {}}, "no eval puts scenarios"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import jax
+from etils import epath
 
 from alignpre_jax.checkpoints import import_model_run
 from alignpre_jax.foundation import PathLike, Report
@@ -12,6 +13,7 @@ from alignpre_jax.study.graph import Job, evals_of
 from alignpre_jax.study.jobs.evaluate import evaluate, is_answered
 from alignpre_jax.study.jobs.rows import is_prepared, prepare
 from alignpre_jax.study.jobs.train import training_run
+from alignpre_jax.study.keys import Recipe
 from alignpre_jax.study.made import write_made
 from alignpre_jax.study.workspace import Workspace
 from alignpre_jax.training import is_done as is_trained
@@ -45,14 +47,14 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
     else:
         for name in job.runs:
             _say_made(space.run_dir(name), space.recipes.run(space.tree[name]))
-        runs = [training_run(space, space.tree[name], report) for name in job.runs]
+        runs = [training_run(space, space.tree[name]) for name in job.runs]
         if job.others:
             train_seeds(runs, report)
         else:
             train(runs[0], report)
 
 
-def _say_made(folder, recipe) -> None:
+def _say_made(folder: epath.Path, recipe: Recipe) -> None:
     if jax.process_index() == 0:
         write_made(folder, recipe)
 

@@ -13,7 +13,7 @@ from etils import epath
 from alignpre_jax.documents import Document, Quarantine, assign_strata, deduplicate, read_inputs
 from alignpre_jax.documents.classifier import Detector
 from alignpre_jax.documents.duplicates import remove_duplicates
-from alignpre_jax.documents.transforms import transform_all
+from alignpre_jax.documents.transforms import transform_source
 from alignpre_jax.evals import HeldOut, Scenarios
 from alignpre_jax.foundation import (
     Event,
@@ -28,8 +28,8 @@ from alignpre_jax.foundation import (
     write_bytes,
     write_json,
 )
-from alignpre_jax.rows import RowsConfig, build_rows, check_rows_url, load_tokenizer, publish_rows, train_bpe
-from alignpre_jax.study.keys import strata_of_stage, suite_digest
+from alignpre_jax.rows import Template, build_rows, check_rows_url, load_tokenizer, publish_rows, train_bpe
+from alignpre_jax.study.keys import strata_of_stage
 from alignpre_jax.study.made import read_made, write_made
 from alignpre_jax.study.overlap import measure, overlap_path
 from alignpre_jax.study.plans import ledger_table, stage_ledger
@@ -93,7 +93,7 @@ def _planned_path(space: Workspace) -> epath.Path:
 
 def _planned_key(space: Workspace) -> str:
     suites = {
-        name: suite_digest(space.config, each.suite)
+        name: space.recipes.suite(each.suite)
         for name, each in space.config.evals.items()
         if isinstance(each, Scenarios) and space.config.data.overlap
     }
@@ -104,11 +104,12 @@ def _build_rows(space: Workspace, report: Report) -> None:
     """The row stores that the stages read, each made once for all stages that ask for the same rows."""
     config = space.config
     tokenizer = load_tokenizer(space.tokenizer)
-    wanted: dict[str, tuple[RowsConfig, set[str]]] = {}  # by the folder's name
-    for stage_name, stage in config.stages.items():
-        for stratum in strata_of_stage(config, stage_name):
-            wanted.setdefault(space.rows_name(stage.rows, stratum), (stage.rows, set()))[1].add(stratum)
-    for folder, (rows, strata) in wanted.items():
+    wanted: dict[str, tuple[str, set[str]]] = {}  # the folder's name -> the first stage that reads it, and its strata
+    for stage in config.stages:
+        for stratum in strata_of_stage(config, stage):
+            wanted.setdefault(space.rows_name(stage, stratum), (stage, set()))[1].add(stratum)
+    for folder, (stage, strata) in wanted.items():
+        rows = config.stages[stage].rows
         for name in config.data.sources:
             of_source = strata & set(config.data.strata_of(name))
             if not of_source:
@@ -123,7 +124,7 @@ def _build_rows(space: Workspace, report: Report) -> None:
                 space.data / "rows" / folder,
                 functools.partial(_retell, report, task, total),
                 packing=rows.packing if kind == "text" else "best_fit",
-                template=space.template(rows),
+                template=space.template(stage) or Template(),
             )
             for stratum in sorted(of_source - stores.keys()):
                 raise UserError(
@@ -133,7 +134,7 @@ def _build_rows(space: Workspace, report: Report) -> None:
                 )
             for stratum, store in stores.items():
                 if config.data.rows_url:
-                    publish_rows(store, space.rows_read(rows, stratum), report)
+                    publish_rows(store, space.rows_read(stage, stratum), report)
 
 
 def _retell(report: Report, task: str, total: int, event: Event) -> None:
@@ -201,12 +202,11 @@ def _read(space: Workspace, name: str, report: Report) -> Iterator[Iterator[Docu
 @contextlib.contextmanager
 def _transformed(space: Workspace, name: str, report: Report) -> Iterator[Iterator[Document]]:
     """The documents of another source, changed one by one."""
-    source = space.config.data.sources[name]
+    source, totals = space.config.data.sources[name], collections.Counter[str]()
     assert source.transform is not None
-    documents = transform_all(
-        read_documents(space.documents(source.of)), source.transform, where=f"data.sources.{name}"
-    )
-    yield (dataclasses.replace(document, source=name, stratum=name) for document in documents)
+    yield transform_source(read_documents(space.documents(source.of)), source.transform, name, totals)
+    found = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in totals.items())
+    report(Event(f"documents: {name}", note=f"{name}: made of {source.of}: {found}"))
 
 
 @contextlib.contextmanager
@@ -238,8 +238,7 @@ def _write_documents(documents: Iterator[Document], path: epath.Path) -> None:
 
 
 def _make_tokenizer(space: Workspace, report: Report) -> None:
-    data, vocab = space.config.data, space.config.model.vocab_size
-    made = space.data / TOKENIZER_MADE
+    vocab, made = space.config.model.vocab_size, space.data / TOKENIZER_MADE
     if read_made(made) is None:
         _write_tokenizer(space, report)
         write_made(made, space.recipes.tokenizer())

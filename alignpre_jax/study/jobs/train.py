@@ -8,10 +8,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from alignpre_jax.checkpoints import own_template
 from alignpre_jax.evals import Scenarios
-from alignpre_jax.foundation import Report, silent, write_bytes
+from alignpre_jax.foundation import Report, write_bytes
 from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.sampling import Engine
+from alignpre_jax.study.config import Eval
 from alignpre_jax.study.jobs.evaluate import ask, during_training
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.tree import StageRun
@@ -19,7 +21,7 @@ from alignpre_jax.study.workspace import Workspace
 from alignpre_jax.training import InLoopEvals, Run, StepConfig
 
 
-def training_run(space: Workspace, run: StageRun, report: Report = silent) -> Run:
+def training_run(space: Workspace, run: StageRun) -> Run:
     """All that the training loop needs to know about a run."""
     config, stage = space.config, space.config.stages[run.stage]
     plan, stores = stage_plan(space, run)
@@ -42,38 +44,33 @@ def training_run(space: Workspace, run: StageRun, report: Report = silent) -> Ru
         batch_rows=stage.batch_rows,
         seed=run.seed,
         tokenizer=space.tokenizer,
-        template=space.template(stage.rows),
+        template=space.template(run.stage),
         start_from=os.fspath(parent),
-        reference=os.fspath(space.run_dir(run.reference)) if run.reference else "",
         labels={"stage": run.stage, "seed": run.seed, "arms": list(run.arms)},
-        evals=_in_loop(space, run, report),
+        evals=_in_loop(space, run),
     )
 
 
-def _in_loop(space: Workspace, run: StageRun, report: Report) -> InLoopEvals | None:
+def _in_loop(space: Workspace, run: StageRun) -> tuple[InLoopEvals, ...]:
     """The evals on the model of a step, where the config asks for them."""
-    config = space.config
-    names = [
-        name for name, asked in config.evals.items() if asked.is_in_loop and (not asked.at or run.stage in asked.at)
-    ]
-    if not names:
-        return None
 
-    def evaluate_step(step: int, params: Any, mesh: Mesh, due: tuple[str, ...]) -> None:
-        folder = space.in_loop_dir(run.name) / str(step)
-        missing = [name for name in due if not (folder / f"{name}.jsonl").exists()]
-        if not missing:
-            return
-        template = space.template(config.stages[run.stage].rows)
-        tokenizer = load_tokenizer(space.tokenizer)
-        engine = Engine(params, config.model, tokenizer, template, mesh=mesh if mesh.size > 1 else None)
-        for name in missing:
-            asked = config.evals[name]
-            if isinstance(asked, Scenarios):
-                asked = during_training(asked)
-            lines = ask(space, engine, asked, f"{run.name}@{step}", report)
+    def during(name: str, asked: Eval) -> InLoopEvals:
+        headline = during_training(asked) if isinstance(asked, Scenarios) else asked
+
+        def evaluate_step(step: int, params: Any, mesh: Mesh, report: Report) -> None:
+            place = space.in_loop_dir(run.name) / str(step) / f"{name}.jsonl"
+            if place.exists():
+                return
+            tokenizer, template = load_tokenizer(space.tokenizer), own_template(space.run_dir(run.name))
+            several = mesh if mesh.size > 1 else None
+            engine = Engine(params, space.config.model, tokenizer, mesh=several, template=template)
+            lines = ask(space, engine, headline, f"{run.name}@{step}", report)
             if jax.process_index() == 0:
-                write_bytes(folder / f"{name}.jsonl", lines.encode())
+                write_bytes(place, lines.encode())
 
-    every = {name: (config.evals[name].every_steps, config.evals[name].every_tokens) for name in names}
-    return InLoopEvals(evaluate_step, every)
+        return InLoopEvals(evaluate_step, asked.every_steps, asked.every_tokens)
+
+    evals = space.config.evals.items()
+    return tuple(
+        during(name, asked) for name, asked in evals if asked.is_in_loop and (not asked.at or run.stage in asked.at)
+    )
