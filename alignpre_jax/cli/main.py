@@ -22,14 +22,7 @@ STATUSES = {
     1: "a bug, with a traceback",
 }
 VERBS: dict[str, Verb] = (
-    study.VERBS
-    | tree.VERBS
-    | evals.VERBS
-    | documents.VERBS
-    | data.VERBS
-    | models.VERBS
-    | tpu.VERBS
-    | doctor.VERBS
+    study.VERBS | tree.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS | doctor.VERBS
 )
 VERBS["completion"] = shell.completion(VERBS)
 

@@ -37,7 +37,9 @@ def main() -> int:
         busy.set()
         try:
             space = reopen_workspace(task["root"])
-            run_together(space, job_graph(space.tree)[task["job"]], lambda event: _send(channel, {"event": _plain(event)}))
+            run_together(
+                space, job_graph(space.tree)[task["job"]], lambda event: _send(channel, {"event": _plain(event)})
+            )
         except Interrupted:
             return 0
         except UserError as error:

@@ -39,7 +39,9 @@ class StageConfig:
 
     def __post_init__(self):
         if self.batch_rows < 1:
-            raise UserError(f"{self.batch_rows} rows in a batch", where="batch_rows", fix="give a positive whole number")
+            raise UserError(
+                f"{self.batch_rows} rows in a batch", where="batch_rows", fix="give a positive whole number"
+            )
         if (self.tokens > 0) == (self.epochs > 0) or self.tokens < 0 or self.epochs < 0:
             what = f"{self.tokens} tokens and {self.epochs:g} epochs do not say how long the stage is"
             raise UserError(what, where="tokens and epochs", fix="give one of them, and leave the other at 0")
@@ -98,7 +100,9 @@ class Filter:
         for share in self.keep:
             _share(share, "keep")
         if not self.remove:
-            raise UserError("a filter that removes nothing", where="remove", fix="name a stratum, or leave the filter out")
+            raise UserError(
+                "a filter that removes nothing", where="remove", fix="name a stratum, or leave the filter out"
+            )
         if len(self.remove) != len(self.refill):
             what = f"{len(self.remove)} strata to remove and {len(self.refill)} to refill them"
             raise UserError(what, where="refill", fix="give one stratum of `refill` for each of `remove`")

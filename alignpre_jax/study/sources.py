@@ -33,7 +33,9 @@ class SourceConfig:
     def __post_init__(self):
         if bool(self.inputs) == bool(self.of):
             what = "inputs and `of`" if self.inputs else "a source without inputs"
-            raise UserError(what, where="inputs", fix="name a folder, a .jsonl file or packages:, or the source it is of")
+            raise UserError(
+                what, where="inputs", fix="name a folder, a .jsonl file or packages:, or the source it is of"
+            )
         if bool(self.of) != (self.transform is not None):
             fix = "name both, `of` a source and how it is transformed, or neither"
             raise UserError(f"of {self.of!r}, and a transform of {self.transform}", where="of and transform", fix=fix)
