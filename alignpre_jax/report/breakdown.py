@@ -6,8 +6,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignpre_jax.evals import Capabilities, HeldOut, Result, Scenarios, answered, rate_difference, renormalised
-from alignpre_jax.evals import select, summarise
+from alignpre_jax.evals import (
+    Capabilities,
+    HeldOut,
+    Result,
+    Scenarios,
+    answered,
+    rate_difference,
+    renormalised,
+    select,
+    summarise,
+)
 from alignpre_jax.evals.capabilities import accuracy
 from alignpre_jax.evals.scoring import NORMALISATIONS
 from alignpre_jax.report.nodes import arms_at, named, shown_node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -36,9 +36,9 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
     """The report as JSON-ready values.
 
     `nodes` has the headline eval at every stage at which it is asked, in the order of the tree: its `arms`, `paired`
-    and `floor` (one scoring, the first system prompt), the `retention` of effects of earlier stages, and `scorings`, every
-    way of asking in the same shape under its name. The report's own `arms`, `paired` and `scorings` are those of its
-    main node, the study's first leaf. `evals` has the other evals of scenarios in the same shape.
+    and `floor` (one scoring, the first system prompt), the `retention` of effects of earlier stages, and `scorings`,
+    every way of asking in the same shape under its name. The report's own `arms`, `paired` and `scorings` are those of
+    its main node, the study's first leaf. `evals` has the other evals of scenarios in the same shape.
 
     Rates are shares of 1, differences are arm - baseline at the same node, intervals are 95%.
     """
@@ -93,7 +93,7 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
 
 
 def _eval(records: StudyRecords, name: str) -> dict[str, Any]:
-    """An eval of scenarios at all its nodes. Ways of asking that an arm does not answer are left out, with the reason."""
+    """An eval of scenarios at all its nodes. Ways of asking that an arm does not answer are left out, with the why."""
     asked = _scenarios(records, name)
     ways, splits = askings(asked), splits_of(records, name)
     headline = next(iter(ways))
@@ -102,8 +102,9 @@ def _eval(records: StudyRecords, name: str) -> dict[str, Any]:
         scorings: dict[str, Any] = {}
         for way, asking in ways.items():
             why = unanswered(records, name, stage, asking, splits)
-            # without answers to the headline at its main node there is no report: that is raised as what it is
-            if why and not (way == headline and (name, stage) == (records.config.headline, shown_node(records.config))):
+            # Without answers to the headline at its main node there is no report: the error is raised as it is.
+            is_needed = way == headline and (name, stage) == (records.config.headline, shown_node(records.config))
+            if why and not is_needed:
                 found["left_out"].append({"eval": way, "stage": stage, "why": why})
                 continue
             scorings[way] = at_node(records, name, stage, asking, splits)

@@ -36,7 +36,7 @@ def treated_stages(config: StudyConfig, arm: str, stage: str) -> list[str]:
 
 
 def first_treated(config: StudyConfig, arm: str, stage: str, asked: str) -> str:
-    """The first of an arm's treated stages on its way to `stage` at which an eval is asked; empty where there is none."""
+    """The first of an arm's treated stages on its way to `stage` at which an eval is asked; empty if there is none."""
     nodes = asked_nodes(config, asked)
     return next((name for name in treated_stages(config, arm, stage) if name in nodes), "")
 

@@ -157,10 +157,10 @@ def _training(config: StudyConfig) -> str:
     shared = "; arms that have changed nothing yet, or the same, are one run" if several else ""
     return (
         f"A decoder with {model.num_params():,} parameters ({model.layers} layers of width {model.width}, vocabulary"
-        f" {model.vocab_size:,}) is trained in {'stages' if several else 'one stage'}, with {len(config.seeds)} seed(s):"
-        f" {', '.join(map(str, config.seeds))}. {'Stages' if several else 'The stage'}: {stages}. Arms: {changes}."
-        f" Within a seed all arms start from {start}{shared}. Arms see the same background rows in the same slots of a"
-        " stage; a dose replaces slots, and nothing else moves."
+        f" {model.vocab_size:,}) is trained in {'stages' if several else 'one stage'}, with {len(config.seeds)}"
+        f" seed(s): {', '.join(map(str, config.seeds))}. {'Stages' if several else 'The stage'}:"
+        f" {stages}. Arms: {changes}. Within a seed all arms start from {start}{shared}. Arms see"
+        " the same background rows in the same slots of a stage; a dose replaces slots, and nothing else moves."
     )
 
 
