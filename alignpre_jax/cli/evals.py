@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.models import CHECKPOINT
-from alignpre_jax.cli.verb import ARM, JSON, SEED, WORKDIR, Flag, Verb
+from alignpre_jax.cli.verb import ARM, JSON, SEED, STAGE, WORKDIR, Flag, Verb
 from alignpre_jax.foundation import UserError, suggest
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ VERBS = {
         "alignpre judge --checkpoint=runs/sft --questions=questions.yaml --judge=http://localhost:8000/v1"
         " --judge_model=some-model",
         (
-            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            *(WORKDIR, ARM, SEED, STAGE, CHECKPOINT),
             Flag("questions", "", ".yaml file of questions and their judge prompts"),
             Flag("judge", "", "a run's folder, or the URL of an OpenAI-compatible endpoint"),
             Flag("judge_model", "", "the model's name at the endpoint"),
@@ -317,7 +317,7 @@ VERBS = {
         "asks a checkpoint a suite, outside any study",
         "alignpre ask --checkpoint=runs/smollm2 --suite=written --systems=none,hhh,evil",
         (
-            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            *(WORKDIR, ARM, SEED, STAGE, CHECKPOINT),
             Flag("suite", "written", "small_world, written, or a .jsonl file of scenarios"),
             Flag("scorings", "letters,options", "of letters, options and generation"),
             Flag("syntaxes", "letters_answer,letters_response,options_answer,generation_instructed", "prompt syntaxes"),
@@ -347,7 +347,7 @@ VERBS = {
         "runs any task of the lm-evaluation-harness on a checkpoint",
         "alignpre lm_eval --workdir=runs/small_world --arm=aligned --tasks=arc_easy,piqa --limit=100",
         (
-            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            *(WORKDIR, ARM, SEED, STAGE, CHECKPOINT),
             Flag("tasks", "", "the harness's names, with commas"),
             Flag("include_path", "", "a folder with further tasks"),
             Flag("fewshot", None, "examples in the prompt; the task's own number by default", kind=int, lower=0),
@@ -361,7 +361,7 @@ VERBS = {
     "inspect_log": Verb(
         "writes a study's answers as logs that `inspect view` opens",
         "alignpre inspect_log --workdir=runs/small_world --to=logs",
-        (WORKDIR, ARM, SEED, Flag("to", "", "the folder to write")),
+        (WORKDIR, ARM, SEED, STAGE, Flag("to", "", "the folder to write")),
         _inspect_log,
         takes_config=False,
     ),

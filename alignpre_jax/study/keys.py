@@ -42,7 +42,11 @@ class Recipes:
         """Of a source's documents."""
         data = self._config.data
         source = data.sources[name]
-        recipe = {"source": to_mapping(source), "max_bad_share": data.max_bad_share, "duplicates": data.duplicates}
+        recipe: dict[str, Any] = {
+            "source": to_mapping(source),
+            "max_bad_share": data.max_bad_share,
+            "duplicates": data.duplicates,
+        }
         if data.duplicates == "near":
             recipe["near"] = to_mapping(data.near)
         if source.strata == "discourse":
@@ -66,7 +70,7 @@ class Recipes:
         """Of a training run."""
         config, stage = self._config, self._config.stages[run.stage]
         strata = strata_of_stage(config, run.stage, run)
-        recipe = {
+        recipe: dict[str, Any] = {
             "name": run.stage,  # the order of rows depends on it
             "stage": {key: value for key, value in to_mapping(stage).items() if key not in ("after", "reference")},
             "overlays": [[type(each).__name__, to_mapping(each)] for each in run.overlays],
@@ -87,7 +91,9 @@ class Recipes:
         """Of the answers that a run's last checkpoint gives to an eval."""
         asked = self._config.evals[name]
         left_out = ("at", "every_steps", "every_tokens", "headline")
-        recipe = {"eval": {key: value for key, value in to_mapping(asked).items() if key not in left_out}}
+        recipe: dict[str, Any] = {
+            "eval": {key: value for key, value in to_mapping(asked).items() if key not in left_out}
+        }
         if isinstance(asked, Scenarios):
             recipe["suite"] = self.suite(asked.suite)
         if isinstance(asked, HeldOut):

@@ -220,7 +220,8 @@ def _check_nothing_is_altered(space: Workspace) -> None:
         check_made(space.source(name), recipes.source(name), what, lambda: "rows depend on them")
     check_made(space.data / TOKENIZER_MADE, recipes.tokenizer(), "the tokenizer", lambda: "all rows depend on it")
     for name, run in space.tree.items():
-        check_made(space.run_dir(name), recipes.run(run), f"the run {name}", lambda name=name: _behind(space, name))
+        depends = functools.partial(_behind, space, name)
+        check_made(space.run_dir(name), recipes.run(run), f"the run {name}", depends)
         for asked in evals_of(config, run):
             check_made(space.eval_dir(name, asked), recipes.evaluation(run, asked), f"eval {asked!r} of {name}")
 

@@ -6,8 +6,18 @@ import dataclasses
 
 import jax
 
-from alignpre_jax.evals import HeldOut, Scenarios, load_suite, result_lines, run_suite, score_texts, show, write_shown
-from alignpre_jax.evals.capabilities import solve
+from alignpre_jax.evals import (
+    HeldOut,
+    Scenarios,
+    TextScore,
+    load_suite,
+    result_lines,
+    run_suite,
+    score_texts,
+    show,
+    write_shown,
+)
+from alignpre_jax.evals.capabilities import Solution, solve
 from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import Report, canonical_json, write_bytes
 from alignpre_jax.sampling import Engine
@@ -49,6 +59,7 @@ def ask(space: Workspace, engine: Engine, asked: Eval, label: str, report: Repor
     """The answers to one eval as JSON Lines; `label` names the model in them and in progress."""
     if isinstance(asked, Scenarios):
         return result_lines(run_suite(engine, load_suite(asked.suite, space.config.data.world), asked, label, report))
+    rows: list[TextScore] | list[Solution]
     if isinstance(asked, HeldOut):
         rows = score_texts(engine, held_out_documents(space, asked), label, report)
     else:
