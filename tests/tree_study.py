@@ -1,4 +1,4 @@
-"""A tree of four stages, one of them of chats with an adapter, small enough to be run again and again; a config file too.
+"""A tree of five stages, two of them of chats and one with an adapter, small enough to be run often; a config file.
 
     pretrain -> midtrain -> sft (chats) -> tamper (chats, low-rank adapter)
                         \\-> flood
