@@ -17,7 +17,6 @@ from alignpre_jax.documents.readers import (
 )
 from alignpre_jax.documents.synthesis import (
     ComposerGenerator,
-    EndpointConfig,
     EndpointGenerator,
     SamplerGenerator,
     Situation,
@@ -35,7 +34,6 @@ __all__ = [
     "Chat",
     "ComposerGenerator",
     "Document",
-    "EndpointConfig",
     "EndpointGenerator",
     "Excerpt",
     "Hit",

@@ -16,10 +16,11 @@ from jax.experimental import topologies
 
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.mixture import Batch
+from alignpre_jax.model import parse_mesh
+from alignpre_jax.model.mesh import check_batch
 from alignpre_jax.planner.allocations import UNITS, Buffer
-from alignpre_jax.planner.chips import Topology
-from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
-from alignpre_jax.training.mesh import check_batch
+from alignpre_jax.planner.topology import Topology
+from alignpre_jax.training import StepConfig, make_train_step
 
 # Without these libtpu looks for the TPU machine it runs on, waits for a metadata server, and lets no second process in.
 _ENVIRONMENT = {
@@ -144,9 +145,9 @@ def compile_step(
     columns = {name: integers(batch_rows, row_length) for name in ("tokens", "segments")}
     batch = Batch(columns, integers(batch_rows))
     with jax.set_mesh(devices):
-        state = made.abstract()
-        lowered = made.run.lower(state, batch)  # type: ignore[attr-defined]
-        return finish(lowered, {"state": state, "batch": batch})
+        state, fixed = made.abstract()
+        lowered = made.run.lower(state, fixed, batch)  # type: ignore[attr-defined]
+        return finish(lowered, {"state": state, "fixed": fixed, "batch": batch})
 
 
 def finish(lowered: Any, arguments: Any) -> Compiled | TooLarge:

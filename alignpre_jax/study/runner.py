@@ -10,15 +10,17 @@ import jax
 
 from alignpre_jax.checkpoints import import_model_run
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.evals.capabilities import read_task, solve
+from alignpre_jax.evals.capabilities import solve
+from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import PathLike, Report, canonical_json, silent, write_bytes
+from alignpre_jax.model import parse_mesh
 from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.graph import Job, StageRun, stage_runs
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.prepare import held_out_documents, is_prepared, prepare
 from alignpre_jax.study.workspace import Workspace
-from alignpre_jax.training import InLoopEvals, Run, StepConfig, parse_mesh, train, train_seeds
+from alignpre_jax.training import InLoopEvals, Run, StepConfig, train, train_seeds
 from alignpre_jax.training import is_done as is_trained
 
 RESULTS = "results.jsonl"
