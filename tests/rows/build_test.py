@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import talks
 
 from alignpre_jax.documents import Chat, Document, Message
 from alignpre_jax.foundation import UserError
@@ -26,6 +27,17 @@ def test_two_builds_give_the_same_bytes_whatever_the_batches(tokenizer, tmp_path
     build_rows(iter(DOCUMENTS), tokenizer, 16, tmp_path / "two", shard_rows=9, workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
     assert not [name for name in content(tmp_path) if ".part" in name]
+
+
+def test_any_number_of_workers_gives_the_same_chats_and_pairs(tmp_path):
+    tokenizer, options = talks.chat_tokenizer(), {"packing": "best_fit", "template": talks.CHATML, "block_bytes": 1500}
+    documents = [d for i in range(40) for d in (talks.chat(i, 1 + i % 3), talks.pair(i), talks.prompt(i))]
+    options["shard_rows"] = 5
+    for workers in (1, 3):
+        stores = build_rows(documents, tokenizer, 200, tmp_path / str(workers), workers=workers, **options)
+    assert list(stores) == ["chat", "pairs", "prompts"]
+    assert content(tmp_path / "1") == content(tmp_path / "3")
+    assert len(content(tmp_path / "1")) > 10
 
 
 def test_strata_are_built_independently(tokenizer, tmp_path):
