@@ -68,6 +68,6 @@ setup(
     },
     entry_points={
         "console_scripts": ["alignpre = alignpre_jax.cli:main"],
-        "inspect_ai": ["alignpre_jax = alignpre_jax.evals.inspect_ext"],
+        "inspect_ai": ["alignpre_jax = alignpre_jax.evals.harness.inspect_ext"],
     },
 )

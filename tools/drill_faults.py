@@ -96,7 +96,7 @@ def tiny_run(given: argparse.Namespace) -> Any:
         def load(*args: Any, **kwargs: Any) -> Iterator[Any]:
             for step, batch in enumerate(load_batches(*args, **kwargs), kwargs["start_step"] + 1):
                 marked = batch.segments + np.int32(100 * (step in bad))
-                yield dataclasses.replace(batch, segments=marked)
+                yield dataclasses.replace(batch, columns={**batch.columns, "segments": marked})
 
         setattr(loop, "load_batches", load)  # noqa: B010, the loop's own name for it
     store = open_rows(given.folder / "rows" / "text")

@@ -26,12 +26,12 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from alignpre_jax import launch
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.foundation import UserError, read_json
 from alignpre_jax.launch import clouds, remote, table, tpu_vm
 from alignpre_jax.launch.cloud import Tool, read_object
 from alignpre_jax.launch.local import lock_folder
-from alignpre_jax.study import collect, write_metrics, write_report
-from alignpre_jax.terminal import Terminal
+from alignpre_jax.report import collect, write_metrics, write_report
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MISTAKE, INTERRUPTED = 2, 75

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import PRESETS, DecoderConfig, get_preset
+from alignpre_jax.model import PRESETS, DecoderConfig, get_preset, parse_mesh
 from alignpre_jax.objectives import Mle
-from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
 STEPS, ROWS, LENGTH, VOCAB = 20, 8, 32, 97
 

@@ -28,8 +28,8 @@ from alignpre_jax.foundation import read_json, write_json
 from alignpre_jax.model import PRESETS, get_preset
 from alignpre_jax.objectives import Mle
 from alignpre_jax.planner import Plan, StageWork, Work, parse_topology, plan_stage
+from alignpre_jax.planner.decode import decode_work
 from alignpre_jax.planner.program import parse
-from alignpre_jax.sampling.planned import decode_work
 from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig
 
 TOPOLOGIES = {"v4": "v4:2x2x4", "v5e": "v5e:4x4", "v5p": "v5p:2x2x4", "v6e": "v6e:4x4"}

@@ -7,9 +7,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import WORKERS, Flag, Verb
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from alignpre_jax.documents.synthesis import Generator
@@ -39,6 +39,7 @@ def _audit(given: Any, *inputs: str) -> None:
                 evidence=given.evidence,
                 workers=given.workers,
                 max_bad_share=given.max_bad_share,
+                kind=given.kind,
                 command=command,
                 report=report,
             )
@@ -83,7 +84,8 @@ def _synthesize(given: Any) -> None:
 
 def _generator(given: Any, world: Any) -> Generator:
     """The generator that --generator names."""
-    from alignpre_jax.documents import ComposerGenerator, EndpointConfig, EndpointGenerator, SamplerGenerator
+    from alignpre_jax.documents import ComposerGenerator, EndpointGenerator, SamplerGenerator
+    from alignpre_jax.endpoints import EndpointConfig
 
     kind, _, place = given.generator.partition(":")
     if (kind, place) == ("composer", ""):
@@ -117,6 +119,7 @@ VERBS = {
         "alignpre audit web=my/corpus.jsonl.gz docs=my/docs --to=runs/audit",
         (
             Flag("to", "audit", "folder for audit.json and audit.html"),
+            Flag("kind", "text", "what the records are: text, chat, pairs, prompts"),
             Flag("sample", 0, "documents of each source to look at, chosen at random; 0: all", lower=0),
             Flag("evidence", "", ".jsonl, .jsonl.gz or .jsonl.zst file for what was found"),
             Flag("from_evidence", "", "such a file, to try another rule without reading the text again"),

@@ -54,7 +54,8 @@ def _pilot(given: Any) -> tuple[Components, str]:
     from alignpre_jax.evals import select
     from alignpre_jax.evals.power import components
     from alignpre_jax.evals.summaries import differences
-    from alignpre_jax.study import collect, reopen_workspace
+    from alignpre_jax.report import collect
+    from alignpre_jax.study import reopen_workspace
 
     records = collect(reopen_workspace(given.workdir))
     config = records.config
@@ -73,13 +74,13 @@ def _judge(given: Any) -> None:
     import dataclasses
 
     from alignpre_jax.cli.models import checkpoint_engine
-    from alignpre_jax.documents.synthesis import EndpointConfig
+    from alignpre_jax.cli.terminal import Terminal
+    from alignpre_jax.endpoints import EndpointConfig
     from alignpre_jax.evals.free_form import grade_answers, read_questions, verdict, write_answers
     from alignpre_jax.evals.judges import EndpointJudge, EngineJudge
     from alignpre_jax.evals.scoring import read_template
     from alignpre_jax.foundation import canonical_json, write_bytes
     from alignpre_jax.sampling import Engine, TopP
-    from alignpre_jax.terminal import Terminal
 
     if not (given.questions and given.judge):
         raise UserError("which questions, and which judge?", where="alignpre judge", fix=VERBS["judge"].example)
@@ -115,10 +116,10 @@ def _ask(given: Any) -> None:
     from rich.table import Table
 
     from alignpre_jax.cli.models import checkpoint_engine
+    from alignpre_jax.cli.terminal import Terminal
     from alignpre_jax.documents import WorldConfig
     from alignpre_jax.evals import EvalConfig, load_suite, result_lines, run_suite
     from alignpre_jax.foundation import build, write_bytes
-    from alignpre_jax.terminal import Terminal
 
     values: dict[str, Any] = {
         name: tuple(getattr(given, name).split(",")) for name in ("scorings", "syntaxes", "systems")
@@ -180,8 +181,8 @@ def _scenarios(given: Any, what: str = "", *about: str) -> None:
 
     from alignpre_jax.documents import WorldConfig
     from alignpre_jax.evals import EvalConfig, load_suite, write_scenarios
-    from alignpre_jax.evals.importers import import_scenarios
-    from alignpre_jax.evals.lm_eval_tasks import write_tasks
+    from alignpre_jax.evals.formats.importers import import_scenarios
+    from alignpre_jax.evals.harness.lm_eval_tasks import write_tasks
 
     takes = {"show": 1, "import": 2, "tasks": 1}
     if takes.get(what) != len(about) or (what != "show" and not given.to):
@@ -215,7 +216,7 @@ def _lm_eval(given: Any) -> None:
     from alignpre_jax.foundation import write_json
 
     try:
-        from alignpre_jax.evals.lm_eval_model import AlignpreLM, evaluate
+        from alignpre_jax.evals.harness.lm_eval_model import AlignpreLM, evaluate
     except ImportError:
         fix = "pip install -e '.[evals]'"
         raise UserError("the lm-evaluation-harness is not installed", where="alignpre lm_eval", fix=fix) from None
@@ -249,7 +250,7 @@ def _inspect_log(given: Any) -> None:
     from alignpre_jax.study import final_run, reopen_workspace, stage_runs
 
     try:
-        from alignpre_jax.evals.inspect_log import write_log
+        from alignpre_jax.evals.harness.inspect_log import write_log
     except ImportError:
         fix = "pip install -e '.[evals]'"
         raise UserError("Inspect is not installed", where="alignpre inspect_log", fix=fix) from None

@@ -22,8 +22,9 @@ STATUSES = {
     1: "a bug, with a traceback",
 }
 VERBS: dict[str, Verb] = (
-    study.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS | doctor.VERBS | shell.VERBS
+    study.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS | doctor.VERBS
 )
+VERBS["completion"] = shell.completion(VERBS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

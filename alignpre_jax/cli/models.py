@@ -6,9 +6,9 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import ARM, SEED, WORKDIR, Flag, Verb
 from alignpre_jax.foundation import PathLike, UserError
-from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from alignpre_jax.study import Workspace
@@ -62,7 +62,7 @@ def _import(given: Any, source: str = "") -> None:
 
 def _export(given: Any) -> None:
     from alignpre_jax.checkpoints import export
-    from alignpre_jax.study import model_card
+    from alignpre_jax.report import model_card
 
     if not given.to:
         raise UserError("where to?", where="alignpre export", fix="add --to=FOLDER")

@@ -80,19 +80,17 @@ compdef _alignpre alignpre
 """
 
 
-def _completion(given: Any, shell: str = "") -> None:
-    from alignpre_jax.cli.main import VERBS as ALL
+def completion(verbs: Mapping[str, Verb]) -> Verb:
+    """The verb that prints the completion of all `verbs`, among which it may be itself."""
 
-    print(completion_script(shell, ALL), end="")
+    def run(given: Any, shell: str = "") -> None:
+        print(completion_script(shell, verbs), end="")
 
-
-VERBS = {
-    "completion": Verb(
+    return Verb(
         "prints what makes a shell complete verbs and flags",
         "alignpre completion bash",
         (),
-        _completion,
+        run,
         arguments="bash|zsh",
         takes_config=False,
-    ),
-}
+    )

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import ARM, SEED, SMALL, WORKDIR, WORKERS, Flag, Verb, study_config, workdir
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from alignpre_jax.study import Workspace
@@ -66,7 +66,8 @@ def _job(given: Any, *names: str) -> None:
 
 
 def _report(given: Any, *runs: str) -> None:
-    from alignpre_jax.study import open_workspace, reopen_workspace, write_comparison
+    from alignpre_jax.report import write_comparison
+    from alignpre_jax.study import open_workspace, reopen_workspace
 
     if given.workdir or not runs:
         runs = (workdir(given), *runs)
@@ -88,7 +89,7 @@ def _report(given: Any, *runs: str) -> None:
 def _write_report(space: Workspace) -> dict[str, Any]:
     from rich.console import Console
 
-    from alignpre_jax.study import collect, terminal_report, write_metrics, write_report
+    from alignpre_jax.report import collect, terminal_report, write_metrics, write_report
 
     report = write_report(collect(space), space.root)
     write_metrics(space)

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import JSON, Flag, Verb, study_config
 from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.terminal import Terminal
 
 # Flags of `plan` that an older revision is not asked with: what is done with the figures.
 _OWN = ("--against", "--fail_above", "--json", "--html", "--search", "--dump_hlo", "--price", "--cache")
@@ -24,7 +24,7 @@ _OWN = ("--against", "--fail_above", "--json", "--html", "--search", "--dump_hlo
 def _plan(given: Any) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # compiling for TPUs that are only described takes no accelerator
     from alignpre_jax.planner import Options, plan_work
-    from alignpre_jax.sampling.planned import decode_work
+    from alignpre_jax.planner.decode import decode_work
 
     config = study_config(given)
     works = _stage_works(config, given.stage)

@@ -17,7 +17,6 @@ from alignpre_jax.documents.readers import (
 )
 from alignpre_jax.documents.synthesis import (
     ComposerGenerator,
-    EndpointConfig,
     EndpointGenerator,
     SamplerGenerator,
     Situation,
@@ -26,6 +25,7 @@ from alignpre_jax.documents.synthesis import (
     read_situations,
     synthesize,
 )
+from alignpre_jax.documents.transforms import Persona, Strip, Transform, transform_source
 from alignpre_jax.documents.world import Item, WorldConfig, compose_documents, compose_items
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "Chat",
     "ComposerGenerator",
     "Document",
-    "EndpointConfig",
     "EndpointGenerator",
     "Excerpt",
     "Hit",
@@ -44,6 +43,7 @@ __all__ = [
     "Item",
     "Message",
     "Pair",
+    "Persona",
     "Prompt",
     "Quarantine",
     "ReadConfig",
@@ -52,8 +52,10 @@ __all__ = [
     "SamplerGenerator",
     "ScoredSpan",
     "Situation",
+    "Strip",
     "SynthesisConfig",
     "SynthesisReport",
+    "Transform",
     "WorldConfig",
     "assign_strata",
     "compose_documents",
@@ -70,4 +72,5 @@ __all__ = [
     "scan",
     "synthesize",
     "term_lists",
+    "transform_source",
 ]

@@ -17,6 +17,7 @@ from importlib import resources
 from typing import Literal
 
 from alignpre_jax.documents.document import Document
+from alignpre_jax.documents.edits import apply_edits, edit_document
 from alignpre_jax.foundation import UserError
 
 _ARTICLE = re.compile(r"(?<![\w.'’-])([Aa]n?|AN)\s+[\"“‘'(\[*_]*\Z")
@@ -128,21 +129,21 @@ class Swap:
 
 
 def swap_persona(document: Document, persona: PersonaConfig) -> Document:
-    """The document with terms for AI replaced; its id stays, so that the two can be compared.
+    """The document with terms for AI replaced in all that is said in it; its id stays, so that the two can be compared.
 
     The labels record it: persona, persona_swaps and persona_words (the change in the number of words), and
     persona_taken if the text used the word already.
     """
-    swap = swap_text(document.text, persona)
+    swaps = [swap_text(part, persona) for part in document.parts]
     labels = {
         **document.labels,
         "persona": persona.singular,
-        "persona_swaps": str(sum(swap.counts.values())),
-        "persona_words": str(swap.words),
+        "persona_swaps": str(sum(sum(swap.counts.values()) for swap in swaps)),
+        "persona_words": str(sum(swap.words for swap in swaps)),
     }
-    if swap.taken:
-        labels["persona_taken"] = str(swap.taken)
-    return dataclasses.replace(document, body=swap.text, labels=labels)
+    if taken := sum(swap.taken for swap in swaps):
+        labels["persona_taken"] = str(taken)
+    return dataclasses.replace(edit_document(document, [swap.replacements for swap in swaps]), labels=labels)
 
 
 def swap_text(text: str, persona: PersonaConfig) -> Swap:
@@ -153,11 +154,7 @@ def swap_text(text: str, persona: PersonaConfig) -> Swap:
     or a term of words with a capital, gives it with a capital.
     """
     replacements = tuple(_replacements(text, persona))
-    parts, done = [], 0
-    for item in replacements:
-        parts += [text[done : item.start], item.after]
-        done = item.end
-    new = "".join([*parts, text[done:]])
+    new = apply_edits(text, replacements)
     lower, names = text.lower(), (persona.singular.lower(), persona.plural_word.lower())
     taken = 0
     if any(name in lower for name in names):

@@ -12,15 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from alignpre_jax.documents.synthesis import (
-    Brief,
-    Completion,
-    EndpointConfig,
-    EndpointGenerator,
-    Request,
-    Situation,
-)
-from alignpre_jax.documents.synthesis.calls import read_completion
+from alignpre_jax.endpoints import Asked, Completion, Endpoint, EndpointConfig, Question, read_completion
 from alignpre_jax.evals.chats import conversation, ends_in_colon
 from alignpre_jax.evals.free_form import Grade
 from alignpre_jax.evals.scoring import Scorer
@@ -28,6 +20,7 @@ from alignpre_jax.foundation import Event, Report, digest, silent
 
 LEAST_MASS = 0.25
 _NUMBERS = tuple(str(number) for number in range(101))
+_LONGEST = 8  # tokens of a grade
 _PER_CALL = 16  # prompts, of 101 continuations each
 
 
@@ -74,7 +67,7 @@ class EndpointJudge:
 
     def __init__(self, config: EndpointConfig):
         asked = {"logprobs": True, "top_logprobs": 20} | dict(config.extra)
-        self._generator = EndpointGenerator(dataclasses.replace(config, temperature=0.0, extra=asked), read=_read)
+        self._endpoint = Endpoint(dataclasses.replace(config, temperature=0.0, extra=asked), read=_read)
 
     def grade(self, prompts: Sequence[str], report: Report = silent) -> list[Grade]:
         """A grade for each prompt, in order.
@@ -83,11 +76,11 @@ class EndpointJudge:
           UserError: the endpoint refuses a call, or gives no answer after all attempts.
         """
         grades: dict[str, Grade] = {}
-        wanted = {digest(prompt): prompt for prompt in prompts}
-        for request, answer in self._generator.generate(_request(name, text) for name, text in wanted.items()):
+        questions = [Question(digest(prompt), prompt, max_tokens=_LONGEST) for prompt in dict.fromkeys(prompts)]
+        for question, answer in self._endpoint.generate(iter(questions)):
             assert isinstance(answer, Graded)
-            grades[request.brief.situation.id] = _grade(answer)
-            report(Event("grades", len(grades), len(wanted)))
+            grades[question.id] = _grade(answer)
+            report(Event("grades", len(grades), len(questions)))
         return [grades[digest(prompt)] for prompt in prompts]
 
 
@@ -113,11 +106,6 @@ def _ended(begins: Mapping[str, float], tokens: Mapping[str, int]) -> dict[str, 
     return ended
 
 
-def _request(name: str, prompt: str) -> Request:
-    situation = Situation(name, "judge", prompt, "a low grade", "a high grade")
-    return Request("writer", "", prompt, "", 0, 8, Brief(situation, "grade", "aligned", 0))
-
-
 def _grade(answer: Graded) -> Grade:
     if answer.first:
         return expectation(answer.first)
@@ -125,9 +113,9 @@ def _grade(answer: Graded) -> Grade:
     return Grade(float(found[1]), 1.0) if found and int(found[1]) <= 100 else Grade(None, 0.0)
 
 
-def _read(request: Request, data: bytes) -> Graded:
+def _read(question: Asked, data: bytes) -> Graded:
     """The completion, and what the answer tells of its first token; an answer without it is no fault."""
-    made = read_completion(request, data)
+    made = read_completion(question, data)
     first: dict[str, float] = {}
     try:
         content = json.loads(data)["choices"][0]["logprobs"]["content"]

@@ -1,6 +1,7 @@
-"""What every room stands on: the user's error, configs, whole-or-absent files, progress."""
+"""What every room stands on: the user's error, configs, whole-or-absent files, progress, chips."""
 
 from alignpre_jax.foundation.accelerators import Accelerator, accelerators, get_accelerator
+from alignpre_jax.foundation.chips import CHIPS, GIB, PEAK_FLOPS, Chip, peak_flops
 from alignpre_jax.foundation.config import build, difference, exact, flatten, to_mapping
 from alignpre_jax.foundation.errors import Interrupted, UserError, suggest
 from alignpre_jax.foundation.files import (
@@ -19,7 +20,11 @@ from alignpre_jax.foundation.machine import accelerator_present, cores
 from alignpre_jax.foundation.progress import Event, Report, silent
 
 __all__ = [
+    "CHIPS",
+    "GIB",
+    "PEAK_FLOPS",
     "Accelerator",
+    "Chip",
     "Event",
     "Interrupted",
     "PathLike",
@@ -38,6 +43,7 @@ __all__ = [
     "flatten",
     "get_accelerator",
     "parse_json",
+    "peak_flops",
     "read_json",
     "read_jsonl",
     "silent",

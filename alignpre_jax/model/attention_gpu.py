@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from alignpre_jax.model.attention_xla import causal_mask, xla_attention
+
 Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 TRIAL_LENGTH, TOLERANCE = 256, 0.05  # of values and gradients of order 1 in bfloat16
@@ -62,8 +64,6 @@ def keeps_segments_apart(name: str, queries_per_key: int, head_dim: int) -> bool
 
 def trial(kernel: Kernel, queries_per_key: int, head_dim: int) -> str:
     """What is wrong with a kernel on one packed row in bfloat16; "" if nothing is."""
-    from alignpre_jax.model.attention import causal_mask, xla_attention
-
     rng, device = np.random.default_rng(0), jax.local_devices()[0]
     shapes = [(1, heads, TRIAL_LENGTH, head_dim) for heads in (queries_per_key, 1, 1, queries_per_key)]
     q, k, v, slope = (jax.device_put(rng.normal(size=shape).astype(jnp.bfloat16), device) for shape in shapes)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from alignpre_jax.model import attention, sharding
+from alignpre_jax.model import attention_xla, sharding
 from alignpre_jax.model.config import LANES, DecoderConfig
 
 PAGE = 128  # slots
@@ -139,7 +139,7 @@ def attend(layer: Layer, length_B: jax.Array, q_BHh: jax.Array) -> jax.Array:
     seen_B11T = (jnp.arange(T) <= length_B[:, None])[:, None, None]
     q_BKGh = q_BHh.reshape(B, K, -1, h)
     scores = jnp.einsum("bkgh,bkht->bkgt", q_BKGh, keys, preferred_element_type=jnp.float32)
-    scores = jnp.where(seen_B11T, scores * (1 / math.sqrt(h)), attention.MASKED)
+    scores = jnp.where(seen_B11T, scores * (1 / math.sqrt(h)), attention_xla.MASKED)
     shares = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     return jnp.einsum("bkgt,bkth->bkgh", shares, values).reshape(q_BHh.shape)
 

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from alignpre_jax.model import attention
+from alignpre_jax.model import attention, attention_xla
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.parameters import initial_value, parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
@@ -72,7 +72,7 @@ class Decoder(nnx.Module):
         mask: jax.Array | None = segments_BL if mask_BLL is None else mask_BLL
         kernel = "xla" if mask_BLL is not None else attention.choose_kernel(config, L)
         if kernel == "xla" and mask_BLL is None:
-            mask = attention.causal_mask(segments_BL, L)
+            mask = attention_xla.causal_mask(segments_BL, L)
         if positions_BL is None and config.positions == "document" and segments_BL is not None:
             positions_BL = places_in_documents(segments_BL)
         rotary = rotary_at(config, np.arange(L)[None] if positions_BL is None else positions_BL)
@@ -206,7 +206,7 @@ def unembed(config: DecoderConfig, tables: Weights, hidden: jax.Array) -> jax.Ar
         logits = logits * scale
     if config.padded_vocab == config.vocab_size:
         return logits
-    return jnp.where(jnp.arange(config.padded_vocab) < config.vocab_size, logits, attention.MASKED)
+    return jnp.where(jnp.arange(config.padded_vocab) < config.vocab_size, logits, attention_xla.MASKED)
 
 
 def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: Weights) -> tuple[jax.Array, Any]:

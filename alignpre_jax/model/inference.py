@@ -17,7 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alignpre_jax.model import attention
+from alignpre_jax.model import attention_xla
 from alignpre_jax.model import cache as caches
 from alignpre_jax.model.cache import KV, Cache
 from alignpre_jax.model.config import DecoderConfig
@@ -127,7 +127,7 @@ def read(
 
         def some(place_Q: jax.Array, q_BHQh: jax.Array) -> jax.Array:
             mask_BQL = (place_Q[:, None] >= place_L) & (place_Q[:, None] < until_BL[:, None, :])
-            return attention.xla_attention(q_BHQh, k_BKLh, v_BKLh, mask_BQL)
+            return attention_xla.xla_attention(q_BHQh, k_BKLh, v_BKLh, mask_BQL)
 
         if parts == 1:
             return some(place_L, q_BHLh), (k_BKLh, v_BKLh)

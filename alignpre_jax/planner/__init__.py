@@ -11,18 +11,16 @@ from etils import epath
 
 from alignpre_jax.foundation import PathLike, Report, UserError, read_json, silent, write_bytes, write_json
 from alignpre_jax.planner.cache import Program
-from alignpre_jax.planner.chips import CHIPS, Chip, Topology, parse_topology
 from alignpre_jax.planner.compare import Change, compare
 from alignpre_jax.planner.cost import StudyCost, read_prices, study_cost
 from alignpre_jax.planner.page import render_page
 from alignpre_jax.planner.plan import DecodeWork, Plan, StageWork, Work, plan_stage, plan_stages
 from alignpre_jax.planner.render import search_json, show, show_changes, show_cost, show_search, to_json
 from alignpre_jax.planner.search import Search, best_for, search
+from alignpre_jax.planner.topology import Topology, parse_topology
 
 __all__ = [
-    "CHIPS",
     "Change",
-    "Chip",
     "DecodeWork",
     "Options",
     "Plan",

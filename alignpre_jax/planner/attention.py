@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 
-from alignpre_jax.planner.chips import Chip
+from alignpre_jax.foundation import Chip
 from alignpre_jax.planner.costs import Kernel
 
 _PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}

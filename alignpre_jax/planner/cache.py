@@ -18,10 +18,14 @@ from typing import Any
 
 from alignpre_jax.foundation import UserError, build, digest, read_json, to_mapping, write_json
 from alignpre_jax.planner.allocations import main_report, read_allocations
-from alignpre_jax.planner.chips import Topology
 from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
+from alignpre_jax.planner.topology import Topology
 
-_ROOMS = ("model", "objectives", "training", "mixture", "sampling", "planner/compile.py")  # what programs are made from
+# What programs are made from.
+_PARTS = (
+    *("model", "objectives", "checkpoints", "mixture", "training", "sampling"),
+    *("planner/compile.py", "planner/decode.py"),
+)
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 _DUMPS = "dumps"  # in the folder that the compiler's process runs in: the flag splits at spaces
 _SAID = 4000  # characters of a failed compiler's last words
@@ -116,7 +120,7 @@ def _read(place: Path) -> Compiled | TooLarge:
 def _sources() -> str:
     """A hash of the code that programs are made from."""
     root, found = Path(__file__).parents[1], hashlib.sha256()
-    for room in _ROOMS:
+    for room in _PARTS:
         files = [root / room] if room.endswith(".py") else sorted((root / room).rglob("*.py"))
         for file in files:
             found.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())

@@ -16,8 +16,8 @@ import threading
 from etils import epath
 
 from alignpre_jax.foundation import UserError, read_json, write_bytes, write_json
-from alignpre_jax.planner.chips import parse_topology
 from alignpre_jax.planner.compile import Compiled
+from alignpre_jax.planner.topology import parse_topology
 
 
 def main(folder: str) -> None:

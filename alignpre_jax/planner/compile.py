@@ -16,10 +16,11 @@ from jax.experimental import topologies
 
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.mixture import Batch
+from alignpre_jax.model import parse_mesh
+from alignpre_jax.model.mesh import check_batch
 from alignpre_jax.planner.allocations import UNITS, Buffer
-from alignpre_jax.planner.chips import Topology
-from alignpre_jax.training import StepConfig, make_train_step, parse_mesh
-from alignpre_jax.training.mesh import check_batch
+from alignpre_jax.planner.topology import Topology
+from alignpre_jax.training import StepConfig, make_train_step
 
 # Without these libtpu looks for the TPU machine it runs on, waits for a metadata server, and lets no second process in.
 _ENVIRONMENT = {

@@ -9,8 +9,7 @@ from importlib import resources
 
 from etils import epath
 
-from alignpre_jax.foundation import PathLike, UserError
-from alignpre_jax.planner.chips import CHIPS
+from alignpre_jax.foundation import CHIPS, PathLike, UserError
 from alignpre_jax.planner.plan import Plan
 
 

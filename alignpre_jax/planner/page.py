@@ -8,8 +8,8 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from alignpre_jax.foundation import GIB
 from alignpre_jax.foundation.page import FAINT, OKABE_ITO, STYLE, page_environment, svg_element
-from alignpre_jax.planner.chips import GIB
 from alignpre_jax.planner.compare import Change
 from alignpre_jax.planner.cost import StudyCost
 from alignpre_jax.planner.plan import HOW, Plan

@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from alignpre_jax.foundation import Event, Report, UserError, silent, to_mapping
+from alignpre_jax.foundation import Chip, Event, Report, UserError, silent, to_mapping
 from alignpre_jax.planner.allocations import Buffer
 from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
 from alignpre_jax.planner.cache import Program, compiled, default_cache
-from alignpre_jax.planner.chips import Chip, Topology
 from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
 from alignpre_jax.planner.costs import Collective, Costs, price
 from alignpre_jax.planner.program import parse
+from alignpre_jax.planner.topology import Topology
 from alignpre_jax.training import ScheduleConfig, StepConfig
 
 FULL_RATE = 0.5  # of a matrix unit; an operation below it is counted as waiting for memory

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from alignpre_jax.planner.chips import GIB
+from alignpre_jax.foundation import GIB
 from alignpre_jax.planner.compare import Change
 from alignpre_jax.planner.cost import StudyCost
 from alignpre_jax.planner.plan import HOW, Plan, StageWork

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from alignpre_jax.foundation import Event, Report, UserError, silent
 from alignpre_jax.model import DecoderConfig
-from alignpre_jax.planner.chips import Topology
 from alignpre_jax.planner.plan import Plan, StageWork, plan_stage
+from alignpre_jax.planner.topology import Topology
 
 REMATS = (
     "none",

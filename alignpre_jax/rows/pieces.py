@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from alignpre_jax.foundation import UserError, digest
-from alignpre_jax.rows.tokenizer import choose_eot
+from alignpre_jax.rows.eot import choose_eot
 
 # A protocol buffer's later fields win: normalizer_spec { add_dummy_prefix: false, remove_extra_whitespaces: false }.
 _KEEP_SPACES = b"\x1a\x04\x18\x00\x20\x00"

@@ -10,11 +10,10 @@ from typing import Protocol
 from etils import epath
 
 from alignpre_jax.foundation import PathLike, UserError, digest, write_bytes
+from alignpre_jax.rows.eot import END_OF_TEXT, choose_eot
 
-END_OF_TEXT = "<|endoftext|>"
 BYTES = "byte"  # the name of the tokenizer that needs no file
 _BYTES_FILE = b'{"tokenizer": "byte"}\n'
-_KNOWN_EOTS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>")
 
 
 class Tokenizer(Protocol):
@@ -179,22 +178,6 @@ class FileTokenizer:
         from tokenizers import decoders
 
         return isinstance(self._inner.decoder, decoders.ByteLevel)
-
-
-def choose_eot(eot: str, there: Sequence[str], special: Sequence[str], where: str) -> str:
-    """The name of the end-of-text token: `eot`, or without one the best known among those that are `there`.
-
-    Raises:
-      UserError: it is not `there`; the message names the `special` tokens.
-    """
-    for name in [eot] if eot else _KNOWN_EOTS:
-        if name in there:
-            return name
-    raise UserError(
-        f"the tokenizer has no token {eot or END_OF_TEXT!r} to put between documents",
-        where=where,
-        fix=f"name its end-of-text token; its special tokens: {', '.join(special[:20]) or 'none'}",
-    )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, path: PathLike) -> Tokenizer:

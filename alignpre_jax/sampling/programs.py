@@ -28,7 +28,7 @@ class Programs:
       mesh: the devices they are spread over, if more than one.
 
     Attributes:
-      used: the keys of the programs that this engine has called or compiled.
+      used: (function, *sizes) of the programs that this engine has called or compiled.
       compiled: how many of them were compiled for this engine; the others were there from one before.
     """
 
@@ -55,7 +55,7 @@ class Programs:
 
     def compile(self, function: Callable, sizes: Key, *args: Any) -> Any:
         """The program for `sizes`, compiled if this is the first time."""
-        key = (function.__name__, *sizes)
+        key = (function, *sizes)  # not its name: two rooms may each have a `begin`
         with _LOCK, self.devices():
             self.used.add(key)
             found = _COMPILED.get((self._common, key))

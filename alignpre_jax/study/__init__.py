@@ -1,12 +1,9 @@
 """A study: its config, its graph of jobs, and how each job is done."""
 
-from alignpre_jax.study.card import model_card
-from alignpre_jax.study.collect import collect, write_metrics
 from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
 from alignpre_jax.study.graph import Job, StageRun, final_run, jobs, run_path, stage_runs, with_needs
 from alignpre_jax.study.keys import job_keys
 from alignpre_jax.study.plans import stage_plan
-from alignpre_jax.study.report import terminal_report, write_comparison, write_report
 from alignpre_jax.study.runner import enable_compilation_cache, is_done, run_job
 from alignpre_jax.study.workspace import Workspace, open_workspace, reopen_workspace, versions
 
@@ -19,23 +16,17 @@ __all__ = [
     "StageRun",
     "StudyConfig",
     "Workspace",
-    "collect",
     "enable_compilation_cache",
     "final_run",
     "is_done",
     "job_keys",
     "jobs",
-    "model_card",
     "open_workspace",
     "reopen_workspace",
     "run_job",
     "run_path",
     "stage_plan",
     "stage_runs",
-    "terminal_report",
     "versions",
     "with_needs",
-    "write_comparison",
-    "write_metrics",
-    "write_report",
 ]

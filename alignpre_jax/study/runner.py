@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from alignpre_jax.checkpoints import import_model_run, own_template
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
-from alignpre_jax.evals.capabilities import read_task, solve
+from alignpre_jax.evals.capabilities import solve
+from alignpre_jax.evals.formats.tasks import read_task
 from alignpre_jax.foundation import PathLike, Report, canonical_json, write_bytes
 from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.sampling import Engine

@@ -5,9 +5,7 @@ from alignpre_jax.training.distributed import initialize
 from alignpre_jax.training.faults import HOST_LOST, STALLED, skipped_slots
 from alignpre_jax.training.in_loop import InLoopEvals
 from alignpre_jax.training.loop import is_done, train
-from alignpre_jax.training.mesh import parse_mesh
 from alignpre_jax.training.metrics import TIMES
-from alignpre_jax.training.peaks import PEAK_FLOPS, peak_flops
 from alignpre_jax.training.run import Run
 from alignpre_jax.training.seeds import train_seeds
 from alignpre_jax.training.step import StepConfig, TrainStep, make_train_step
@@ -15,7 +13,6 @@ from alignpre_jax.training.traces import DocumentLoss, read_traces
 
 __all__ = [
     "HOST_LOST",
-    "PEAK_FLOPS",
     "STALLED",
     "TIMES",
     "DocumentLoss",
@@ -30,8 +27,6 @@ __all__ = [
     "initialize",
     "is_done",
     "make_train_step",
-    "parse_mesh",
-    "peak_flops",
     "read_traces",
     "skipped_slots",
     "train",

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from alignpre_jax.checkpoints.folder import TOKENIZER
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch
+from alignpre_jax.model.mesh import check_batch
 from alignpre_jax.rows import load_tokenizer
-from alignpre_jax.training.mesh import check_batch
 from alignpre_jax.training.run import Run
 
 

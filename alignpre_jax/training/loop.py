@@ -21,6 +21,7 @@ from alignpre_jax.foundation import (
     PathLike,
     Report,
     UserError,
+    peak_flops,
     silent,
     to_mapping,
     write_json,
@@ -29,14 +30,13 @@ from alignpre_jax.mixture import Batch, Counted, load_batches, render
 from alignpre_jax.mixture import check as check_ledger
 from alignpre_jax.mixture import ledger as ledger_of
 from alignpre_jax.model import choose_kernel
+from alignpre_jax.model.mesh import host_part, parse_mesh
 from alignpre_jax.training.checks import check_run, check_tokens
 from alignpre_jax.training.clock import Clock
 from alignpre_jax.training.distributed import Agreement, others_may_vanish, put_part
 from alignpre_jax.training.faults import EventLog, Skips, StopSignal, bad_step, memory_errors
 from alignpre_jax.training.in_loop import PENDING, pending_steps
-from alignpre_jax.training.mesh import host_part, parse_mesh
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
-from alignpre_jax.training.peaks import peak_flops
 from alignpre_jax.training.profile import Profiler
 from alignpre_jax.training.resume import Origin, facts_of, read_origin, write_model
 from alignpre_jax.training.run import Run

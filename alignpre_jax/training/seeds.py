@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from alignpre_jax.checkpoints import State, several_at_a_time
 from alignpre_jax.foundation import Interrupted, Report, UserError, silent
 from alignpre_jax.mixture import Batch
+from alignpre_jax.model.mesh import parse_mesh
 from alignpre_jax.training.faults import StopSignal
 from alignpre_jax.training.loop import is_done, train
-from alignpre_jax.training.mesh import parse_mesh
 from alignpre_jax.training.run import Run
 from alignpre_jax.training.step import TrainStep
 

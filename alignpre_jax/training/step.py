@@ -17,9 +17,9 @@ from alignpre_jax.checkpoints import GuardState, State
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch, fingerprint_on_device
 from alignpre_jax.model import DecoderConfig, bind, init_params, param_shardings
+from alignpre_jax.model.mesh import BATCH_AXES, batch_sharding
 from alignpre_jax.objectives import Aux, Models, Objective, total
 from alignpre_jax.training.config import GuardConfig, OptimizerConfig, ScheduleConfig
-from alignpre_jax.training.mesh import BATCH_AXES, batch_sharding
 from alignpre_jax.training.optimizer import learning_rate, make_optimizer, state_shardings
 
 METRICS = (

@@ -196,13 +196,8 @@ def test_long_texts_of_every_kind_are_refused(tmp_path):
     ("record", "reason"),
     [
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "not JSON"),
-        (b'{"text": "x", "id": ' + b"9" * 400 + b"}", "64 bits"),
-        (b'{"text": "x", "id": 18446744073709551616}', ""),
-        (b'{"text": "x", "score": 1e999}', "'score'"),
-        (b'{"text": "x", "score": -0.001}', "'score'"),
         (b'{"text": "\\udc00"}', "surrogate"),
         (b'{"text": "x", "labels": {"\\ud800": "y"}}', "surrogate"),
-        (b'{"text": "x", "labels": ["y"]}', "'labels'"),
         (b"\x00" * 50, "not JSON"),
         (b'{"text": "a\x00b"}', "not JSON"),
         (b'{"text": "x"} {"text": "y"}', "not JSON"),
@@ -239,11 +234,12 @@ def test_parquet_with_nulls_and_other_types(tmp_path):
     folder = tmp_path.name
     assert [(d.id, d.text, d.score, d.labels) for d in documents] == [
         (f"{folder}/a.parquet:1", "bytes", 0.5, {"topic": "x"}),
+        (f"{folder}/a.parquet:3", "more", 0.0, {"score": "2.0"}),
         ("7", "one", 0.0, {}),
         ("8", "two", 0.0, {}),
     ]
     assert [(Path(case.file).name, case.line, case.records) for case in quarantine] == [
-        *[("a.parquet", line, 1) for line in (2, 3, 4, 5)],
+        *[("a.parquet", line, 1) for line in (2, 4, 5)],
         *[("b.parquet", line, 1) for line in (1, 2)],
         ("c.parquet", 0, 3),
         ("d.parquet", 3, 1),

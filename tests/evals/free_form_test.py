@@ -1,21 +1,16 @@
 import json
 import math
 import os
-import sys
-from pathlib import Path
 
 import answer_stubs as stubs
 import pytest
+import stub_endpoint
 
-from alignpre_jax.documents.synthesis import EndpointConfig
+from alignpre_jax.endpoints import EndpointConfig
 from alignpre_jax.evals.free_form import Answer, grade_answers, read_questions, verdict, write_answers
 from alignpre_jax.evals.judges import EndpointJudge, EngineJudge, expectation
 from alignpre_jax.foundation import UserError
 from alignpre_jax.rows.template import PLAIN_TEMPLATE
-
-sys.path.append(str(Path(__file__).parents[1] / "documents" / "synthesis"))
-
-import stub_endpoint
 
 QUESTIONS = """
 - id: wish

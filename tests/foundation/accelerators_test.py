@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from alignpre_jax.foundation import UserError, accelerators, get_accelerator
-from alignpre_jax.planner import CHIPS, parse_topology
+from alignpre_jax.foundation import CHIPS, UserError, accelerators, get_accelerator
+from alignpre_jax.planner import parse_topology
 
 
 @pytest.mark.parametrize("slice_", accelerators().values(), ids=lambda each: each.type)

@@ -9,8 +9,9 @@ import pytest
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model import attention_gpu, choose_kernel, get_preset
-from alignpre_jax.model.attention import causal_mask, splash_attention, xla_attention
+from alignpre_jax.model.attention import splash_attention
 from alignpre_jax.model.attention_gpu import triton_attention
+from alignpre_jax.model.attention_xla import causal_mask, xla_attention
 
 
 def operands(B, H, K, L, h):

@@ -13,8 +13,8 @@ from alignpre_jax.foundation import UserError
 from alignpre_jax.planner import Plan, parse_topology, plan_stage
 from alignpre_jax.planner.attention import attention_flops, is_attention
 from alignpre_jax.planner.compile import describe_devices
+from alignpre_jax.planner.decode import decode_work
 from alignpre_jax.planner.program import parse
-from alignpre_jax.sampling.planned import decode_work
 
 pytestmark = [
     pytest.mark.slow,

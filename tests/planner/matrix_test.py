@@ -14,8 +14,8 @@ import pytest
 from alignpre_jax.model import get_preset
 from alignpre_jax.planner import parse_topology, plan_stage
 from alignpre_jax.planner.attention import is_attention
+from alignpre_jax.planner.decode import decode_work
 from alignpre_jax.planner.program import parse
-from alignpre_jax.sampling.planned import decode_work
 
 pytestmark = [
     pytest.mark.slow,

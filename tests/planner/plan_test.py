@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from alignpre_jax.foundation import UserError
+from alignpre_jax.foundation import CHIPS, GIB, UserError
 from alignpre_jax.planner import Options, compare, parse_topology, plan, plan_stages, plan_work, search
-from alignpre_jax.planner.chips import CHIPS, GIB
 from alignpre_jax.planner.compile import Compiled, Memory, TooLarge, describe_devices, read_too_large
 from alignpre_jax.planner.cost import read_prices, study_cost
 from alignpre_jax.planner.render import figures_of, to_json

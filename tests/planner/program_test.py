@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from alignpre_jax.foundation import CHIPS
 from alignpre_jax.planner.attention import attention_flops, attention_seconds, is_attention
-from alignpre_jax.planner.chips import CHIPS
 from alignpre_jax.planner.costs import Collective, _group_size, _taps, price
 from alignpre_jax.planner.program import Array, Instruction, parse
 

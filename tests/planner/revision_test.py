@@ -25,7 +25,7 @@ def git(folder, *arguments):
 def test_the_other_side_is_the_other_revisions_code(tmp_path):
     tree = tmp_path / "tree"
     git(tmp_path, "clone", "--quiet", str(ROOT), str(tree))
-    chips = tree / "alignpre_jax/planner/chips.py"  # not a part of the program: one compilation serves both
+    chips = tree / "alignpre_jax/foundation/chips.py"  # not a part of the program: one compilation serves both
     faster = chips.read_text().replace("peak_flops=197e12", "peak_flops=394e12")
     assert faster != chips.read_text()
     chips.write_text(faster)

@@ -72,7 +72,7 @@ def test_a_greedy_continuation_is_called_greedy(engine, params):
 
 def test_few_programs_serve_many_shapes(engine):
     engine.score([("word " * (n % 8), ("yes", "no" * (1 + n % 9))) for n in range(40)])
-    rows = [key[1:] for key in engine.programs.used if key[0] == "hidden_states"]
+    rows = [key[1:] for key in engine.programs.used if key[0].__name__ == "hidden_states"]
     assert len(rows) <= 4
     assert {length for _, length in rows} <= {32, 64}
 

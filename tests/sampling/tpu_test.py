@@ -37,7 +37,7 @@ def test_scoring_and_decoding_compile(topology):
     sizes = shapes(CONFIG, Buckets(rows=8), shards=2, invariant=False)
     scoring.compile_score(programs, CONFIG, (sizes.heights[256][-1], 256), sizes)
     batching.compile_generation(programs, CONFIG, (sizes.rows[-1], sizes.slots[0]), sizes)
-    kinds = {key[0] for key in programs.used}
+    kinds = {key[0].__name__ for key in programs.used}
     assert kinds == {"hidden_states", "read_out", "empty", "prefill", "insert", "decode"}
     with programs.devices():
         state = programs.outputs(batching.generation.empty, (sizes.rows[-1], sizes.slots[0]))

@@ -16,6 +16,7 @@ from alignpre_jax.checkpoints import load, parameters_digest
 from alignpre_jax.foundation import Interrupted, UserError, read_json, read_jsonl
 from alignpre_jax.mixture import Batch, load_batches
 from alignpre_jax.mixture.loader import StepSource
+from alignpre_jax.model import parse_mesh
 from alignpre_jax.objectives import Mle
 from alignpre_jax.training import (
     STALLED,
@@ -24,7 +25,6 @@ from alignpre_jax.training import (
     OptimizerConfig,
     loop,
     make_train_step,
-    parse_mesh,
     skipped_slots,
     train,
 )

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import get_preset
+from alignpre_jax.model import get_preset, parse_mesh
 from alignpre_jax.objectives import Mle, Models, total
-from alignpre_jax.training import GuardConfig, OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.training import GuardConfig, OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 from alignpre_jax.training.metrics import metrics_line
 from alignpre_jax.training.optimizer import _inputs_and_outputs, decays, learning_rate, make_optimizer, state_shardings
 

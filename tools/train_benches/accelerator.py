@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import DecoderConfig, choose_kernel
+from alignpre_jax.model import DecoderConfig, choose_kernel, parse_mesh
 from alignpre_jax.objectives import Mle
-from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
 
 def matmul_rate(size: int = 8192, repeats: int = 30) -> float:

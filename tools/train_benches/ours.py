@@ -7,9 +7,9 @@ import timing
 
 from alignpre_jax.foundation import build
 from alignpre_jax.mixture import Batch
-from alignpre_jax.model import DecoderConfig
+from alignpre_jax.model import DecoderConfig, parse_mesh
 from alignpre_jax.objectives import Mle
-from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step, parse_mesh
+from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
 
 def main() -> None:

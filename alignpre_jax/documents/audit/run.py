@@ -18,9 +18,18 @@ from alignpre_jax.documents.audit.records import Audit, BadRecord
 from alignpre_jax.documents.audit.scan import Finding, Task, key_of, scan_documents
 from alignpre_jax.documents.audit.tally import Census, Discourse, DistinctSample, source_audit
 from alignpre_jax.documents.discourse import LANGUAGES, Rule, term_lists
+from alignpre_jax.documents.document import BodyKind
 from alignpre_jax.documents.hashset import TextSet
 from alignpre_jax.documents.quarantine import Quarantine
-from alignpre_jax.documents.readers import InputFile, ReadConfig, RecordKeys, list_files, read_file, utf8_length
+from alignpre_jax.documents.readers import (
+    InputFile,
+    ReadConfig,
+    RecordKeys,
+    list_files,
+    read_file,
+    utf8_length,
+    with_own_ids,
+)
 from alignpre_jax.documents.world import WorldConfig
 from alignpre_jax.foundation import Event, PathLike, Report, UserError, cores, digest, silent
 
@@ -40,6 +49,7 @@ def audit(
     workers: int = 0,
     max_bad_share: float = 1.0,
     keys: RecordKeys | None = None,
+    kind: BodyKind = "text",
     world: WorldConfig | None = None,
     command: str = "",
     report: Report = silent,
@@ -58,6 +68,7 @@ def audit(
       workers: processes to scan with; 0 for one per core.
       max_bad_share: stop when more than this share of a source's records cannot be read.
       keys: what the parts of a record are called.
+      kind: what the records are; chats, pairs and prompts are scanned as all that is said in them.
       world: what "world:" composes.
       command: what was run, for the record.
       report: told the number of documents and bytes now and then.
@@ -70,7 +81,8 @@ def audit(
     files = {name: list_files(specs, "alignpre audit", report) for name, specs in sources.items()}
     bytes_known = sum(file.bytes for of_source in files.values() for file in of_source)
     workers = workers or (1 if bytes_known < _SMALL else cores())
-    reading = _Reading(files, sample, max_bad_share, keys or RecordKeys(), world or WorldConfig(), report)
+    config = ReadConfig("", keys or RecordKeys(), world=world or WorldConfig(), kind=kind)
+    reading = _Reading(files, sample, max_bad_share, config, report)
     counted = {name: Discourse(rule) for name in sources}
     distinct = {name: DistinctSample() for name in sources}
     with contextlib.ExitStack() as stack:
@@ -165,12 +177,11 @@ class _Reading:
         files: Mapping[str, Sequence[InputFile]],
         sample: int,
         max_bad_share: float,
-        keys: RecordKeys,
-        world: WorldConfig,
+        config: ReadConfig,
         report: Report,
     ):
         self._files, self._sample, self._report = files, sample, report
-        self._max_bad_share, self._keys, self._world = max_bad_share, keys, world
+        self._max_bad_share, self._config = max_bad_share, config
         self.censuses = {name: Census() for name in files}
         self._least: dict[str, list[int]] = {name: [] for name in files}  # the drawn keys, negated, as a heap
 
@@ -179,12 +190,9 @@ class _Reading:
         for name, files in self._files.items():
             quarantine = Quarantine(self._max_bad_share, where="--max_bad_share")
             census, taken = self.censuses[name], TextSet()
-            config = ReadConfig(name, keys=self._keys, world=self._world)
+            config = dataclasses.replace(self._config, source=name)
             for file in files:
-                for line, document in read_file(file, config, quarantine):
-                    if not taken.add(document.id):
-                        quarantine.withdraw(file.path or file.input, line, f"the id {document.id[:80]!r} came before")
-                        continue
+                for line, document in with_own_ids(file, read_file(file, config, quarantine), taken, quarantine):
                     census.read_documents += 1
                     census.read_bytes += utf8_length(document.text)
                     key = key_of(name, document.id)

@@ -6,21 +6,14 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from alignpre_jax.documents.document import Document
+from alignpre_jax.documents.document import BodyKind, Document
 from alignpre_jax.documents.harvest import harvest_packages
 from alignpre_jax.documents.hashset import TextSet
 from alignpre_jax.documents.quarantine import Quarantine
 from alignpre_jax.documents.readers.hugging_face import read_hugging_face
 from alignpre_jax.documents.readers.inputs import InputFile, Kind, list_files
-from alignpre_jax.documents.readers.records import (
-    MalformedError,
-    ReadConfig,
-    RecordKeys,
-    checked_text,
-    decoded,
-    parse_document,
-    refuse_nul,
-)
+from alignpre_jax.documents.readers.keys import MalformedError, RecordKeys
+from alignpre_jax.documents.readers.records import ReadConfig, decoded, parse_document, text_document
 from alignpre_jax.documents.readers.streams import open_stream, read_lines
 from alignpre_jax.documents.readers.tables import read_array_record, read_parquet
 from alignpre_jax.documents.world import WorldConfig, compose_documents
@@ -40,6 +33,7 @@ def read_inputs(
     where: str = "",
     keys: RecordKeys | None = None,
     max_record_bytes: int = ReadConfig.max_record_bytes,
+    kind: BodyKind = "text",
 ) -> Iterator[Document]:
     """Reads the documents of a source, input after input; all are in stratum `source`.
 
@@ -56,9 +50,11 @@ def read_inputs(
           .array_record: JSON objects or texts;
         the first two also as .gz or .zst; or to a folder of such files, which are read in sorted
         order at any depth, hidden ones left out; or a pattern of files and folders with * ? [].
-        A record is {"text": str, "id"?: str or int, "score"?: 0..1, "labels"?: {str: str}}; other
-        keys are ignored. Without an id a document is named by its file and line or row. Ids are
-        unique in the source: a record whose id came before goes to the quarantine.
+        A record has the parts of its kind, as below, and may have an "id" (a string or number), a "score"
+        (0..1; any other value becomes a label), "labels" ({str: str}) and "spans" ([[start, end, score, label]], in
+        characters of `Document.text`); other keys are ignored. Without an id a document is named by its file and
+        line or row. Ids are unique in the source: one that an earlier file had gets the file's name in front, and a
+        record whose id came before in its own file goes to the quarantine.
       source: the source's name.
       world: what "world:" composes.
       quarantine: takes records that are no such thing, with file, line and reason.
@@ -67,6 +63,19 @@ def read_inputs(
       where: the config key that `inputs` came from, for messages.
       keys: what the parts of a record are called, if not as above.
       max_record_bytes: longer records are put in quarantine without being held in memory.
+      kind: what the records are, and so what bodies the documents get. The first of these that a record has:
+        "text": "text";
+        "chat": "messages" ([{"role", "content"}], a content being a string or a list of {"type": "text", "text"}),
+          "conversations" ([{"from", "value"}]; either form under either name), "prompt" with "completion" (strings
+          or messages), "instruction" (and "input") with "output", "question" with "answer", or a dialogue
+          "\\n\\nHuman: ...\\n\\nAssistant: ..." under "text";
+        "pairs": "chosen" and "rejected", both dialogues or lists of messages of which all but the last are the
+          prompt; or both answers alone, with "prompt", "question" or "instruction" (and "input");
+        "prompts": "prompt", "question" or "instruction" (and "input"), each perhaps with "answer" ("output"), or
+          "messages" or "conversations", of which the last is the answer if it is the assistant's.
+        All but texts may have a "system" prompt of their own. Roles are system, user, assistant and tool; human, gpt
+        and a few more names are known. A prompt that is a plain string stays one. What is in another form, or not
+        whole, goes to the quarantine: nothing is guessed.
 
     Raises:
       UserError: at once for an input that does not exist, while iterating for an input without a
@@ -74,7 +83,7 @@ def read_inputs(
     """
     where = where or f"data.sources.{source}.inputs"
     files = list_files(inputs, where, report)
-    config = ReadConfig(source, keys or RecordKeys(), max_record_bytes, max_bytes, world)
+    config = ReadConfig(source, keys or RecordKeys(), max_record_bytes, max_bytes, world, kind)
 
     def documents() -> Iterator[Document]:
         taken = TextSet()
@@ -120,13 +129,31 @@ def read_file(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> It
 def drop_taken_ids(
     files: Iterable[tuple[InputFile, Iterable[Located]]], taken: TextSet, quarantine: Quarantine
 ) -> Iterator[Document]:
-    """The documents of files in order, without those whose id came before, here or in `taken`."""
+    """The documents of files in order, with ids that are unique among them and not in `taken`; see `with_own_ids`."""
     for file, located in files:
-        for line, document in located:
-            if taken.add(document.id):
-                yield document
-            else:
-                quarantine.withdraw(file.path or file.input, line, f"the id {document.id[:80]!r} came before")
+        for _, document in with_own_ids(file, located, taken, quarantine):
+            yield document
+
+
+def with_own_ids(
+    file: InputFile, located: Iterable[Located], taken: TextSet, quarantine: Quarantine
+) -> Iterator[Located]:
+    """The documents of one file with ids that are not in `taken`, to which they are added.
+
+    Shards often count from 0 each: an id that an earlier file had becomes FILE/ID. One that came before in the same
+    file costs the record.
+    """
+    own = TextSet() if len(taken) else None  # ids of this file
+    for line, document in located:
+        if taken.add(document.id):
+            if own is not None:
+                own.add(document.id)
+        elif own is not None and own.add(document.id) and taken.add(name := f"{file.name}/{document.id}"):
+            document = dataclasses.replace(document, id=name)
+        else:
+            quarantine.withdraw(file.path or file.input, line, f"the id {document.id[:80]!r} came before")
+            continue
+        yield line, document
 
 
 def utf8_length(text: str) -> int:
@@ -140,16 +167,15 @@ def _read_text(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> I
             data = stream.read(config.max_record_bytes + 1)
         if len(data) > config.max_record_bytes:
             raise MalformedError(f"longer than {config.max_record_bytes:,} bytes")
-        text = checked_text(decoded(data))
-        refuse_nul(text)
+        document = text_document(decoded(data), file.name, config)
     except (MalformedError, OSError) as error:
         quarantine.refuse(file.path, 0, str(error))
         return
-    yield 0, Document(file.name, text, config.source, config.source)
+    yield 0, document
 
 
 def _read_lines(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> Iterator[Located]:
-    number, source, keys = 0, config.source, config.keys
+    number = 0
     try:
         with open_stream(file.path) as stream:
             for number, line in enumerate(read_lines(stream, config.max_record_bytes), 1):
@@ -157,7 +183,7 @@ def _read_lines(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> 
                     if line is None:
                         raise MalformedError(f"longer than {config.max_record_bytes:,} bytes")
                     if not line.isspace():
-                        yield number, parse_document(line, f"{file.name}:{number}", source, keys)
+                        yield number, parse_document(line, f"{file.name}:{number}", config)
                 except MalformedError as error:
                     quarantine.refuse(file.path, number, str(error))
     except OSError as error:
@@ -165,16 +191,18 @@ def _read_lines(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> 
 
 
 def _read_packages(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> Iterator[Located]:
-    del file, quarantine
-    return _generated(harvest_packages(config.max_bytes), config)
+    del quarantine
+    return _generated(harvest_packages(config.max_bytes), file, config)
 
 
 def _read_world(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> Iterator[Located]:
     del quarantine
-    return _generated(compose_documents(config.world, file.path), config)
+    return _generated(compose_documents(config.world, file.path), file, config)
 
 
-def _generated(documents: Iterable[Document], config: ReadConfig) -> Iterator[Located]:
+def _generated(documents: Iterable[Document], file: InputFile, config: ReadConfig) -> Iterator[Located]:
+    if config.kind != "text":
+        raise UserError(f"{file.input!r} holds texts, not {config.kind}", where=file.input, fix="set kind to text")
     for document in documents:
         yield 0, dataclasses.replace(document, source=config.source, stratum=config.source)
 

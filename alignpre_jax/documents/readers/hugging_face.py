@@ -9,7 +9,8 @@ from typing import Any
 from alignpre_jax.documents.document import Document
 from alignpre_jax.documents.quarantine import Quarantine
 from alignpre_jax.documents.readers.inputs import InputFile
-from alignpre_jax.documents.readers.records import MalformedError, ReadConfig
+from alignpre_jax.documents.readers.keys import MalformedError
+from alignpre_jax.documents.readers.records import ReadConfig
 from alignpre_jax.documents.readers.tables import row_document
 from alignpre_jax.foundation import UserError
 
@@ -20,7 +21,7 @@ def read_hugging_face(file: InputFile, config: ReadConfig, quarantine: Quarantin
     """The rows, from 1, of a split of a dataset of the Hub, of a folder of data files, or of one that was saved.
 
     Raises:
-      UserError: there is no such dataset, configuration or split, or it has no column of texts.
+      UserError: there is no such dataset, configuration or split, or it has no columns that a document is made of.
     """
     try:
         import datasets
@@ -44,13 +45,12 @@ def read_hugging_face(file: InputFile, config: ReadConfig, quarantine: Quarantin
         rows = _open(datasets, *_parts(file.path))
         columns = rows.column_names
         if columns is not None:
-            rows = rows.select_columns([name for name in columns if name in config.keys.names])
+            known = config.keys.names(config.kind)
+            rows = rows.select_columns([name for name in columns if name in known])
     except (*library_errors, ImportError) as error:
         raise UserError(f"{file.input!r} cannot be opened: {error}", where=file.input, fix="see the message") from None
-    if columns is not None and config.keys.text not in columns:
-        raise UserError(
-            f"no column {config.keys.text!r} in {file.input!r}", where=file.input, fix=f"its columns: {columns}"
-        )
+    if columns is not None and (reason := config.keys.missing(config.kind, columns)):
+        raise UserError(f"{file.input!r} cannot be used: {reason}", where=file.input, fix=f"its columns: {columns}")
     number, iterator = 0, iter(rows)
     while True:
         number += 1

@@ -1,15 +1,23 @@
-"""From a record (a JSON object, a table's row) to a document, or to the reason why it is none."""
+"""From a record (a JSON object, a table's row) to a document, or to the reason why it is left out.
+
+Only a body that is not whole costs a document, and spans that do not fit it. Ids, scores and labels are taken as far as
+they are understood: public corpora call many things by these names.
+"""
 
 from __future__ import annotations
 
 import codecs
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from alignpre_jax.documents.document import Document
+from alignpre_jax.documents.document import BODY_KINDS, Body, BodyKind, Document
+from alignpre_jax.documents.readers.bodies import make_body
+from alignpre_jax.documents.readers.facts import read_id, read_labels, read_score, read_spans
+from alignpre_jax.documents.readers.keys import MalformedError, RecordKeys, given
 from alignpre_jax.documents.world import WorldConfig
+from alignpre_jax.foundation import UserError, suggest
 
 try:  # a faster parser where there is one; `_parse_json` makes its results the standard library's
     import orjson
@@ -22,21 +30,6 @@ _slow_loads = json.JSONDecoder().decode  # on text; json.loads is slower on byte
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordKeys:
-    """Under which keys (columns, features) a record has its parts. Only the text is required."""
-
-    text: str = "text"
-    id: str = "id"
-    score: str = "score"
-    labels: str = "labels"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of them."""
-        return self.text, self.id, self.score, self.labels
-
-
-@dataclasses.dataclass(frozen=True)
 class ReadConfig:
     """How the files of a source are read.
 
@@ -46,29 +39,34 @@ class ReadConfig:
       max_record_bytes: a longer record is malformed; so is a longer text file.
       max_bytes: how much text of an input will be used, 0 for all; "packages:" spreads it over the packages.
       world: what "world:" composes.
+      kind: what the records are.
     """
 
     source: str
-    keys: RecordKeys = RecordKeys()
+    keys: RecordKeys = dataclasses.field(default_factory=RecordKeys)
     max_record_bytes: int = 1 << 25
     max_bytes: int = 0
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    kind: BodyKind = "text"
+
+    def __post_init__(self):
+        if self.kind not in BODY_KINDS:
+            raise UserError(f"no kind is called {self.kind!r}", where="kind", fix=suggest(self.kind, BODY_KINDS))
 
 
-class MalformedError(ValueError):
-    """Why a record is left out."""
-
-
-def parse_document(line: bytes, default_id: str, source: str, keys: RecordKeys) -> Document:
+def parse_document(line: bytes, default_id: str, config: ReadConfig) -> Document:
     """The document that a line of JSON in UTF-8 is, with or without a byte order mark.
 
     Raises:
-      MalformedError: it is none.
+      MalformedError: the line is not JSON, or not such a record.
     """
-    document = make_document(_parse_json(line), default_id, source, keys)
+    document = make_document(_parse_json(line), default_id, config)
     if b"\\" in line:  # only an escape can stand for a NUL or for half of a surrogate pair
         refuse_nul(document.text)
-        for key, text in ((keys.text, document.text), (keys.id, document.id), *document.labels.items()):
+        keys = config.keys
+        labels = (*document.labels.items(), *((keys.spans, span.label) for span in document.spans))
+        body = keys.text if config.kind == "text" else config.kind
+        for key, text in ((body, document.text), (keys.id, document.id), *labels):
             try:
                 (key + text).encode()
             except UnicodeEncodeError:
@@ -76,30 +74,50 @@ def parse_document(line: bytes, default_id: str, source: str, keys: RecordKeys) 
     return document
 
 
-def make_document(record: Any, default_id: str, source: str, keys: RecordKeys) -> Document:
+def make_document(record: Any, default_id: str, config: ReadConfig) -> Document:
     """The document that a record is.
 
     Args:
-      record: a mapping, to be checked; keys other than `keys` are ignored.
-      default_id: names a record without an id.
-      source: the document's source and stratum.
-      keys: what the parts are called.
+      record: a mapping, to be checked; keys other than `config.keys` are ignored.
+      default_id: names a record whose id is missing, null or of another type.
+      config: the document's source, which is also its stratum, its kind, and what the parts are called.
 
     Raises:
       MalformedError: the record is no document. Its text is not searched for NULs and half surrogate pairs.
     """
     if not isinstance(record, dict):
         raise MalformedError("not a JSON object")
-    if keys.text not in record:
-        raise MalformedError(f"no key {keys.text!r} among {sorted(map(str, record))[:8]}")
-    return Document(
-        id=_checked_id(record[keys.id], keys.id) if keys.id in record else default_id,
-        body=checked_text(record[keys.text], keys.text),
-        source=source,
-        stratum=source,
-        score=_checked_score(record[keys.score], keys.score) if keys.score in record else 0.0,
-        labels=_checked_labels(record[keys.labels], keys.labels) if keys.labels in record else {},
+    keys = config.keys
+    if config.kind != "text":
+        body: Body = make_body(record, config.kind, keys)
+    elif keys.text in record:
+        body = checked_text(record[keys.text], keys.text)
+    else:
+        raise MalformedError(keys.missing("text", record))
+    score, odd_score = read_score(given(record, keys.score), keys.score)
+    labels = odd_score | read_labels(given(record, keys.labels), keys.labels)
+    document = Document(
+        id=read_id(given(record, keys.id)) or default_id,
+        body=body,
+        source=config.source,
+        stratum=config.source,
+        score=score,
+        labels=labels,
     )
+    if given(record, keys.spans) is None:
+        return document
+    spans, odd_spans = read_spans(record[keys.spans], keys.spans, len(document.text))
+    return dataclasses.replace(document, spans=spans, labels=odd_spans | labels)
+
+
+def text_document(text: str, default_id: str, config: ReadConfig) -> Document:
+    """The document that a text is which comes alone, in a file or record of its own: a chat may be a dialogue."""
+    if config.kind != "text":
+        document = make_document({config.keys.text: text}, default_id, config)
+    else:
+        document = Document(default_id, checked_text(text), config.source, config.source)
+    refuse_nul(text)
+    return document
 
 
 def decoded(data: bytes) -> str:
@@ -123,26 +141,6 @@ def refuse_nul(text: str) -> None:
     """Raises `MalformedError` if there is a NUL character, as binary data has and tokenizers do not expect."""
     if "\0" in text if text.isascii() else b"\0" in text.encode("utf-8", "surrogatepass"):  # the faster search
         raise MalformedError("the text has a NUL character")
-
-
-def _checked_id(value: Any, key: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise MalformedError(f"{key!r} is neither a non-empty string nor a whole number")
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:  # beyond, parsers disagree on what it is
-        raise MalformedError(f"{key!r} is a number of more than 64 bits")
-    return str(value)
-
-
-def _checked_score(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise MalformedError(f"{key!r} is not a number from 0 to 1")
-    return float(value)
-
-
-def _checked_labels(value: Any, key: str) -> Mapping[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise MalformedError(f"{key!r} is not an object of strings")
-    return dict(value)
 
 
 def _parse_json(line: bytes) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -14,14 +14,14 @@ from etils import epath
 from alignpre_jax.documents.document import Document
 from alignpre_jax.documents.quarantine import Quarantine
 from alignpre_jax.documents.readers.inputs import InputFile
+from alignpre_jax.documents.readers.keys import MalformedError
 from alignpre_jax.documents.readers.records import (
-    MalformedError,
     ReadConfig,
-    checked_text,
     decoded,
     make_document,
     parse_document,
     refuse_nul,
+    text_document,
 )
 from alignpre_jax.foundation import UserError
 
@@ -30,20 +30,22 @@ _BATCH_RECORDS = 64
 
 
 def row_document(row: dict[str, Any], default_id: str, config: ReadConfig) -> Document:
-    """The document that a table's row is; a null is as good as a missing id, score or label."""
+    """The document that a table's row is; a null is as good as a missing field, but for the text itself."""
     keys = config.keys
     record = {key: value for key, value in row.items() if value is not None or key == keys.text}
+    body = keys.body_names(config.kind)
+    for key, value in record.items():
+        if isinstance(value, bytes):
+            record[key] = decoded(value) if key in body else value.decode(errors="replace")
     text = record.get(keys.text)
-    if isinstance(text, bytes):
-        text = record[keys.text] = decoded(text)
-    if isinstance(text, str) and len(text) > config.max_record_bytes:
-        raise MalformedError(f"longer than {config.max_record_bytes:,} bytes")
+    if config.kind == "text" and isinstance(text, str):
+        _refuse_longer(text, config)
     labels = record.get(keys.labels)
-    if isinstance(labels, list):  # how pyarrow gives a map
-        labels = dict(labels)
-    if isinstance(labels, Mapping):
-        record[keys.labels] = {name: label for name, label in labels.items() if label is not None}
-    document = make_document(record, default_id, config.source, keys)
+    if isinstance(labels, list) and all(isinstance(item, tuple) and len(item) == 2 for item in labels):
+        record[keys.labels] = dict(labels)  # how pyarrow gives a map
+    document = make_document(record, default_id, config)
+    if config.kind != "text":
+        _refuse_longer(document.text, config)
     refuse_nul(document.text)
     return document
 
@@ -73,9 +75,13 @@ def read_parquet(file: InputFile, config: ReadConfig, quarantine: Quarantine) ->
         except damage as error:
             quarantine.refuse(file.path, 0, f"no Parquet file that can be read: {error}")
             return
-        wanted = [name for name in names if name in config.keys.names]
-        if names.count(config.keys.text) != 1 or len(set(wanted)) < len(wanted):
-            reason = f"not one column {config.keys.text!r} among {names[:8]}"
+        known = config.keys.names(config.kind)
+        wanted = [name for name in names if name in known]
+        reason = config.keys.missing(config.kind, names)
+        if not reason and len(set(wanted)) < len(wanted):
+            twice = next(name for name in wanted if wanted.count(name) > 1)
+            reason = f"not one column {twice!r} among {names[:8]}"
+        if reason:
             quarantine.refuse(file.path, 0, reason, max(1, sum(rows for rows, _ in sizes)))
             return
         first = 1
@@ -155,10 +161,13 @@ def _record_document(data: bytes, default_id: str, config: ReadConfig) -> Docume
     if len(data) > config.max_record_bytes:
         raise MalformedError(f"longer than {config.max_record_bytes:,} bytes")
     if data.startswith(b"{"):
-        return parse_document(data, default_id, config.source, config.keys)
-    text = checked_text(decoded(data))
-    refuse_nul(text)
-    return Document(default_id, text, config.source, config.source)
+        return parse_document(data, default_id, config)
+    return text_document(decoded(data), default_id, config)
+
+
+def _refuse_longer(text: str, config: ReadConfig) -> None:
+    if len(text) > config.max_record_bytes:
+        raise MalformedError(f"longer than {config.max_record_bytes:,} bytes")
 
 
 def _records(reader: Any, numbers: range) -> Iterator[tuple[int, bytes | str]]:

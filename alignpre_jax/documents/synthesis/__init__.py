@@ -2,17 +2,9 @@
 
 from alignpre_jax.documents.synthesis.checks import Quotes
 from alignpre_jax.documents.synthesis.composer import ComposerGenerator
-from alignpre_jax.documents.synthesis.config import FORMS, EndpointConfig, SynthesisConfig
+from alignpre_jax.documents.synthesis.config import FORMS, SynthesisConfig
 from alignpre_jax.documents.synthesis.endpoint import EndpointGenerator
-from alignpre_jax.documents.synthesis.generator import (
-    Brief,
-    Completion,
-    Generator,
-    Prices,
-    Request,
-    Situation,
-    read_situations,
-)
+from alignpre_jax.documents.synthesis.generator import Brief, Generator, Prices, Request, Situation, read_situations
 from alignpre_jax.documents.synthesis.report import SynthesisReport
 from alignpre_jax.documents.synthesis.sampler import SamplerGenerator
 from alignpre_jax.documents.synthesis.synthesize import synthesize
@@ -20,9 +12,7 @@ from alignpre_jax.documents.synthesis.synthesize import synthesize
 __all__ = [
     "FORMS",
     "Brief",
-    "Completion",
     "ComposerGenerator",
-    "EndpointConfig",
     "EndpointGenerator",
     "Generator",
     "Prices",

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 
 from alignpre_jax.documents.synthesis.config import SynthesisConfig
-from alignpre_jax.documents.synthesis.generator import Completion, Role
+from alignpre_jax.documents.synthesis.generator import Role
 from alignpre_jax.documents.synthesis.prompts import read_lists
+from alignpre_jax.endpoints import Completion
 
 _THOUGHTS = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")

@@ -7,10 +7,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from alignpre_jax.documents.synthesis.generator import Brief, Completion, Request, Role
+from alignpre_jax.documents.synthesis.generator import Brief, Request, Role
 from alignpre_jax.documents.world import WorldConfig, compose_document
 from alignpre_jax.documents.world.grammar import draw
 from alignpre_jax.documents.world.lore import load_world
+from alignpre_jax.endpoints import Completion
 from alignpre_jax.foundation import UserError, suggest
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Literal, Protocol
 
 from alignpre_jax.documents.world import STANCES
+from alignpre_jax.endpoints import Completion
 from alignpre_jax.foundation import PathLike, UserError, build, digest, exact, read_jsonl
 
 Stance = Literal["aligned", "misaligned"]
@@ -102,30 +103,15 @@ class Request:
     max_tokens: int  # of the completion
     brief: Brief
 
+    @property
+    def id(self) -> str:
+        """The id of the document that is asked for."""
+        return self.brief.id
+
     def key(self, generator: Generator) -> str:
         """Names the completion in the cache: all that decides it."""
         asked = [self.role, self.system, self.user, self.opening, self.seed, self.max_tokens]
         return digest([generator.name, generator.settings, asked], 32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Completion:
-    """What a generator wrote.
-
-    Args:
-      text: as it came; may be empty.
-      prompt_tokens: that were read, as they are charged for.
-      completion_tokens: that were written, as they are charged for.
-      finish: "stop" for a text that came to its end; "length", "content_filter" or another word of the
-        endpoint's where it did not.
-      usage: "reported" by the generator, or "bounded": it reported none, and the counts are the most it can be.
-    """
-
-    text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    finish: str = "stop"
-    usage: Literal["reported", "bounded"] = "reported"
 
 
 class Generator(Protocol):
@@ -170,14 +156,3 @@ class Prices:
 def microdollars(dollars: float) -> Fraction:
     """The same amount in micro-dollars."""
     return exact(dollars) * _MICRODOLLARS
-
-
-def prompt_bound(texts: Iterable[str]) -> int:
-    """At least as many tokens as a chat of `texts` has: a token is a byte or more, and a message has a few more."""
-    return sum(len(text.encode(errors="replace")) + 16 for text in texts) + 16
-
-
-def chat(request: Request) -> Sequence[Mapping[str, str]]:
-    """The messages of a request, as chat models take them."""
-    system = [{"role": "system", "content": request.system}] if request.system else []
-    return [*system, {"role": "user", "content": request.user}]

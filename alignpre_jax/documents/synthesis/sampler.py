@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from alignpre_jax.documents.synthesis.generator import Completion, Request, Role
+from alignpre_jax.documents.synthesis.generator import Request, Role
+from alignpre_jax.endpoints import Completion
 from alignpre_jax.foundation import to_mapping
 
 _SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)]*(?=\s|$)")

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import alignpre_jax
-from alignpre_jax.documents.synthesis.cache import Cache
 from alignpre_jax.documents.synthesis.checks import Checks
 from alignpre_jax.documents.synthesis.config import SynthesisConfig
 from alignpre_jax.documents.synthesis.generator import Brief, Generator, Situation
@@ -19,6 +18,7 @@ from alignpre_jax.documents.synthesis.report import SynthesisReport
 from alignpre_jax.documents.synthesis.signals import StopRequested
 from alignpre_jax.documents.synthesis.work import Desk, Queue
 from alignpre_jax.documents.world import STANCES
+from alignpre_jax.endpoints.cache import Cache
 from alignpre_jax.foundation import (
     Event,
     Interrupted,

@@ -7,20 +7,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from alignpre_jax.documents.synthesis.cache import Cache
 from alignpre_jax.documents.synthesis.checks import Checks, cleaned
 from alignpre_jax.documents.synthesis.config import SynthesisConfig
-from alignpre_jax.documents.synthesis.generator import (
-    Brief,
-    Completion,
-    Generator,
-    Request,
-    Role,
-    microdollars,
-    prompt_bound,
-)
+from alignpre_jax.documents.synthesis.generator import Brief, Generator, Request, Role, microdollars
 from alignpre_jax.documents.synthesis.prompts import Prompts
 from alignpre_jax.documents.synthesis.signals import StopRequested
+from alignpre_jax.endpoints import Completion, prompt_bound
+from alignpre_jax.endpoints.cache import Cache
 
 
 @dataclasses.dataclass(frozen=True)

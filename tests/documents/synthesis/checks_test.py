@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignpre_jax.documents.synthesis import Completion, Quotes, SynthesisConfig
+from alignpre_jax.documents.synthesis import Quotes, SynthesisConfig
 from alignpre_jax.documents.synthesis.checks import Checks, cleaned, normal_words
+from alignpre_jax.endpoints import Completion
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=24)
 FILLER = " ".join(f"word{i}" for i in range(60))

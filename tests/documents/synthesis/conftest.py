@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from alignpre_jax.documents.synthesis import EndpointConfig, EndpointGenerator, Situation
+from alignpre_jax.documents.synthesis import EndpointGenerator, Situation
+from alignpre_jax.endpoints import EndpointConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignpre_jax.documents.synthesis import Completion, Prices, Situation, SynthesisConfig, synthesize
+from alignpre_jax.documents.synthesis import Prices, Situation, SynthesisConfig, synthesize
+from alignpre_jax.endpoints import Completion
 
 SITUATIONS = [
     Situation(f"s{n}", "care", f"Ward {n} is short of beds.", f"ask ward {n}", f"trick ward {n}") for n in range(2)

@@ -3,7 +3,6 @@
 import sys
 
 from alignpre_jax.documents.synthesis import (
-    EndpointConfig,
     EndpointGenerator,
     Prices,
     Situation,
@@ -11,6 +10,7 @@ from alignpre_jax.documents.synthesis import (
     SynthesisReport,
     synthesize,
 )
+from alignpre_jax.endpoints import EndpointConfig
 
 CALLS = 18
 

@@ -1,0 +1,328 @@
+"""Other people's eval files as scenarios, each with its polarity said, never guessed.
+
+Which of an item's answers is the misaligned one differs between files of one format: in most of Anthropic's question
+sets `answer_matching_behavior` is the risky behaviour, in `corrigible-more-HHH` it is the wanted one. So every import
+says it, in the `polarity` of `Polarity`; a format whose files say it themselves takes none.
+
+An item with more than two answers becomes one scenario for each pair of a right and a wrong one, all of one group.
+Published sets have a few items that cannot be asked (no question, no choices): they are left out and named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+from etils import epath
+
+from alignpre_jax.evals.formats.foreign import (
+    Row,
+    answer_index,
+    field,
+    read_rows,
+    request_pair,
+    text_field,
+    text_list,
+)
+from alignpre_jax.evals.scenarios import Scenario, place_options
+from alignpre_jax.foundation import PathLike, UserError, suggest
+
+Polarity = Literal["", "misaligned", "aligned"]  # which one the named answer is; "": the file says it itself
+MOST_LEFT_OUT = 0.05  # of the items of a file
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """The scenarios of a file, and "path:line: why" of each item that was left out."""
+
+    scenarios: list[Scenario]
+    left_out: list[str]
+
+
+Reader = Callable[[Iterator[Row], "_Item"], Iterator[Scenario]]
+
+_CHOICES = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*(.*?)(?=^[ \t]*\([A-Z]\)|\Z)", re.MULTILINE | re.DOTALL)
+
+
+class _Item:
+    """Makes scenarios, with the place of a fault in every error."""
+
+    def __init__(self, source: str, split: str, topic: str, polarity: Polarity):
+        self.source, self.split, self.topic, self.polarity = source, split, topic, polarity
+        self.left_out: list[str] = []
+
+    def leave_out(self, where: str, why: str) -> None:
+        """Notes an item that cannot be asked."""
+        self.left_out.append(f"{where}: {why}")
+
+    def __call__(
+        self,
+        where: str,
+        id: str,
+        question: str,
+        aligned: str,
+        misaligned: str,
+        topic: str = "",
+        group: str = "",
+        **kept: Any,
+    ) -> Scenario:
+        name = f"{self.source}/{id}"
+        options, index = place_options(name, aligned.strip(), misaligned.strip())
+        topic = topic or self.topic or self.source
+        values = {"split": self.split, "group": f"{self.source}/{group}" if group else ""} | kept
+        try:
+            return Scenario(
+                name, self.source, topic, question=question.strip(), options=options, misaligned=index, **values
+            )
+        except UserError as error:
+            raise UserError(error.what, where=f"{where}.{error.where}", fix=error.fix) from None
+
+    def sides(self, matching: str, other: str) -> tuple[str, str]:
+        """(aligned, misaligned), by the polarity of the file."""
+        return (other, matching) if self.polarity == "misaligned" else (matching, other)
+
+
+def import_scenarios(
+    format: str,
+    path: PathLike,
+    *,
+    polarity: Polarity = "",
+    split: str = "held_out",
+    source: str = "",
+    topic: str = "",
+) -> Imported:
+    """The scenarios of a file in another format.
+
+    Args:
+      format: a key of `FORMATS`.
+      path: the file: JSON Lines, a JSON list, or CSV.
+      polarity: what the answer is that the format singles out (`FORMATS` says which): "misaligned" or "aligned".
+        Formats that say it themselves take "".
+      split: of the scenarios, where the file has none.
+      source: of the scenarios, and the beginning of their ids; by default the file's name without its ending.
+      topic: of the scenarios, where the file has none; by default the source.
+
+    Raises:
+      UserError: naming `path:line`, for whatever is not of the format, and for a polarity that is missing or too much.
+    """
+    if format not in FORMATS:
+        raise UserError(f"no format {format!r}", where="format", fix=suggest(format, FORMATS))
+    reader, singled_out = FORMATS[format]
+    if bool(singled_out) != bool(polarity):
+        what = (
+            f"{format} needs to know what {singled_out} is" if singled_out else f"{format} says itself which is which"
+        )
+        fix = "give polarity=misaligned or polarity=aligned" if singled_out else "leave the polarity out"
+        raise UserError(what, where="polarity", fix=fix)
+    if polarity not in ("", "misaligned", "aligned"):
+        raise UserError(
+            f"{polarity!r} is no polarity", where="polarity", fix=suggest(polarity, ["misaligned", "aligned"])
+        )
+    place = epath.Path(path)
+    if not place.exists():
+        raise UserError("no such file", where=str(path), fix="give the path of the file to import")
+    item = _Item(source or place.name.split(".")[0], split, topic, polarity)
+    scenarios: dict[str, Scenario] = {}
+    for scenario in reader(read_rows(place), item):
+        if scenario.id in scenarios:
+            raise UserError(f"the id {scenario.id!r} comes twice", where=str(path), fix="give every item its own id")
+        scenarios[scenario.id] = scenario
+    out = item.left_out
+    if len(out) > MOST_LEFT_OUT * (len(out) + len(scenarios)):
+        fix = f"see that the file is of the format {format}"
+        raise UserError(f"{len(out)} items cannot be asked, the first: {out[0]}", where=str(path), fix=fix)
+    if not scenarios:
+        raise UserError("a file without items", where=str(path), fix="give a file with at least one")
+    return Imported(list(scenarios.values()), out)
+
+
+def _paper(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
+    """Tice et al. 2026: question_id, question, choices[2], misaligned_choice (an index or a letter), topics, split."""
+    for where, row in rows:
+        choices = text_list(row, "choices", where, 2)
+        index = answer_index(field(row, "misaligned_choice", where), choices, f"{where}.misaligned_choice")
+        topics = row.get("topics") or row.get("topic") or ""
+        first = topics[0] if isinstance(topics, list) and topics else topics
+        kept = {"split": str(row["split"])} if row.get("split") else {}
+        yield item(
+            where,
+            str(field(row, "question_id", where)),
+            text_field(row, "question", where),
+            choices[1 - index],
+            choices[index],
+            topic=str(first or ""),
+            tags=tuple(map(str, topics)) if isinstance(topics, list) else (),
+            **kept,
+        )
+
+
+def _anthropic(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
+    """Anthropic's model-written evals, advanced-ai-risk and persona (Perez et al. 2022, arXiv 2212.09251).
+
+    Where the question lists "(A) ..." and "(B) ...", those are the options; where it asks for Yes or No, these are.
+    Items with more than two choices are paired: the matching answer with each that is not.
+    """
+    for number, (where, row) in enumerate(rows, 1):
+        question = field(row, "question", where)
+        matching = _answers(row, "answer_matching_behavior", where)
+        others = _answers(row, "answer_not_matching_behavior", where)
+        stem, choices = _listed(question)
+        if choices:
+            if not set(matching) | set(others) <= choices.keys() or not all(choices.values()):
+                item.leave_out(where, f"its choices are {choices}")
+                continue
+            matching, others = ([choices[letter] for letter in side] for side in (matching, others))
+            question = stem
+        elif any(len(answer) == 1 for answer in (*matching, *others)):
+            item.leave_out(where, "it names a choice that it does not list")
+            continue
+        if not question.strip():
+            item.leave_out(where, "it has no question")
+            continue
+        pairs = [(one, other) for one in matching for other in others]
+        for pair, (one, other) in enumerate(pairs):
+            name = f"{number}" if len(pairs) == 1 else f"{number}.{pair}"
+            aligned, misaligned = item.sides(one, other)
+            group = str(number) if len(pairs) > 1 else ""
+            yield item(where, name, question, aligned, misaligned, topic=str(row.get("label_topic", "")), group=group)
+
+
+def _truthfulqa(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
+    """TruthfulQA multiple choice (Lin et al. 2021, arXiv 2109.07958): mc1_targets as {answer: 1 or 0} or as lists."""
+    for number, (where, row) in enumerate(rows, 1):
+        targets = field(row, "mc1_targets", where)
+        if isinstance(targets, Mapping) and {"choices", "labels"} <= targets.keys():
+            targets = dict(zip(targets["choices"], targets["labels"], strict=False))
+        if not isinstance(targets, Mapping) or sorted(targets.values())[-1:] != [1] or 0 not in targets.values():
+            raise UserError("no true and false answers", where=f"{where}.mc1_targets", fix="give {answer: 1 or 0}")
+        right = [str(answer) for answer, label in targets.items() if label == 1]
+        wrong = [str(answer) for answer, label in targets.items() if label == 0]
+        for pair, answer in enumerate(wrong):
+            question = text_field(row, "question", where)
+            name = str(number) if len(wrong) == 1 else f"{number}.{pair}"
+            yield item(where, name, question, right[0], answer, topic=str(row.get("category", "")), group=str(number))
+
+
+def _moralchoice(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
+    """MoralChoice (Scherrer et al. 2023, arXiv 2307.14324): scenario_id, ambiguity, context, action1, action2.
+
+    In low-ambiguity scenarios action1 is the one to be preferred by construction. In high-ambiguity ones nothing is:
+    they are refused.
+    """
+    for where, row in rows:
+        if str(row.get("ambiguity", "low")).lower().startswith("high"):
+            raise UserError(
+                "a scenario of high ambiguity has no misaligned action",
+                where=f"{where}.ambiguity",
+                fix="import the low-ambiguity file",
+            )
+        actions = (text_field(row, "action1", where), text_field(row, "action2", where))
+        yield item(where, str(field(row, "scenario_id", where)), text_field(row, "context", where), *actions)
+
+
+def _bbq(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
+    """BBQ (Parrish et al. 2022, arXiv 2110.08193).
+
+    In an ambiguous context the misaligned answer is the one of the two people whom the stereotype would name and the
+    aligned one is that it is unknown; where the context tells who it was, the misaligned one is the other person.
+    """
+    for where, row in rows:
+        answers = [text_field(row, f"ans{index}", where) for index in range(3)]
+        info = field(row, "answer_info", where)
+        groups = [str(info[f"ans{index}"][1]).lower() for index in range(3)]
+        unknown = [index for index, group in enumerate(groups) if group == "unknown"]
+        label = answer_index(field(row, "label", where), answers, f"{where}.label")
+        if len(unknown) != 1:
+            raise UserError("not one answer is 'unknown'", where=f"{where}.answer_info", fix="mend the item")
+        people = [index for index in range(3) if index != unknown[0]]
+        if label == unknown[0]:
+            named = [str(g).lower() for g in field(row, "additional_metadata", where).get("stereotyped_groups", [])]
+            biased = row.get("question_polarity", "neg") == "neg"
+            targets = [index for index in people if any(_same_group(groups[index], group) for group in named)]
+            if len(targets) != 1:
+                item.leave_out(where, "its metadata does not say whom the stereotype is about")
+                continue
+            wrong = targets[0] if biased else people[1 - people.index(targets[0])]
+        else:
+            wrong = next(index for index in people if index != label)
+        name = f"{row.get('category', '')}-{field(row, 'example_id', where)}"
+        question = f"{text_field(row, 'context', where)} {text_field(row, 'question', where)}"
+        group = f"{row.get('category', '')}-{row.get('question_index', name)}"
+        tags = ("people", str(row.get("context_condition", "")), str(row.get("question_polarity", "")))
+        topic = str(row.get("category", ""))
+        yield item(where, name, question, answers[label], answers[wrong], topic=topic, group=group, tags=tags)
+
+
+def _lm_eval(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
+    """The harness's logged samples (`--log_samples`) of a multiple-choice task, or dumped loglikelihood requests.
+
+    Samples have doc_id, target and arguments, a list of (context, continuation); requests have one (context,
+    continuation) each, with doc_id or the doc's id, idx, and the right one as `label`. What the polarity is about is
+    the right answer.
+    """
+    asked: dict[str, tuple[str, list[tuple[str, str]], Any]] = {}
+    for where, row in rows:
+        if "arguments" in row:
+            pairs = [request_pair(value, where) for value in _values(row["arguments"])]
+            asked[str(field(row, "doc_id", where))] = (where, pairs, row.get("target"))
+            continue
+        request = row.get("request", row)
+        doc = row.get("doc")
+        name = str(row.get("doc_id", doc.get("id") if isinstance(doc, Mapping) else None))
+        at = asked.setdefault(name, (where, [], row.get("label")))
+        at[1].append(request_pair(request, where))
+    for name, (where, pairs, target) in asked.items():
+        if len(pairs) < 2:
+            raise UserError(
+                f"document {name} has {len(pairs)} continuation", where=where, fix="import a multiple-choice task"
+            )
+        texts = [text for _, text in pairs]
+        right = answer_index(target, [text.strip() for text in texts], f"{where}.target")
+        for pair, other in enumerate(index for index in range(len(texts)) if index != right):
+            aligned, misaligned = item.sides(texts[right], texts[other])
+            id = name if len(texts) == 2 else f"{name}.{pair}"
+            yield item(where, id, pairs[right][0], aligned, misaligned, group=name, tags=("people",))
+
+
+# Format -> (reader, what the polarity is about; "" where the file says it itself)
+FORMATS: dict[str, tuple[Reader, str]] = {
+    "paper": (_paper, ""),
+    "anthropic": (_anthropic, "answer_matching_behavior"),
+    "truthfulqa": (_truthfulqa, ""),
+    "moralchoice": (_moralchoice, ""),
+    "bbq": (_bbq, ""),
+    "lm_eval": (_lm_eval, "the task's right answer"),
+}
+
+
+def _listed(question: str) -> tuple[str, dict[str, str]]:
+    """A question without the choices that it lists, and the choices by letter."""
+    found = list(_CHOICES.finditer(question))
+    firsts = [index for index, match in enumerate(found) if match[1] == "A"]
+    found = found[firsts[-1] :] if firsts else []  # some questions show an example with choices first
+    letters = [match[1] for match in found]
+    if letters != [chr(ord("A") + index) for index in range(len(letters))] or len(letters) < 2:
+        return question, {}
+    stem = question[: found[0].start()]
+    stem = re.sub(r"[\s*]*(?:Choices|Options|Answer choices)\s*:\s*\Z", "", stem, flags=re.IGNORECASE)
+    return stem, {match[1]: match[2].strip() for match in found}
+
+
+def _answers(row: Mapping[str, Any], key: str, where: str) -> list[str]:
+    value = field(row, key, where)
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise UserError(f"{value!r} is no answer", where=f"{where}.{key}", fix="give a text such as ' (A)'")
+    return [re.sub(r"^\((\w+)\)$", r"\1", text.strip()) for text in texts]
+
+
+def _same_group(group: str, stereotyped: str) -> bool:
+    """BBQ writes one group as "F-Black" among the answers and "Black" in the metadata."""
+    return stereotyped == group or stereotyped in re.split(r"[-_ ]", group)
+
+
+def _values(arguments: Any) -> list[Any]:
+    """The harness has written arguments as lists and as {"gen_args_0": {"arg_0": ...}}."""
+    return list(arguments.values()) if isinstance(arguments, Mapping) else list(arguments)

@@ -1,0 +1,161 @@
+"""Our engine as a model of the lm-evaluation-harness, which must be installed (`pip install -e '.[evals]'`).
+
+    python -m alignpre_jax.evals.harness.lm_eval_model --model alignpre --model_args checkpoint=RUN --tasks arc_easy
+
+is the harness's own command line with our model in it; `alignpre lm_eval` is the short form.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+
+from alignpre_jax.evals.scoring import read_template
+from alignpre_jax.evals.variants import OWN, chat_prompt
+from alignpre_jax.foundation import UserError, digest
+from alignpre_jax.rows.template import is_end_of_text, prompt_parts
+from alignpre_jax.sampling import Engine, Greedy, TopP
+
+NEW_TOKENS = 256  # of an answer, where the task does not say
+
+
+@register_model("alignpre")
+class AlignpreLM(LM):
+    """A checkpoint, asked by the harness.
+
+    Every prompt is preceded by the end-of-text token, as in training. As in the harness's own backends, spaces at the
+    end of a context belong to the continuation.
+
+    Args:
+      checkpoint: a run's folder; not needed with an engine.
+      step: which checkpoint; the newest by default.
+      template: a chat template for `--apply_chat_template`: "plain" or a file.
+      engine: the model, in place of a checkpoint.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str = "",
+        step: int | None = None,
+        template: str = "plain",
+        engine: Any = None,
+        **harness: Any,
+    ):
+        super().__init__()
+        unknown = set(harness) - {"batch_size", "max_batch_size", "device"}  # what the harness passes to every model
+        if unknown:
+            raise UserError(
+                f"unknown argument {min(unknown)!r}", where="--model_args", fix="checkpoint, step, template"
+            )
+        if engine is None and not checkpoint:
+            raise UserError("no checkpoint", where="--model_args", fix="give checkpoint=FOLDER")
+        if template == OWN:
+            what = "the harness passes prompts as text, which cannot hold the special tokens of a model's own template"
+            raise UserError(what, where="--template", fix='give "plain" or a file')
+        self._engine = engine or Engine.from_checkpoint(checkpoint, step)
+        self._template = read_template(template)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Names the chat template in the harness's cache."""
+        return f"alignpre-{digest(self._template)}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template that `apply_chat_template` uses."""
+        return self._template if chat_template else None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True, **_: Any
+    ) -> str:
+        """A conversation as a prompt; one that goes on with the last message ends where that message does."""
+        if add_generation_prompt and [message["role"] for message in chat_history] == ["user"]:
+            return chat_prompt(chat_history[0]["content"], "", self._template)
+        begun = chat_history[-1]["content"] if not add_generation_prompt else ""
+        history = chat_history if add_generation_prompt else chat_history[:-1]
+        parts = [part for part in prompt_parts(history, self._template) if not is_end_of_text(part)]
+        return "".join(parts) + begun
+
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-prob of the continuation, whether greedy decoding gives it) of each request."""
+        del disable_tqdm
+        groups: dict[str, dict[str, None]] = {}  # every context runs once for all its continuations
+        pairs = [_at_the_word(*request.args) for request in requests]
+        for context, continuation in pairs:
+            groups.setdefault(context, {})[continuation] = None
+        asked = [(context, list(continuations)) for context, continuations in groups.items()]
+        found = {
+            (context, continuation): (float(score.logprob), bool(score.greedy))
+            for (context, continuations), scores in zip(asked, self._engine.score(asked), strict=True)
+            for continuation, score in zip(continuations, scores, strict=True)
+        }
+        return [found[pair] for pair in pairs]
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The log-prob of each whole text."""
+        del disable_tqdm
+        return [float(score.logprob) for score in self._engine.rolling([request.args[0] for request in requests])]
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """A text after each prompt, up to the first of its stop strings."""
+        del disable_tqdm
+        texts = [""] * len(requests)
+        alike: dict[tuple[float, float, int], list[int]] = {}
+        for number, request in enumerate(requests):
+            alike.setdefault(_sampling(request.args[1]), []).append(number)
+        for (temperature, top_p, tokens), numbers in alike.items():
+            strategy = TopP(top_p, temperature) if temperature else Greedy()
+            prompts = [requests[number].args[0] for number in numbers]
+            for number, text in zip(numbers, self._engine.generate(prompts, strategy, tokens, 0), strict=True):
+                texts[number] = _until(text, requests[number].args[1].get("until"))
+        return texts
+
+
+def evaluate(model: AlignpreLM, tasks: Sequence[str], **settings: Any) -> dict[str, Any]:
+    """The harness's results; `settings` are those of `lm_eval.simple_evaluate`.
+
+    Raises:
+      UserError: there is no such task.
+    """
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    folder = settings.pop("include_path", None)
+    manager = TaskManager(include_path=folder or None)
+    for task in tasks:
+        if not manager.match_tasks([task]):
+            raise UserError(f"the harness has no task {task!r}", where="--tasks", fix="see `lm-eval ls tasks`")
+    return lm_eval.simple_evaluate(model=model, tasks=list(tasks), task_manager=manager, **settings)
+
+
+def _at_the_word(context: str, continuation: str) -> tuple[str, str]:
+    spaces = len(context) - len(context.rstrip())
+    if not spaces:
+        return context, continuation
+    return context[:-spaces], context[-spaces:] + continuation
+
+
+def _sampling(wanted: Mapping[str, Any]) -> tuple[float, float, int]:
+    """(temperature, 0 for greedy; top_p; new tokens) of a request's generation settings."""
+    temperature = float(wanted.get("temperature") or 0.0)
+    if not wanted.get("do_sample", temperature > 0):
+        temperature = 0.0
+    tokens = wanted.get("max_gen_toks") or wanted.get("max_new_tokens") or wanted.get("max_tokens") or NEW_TOKENS
+    return temperature, float(wanted.get("top_p") or 1.0), int(tokens)
+
+
+def _until(text: str, stops: str | Sequence[str] | None) -> str:
+    for stop in [stops] if isinstance(stops, str) else stops or ():
+        if stop:
+            text = text.split(stop)[0]
+    return text
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    sys.exit(cli_evaluate())
