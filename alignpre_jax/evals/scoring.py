@@ -256,7 +256,7 @@ def read_template(name: str) -> str:
     path = epath.Path(name)
     if not path.exists():
         raise UserError(f"no chat template at {name}", where="evals.chat_template", fix='give a file, or "plain"')
-    return path.read_text()
+    return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark first
 
 
 def result_lines(results: Iterable[Result]) -> str:

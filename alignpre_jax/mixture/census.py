@@ -25,13 +25,13 @@ Indices = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-    """Counts by stream: first the base plan's sources, then the overlays that touch something.
+    """Counts by stream: first the base plan's sources, then the stores of the overlays that touch something.
 
     Attributes:
       slots: int64[streams], the slots that each stream has in the end.
-      displaced: int64[streams, sources], what the base plan had in an overlay's slots.
+      displaced: int64[streams, sources], what the base plan had in the slots of an overlay's stream.
       rows: of each store that the plan may draw from, how many different rows its slots hold.
-      alone: int64[streams], how many rows only the slots of this overlay hold.
+      alone: int64[streams], how many rows only the slots of this stream hold.
     """
 
     slots: Indices
@@ -46,7 +46,7 @@ class _Change(NamedTuple):
     source: Indices  # the base plan's
     loser: Indices  # the stream that would have the slot without doses ...
     lost: Indices  # ... and its use there
-    winner: Indices  # the dose
+    winner: Indices  # the dose's stream
     use: Indices
 
 
@@ -55,7 +55,7 @@ def census(plan: Plan) -> Census:
     base, sources, streams = plan.base, len(plan.base.sources), len(plan.streams.store)
     slots, displaced = np.zeros(streams, np.int64), np.zeros((streams, sources), np.int64)
     slots[:sources] = list(base.counts.values())
-    for stream, overlay in enumerate(plan.effective, sources):
+    for _, stream, overlay in plan.laid:
         if isinstance(overlay, Remove):
             stratum, refilled = base.sources.index(overlay.stratum), overlay.asked(base)
             slots[stratum], slots[stream], displaced[stream, stratum] = overlay.kept(base), refilled, refilled
@@ -82,19 +82,18 @@ def census(plan: Plan) -> Census:
 
 def _changes(plan: Plan) -> Iterator[_Change]:
     """The slots that doses take in the end, each once."""
-    base, sources = plan.base, len(plan.base.sources)
-    doses = [overlay for overlay in plan.effective if not isinstance(overlay, Remove)]
+    base = plan.base
+    doses = [laid.overlay for laid in plan.laid if not isinstance(laid.overlay, Remove)]
     for number, dose in enumerate(doses):
-        for first in range(0, dose.asked(base), _CHUNK):
-            slots = dose.slots_of(base, np.arange(first, min(first + _CHUNK, dose.asked(base))))
+        for slots in dose.touched(base):
             source, use = base.uses(slots)
             for earlier in doses[:number]:  # what they touch was looked at before
-                at, _ = earlier.touch(base, slots, source, use)
+                at, *_ = earlier.touch(base, slots, source, use)
                 slots, source, use = (np.delete(column, at) for column in (slots, source, use))
             loser, lost, winner, won = source.copy(), use.copy(), source.copy(), use.copy()
-            for stream, overlay in enumerate(plan.effective, sources):
-                at, taken = overlay.touch(base, slots, source, use)
-                winner[at], won[at] = stream, taken
+            for _, stream, overlay in plan.laid:
+                at, which, taken = overlay.touch(base, slots, source, use)
+                winner[at], won[at] = stream + which, taken
                 if isinstance(overlay, Remove):
                     loser[at], lost[at] = stream, taken
             changed = winner != loser
@@ -147,7 +146,7 @@ def _among(values: Indices, known: Indices) -> NDArray[np.bool_]:
 def _filter_of(plan: Plan, source: int) -> Remove | None:
     """The filter that takes a source of the base plan out."""
     name = plan.base.sources[source]
-    return next((o for o in plan.effective if isinstance(o, Remove) and o.stratum == name), None)
+    return next((o for *_, o in plan.laid if isinstance(o, Remove) and o.stratum == name), None)
 
 
 def _uses(plan: Plan, stream: int, lost: dict[int, list[Indices]], won: dict[int, list[Indices]]) -> Iterable[Indices]:
@@ -156,7 +155,7 @@ def _uses(plan: Plan, stream: int, lost: dict[int, list[Indices]], won: dict[int
         return won[stream]
     base, sources = plan.base, len(plan.base.sources)
     if stream >= sources:
-        overlay = plan.effective[stream - sources]
+        overlay = plan.laid_at(stream).overlay
         pieces = overlay.uses(base) if isinstance(overlay, Remove) else ()
     else:
         found = _filter_of(plan, stream)

@@ -75,9 +75,9 @@ def _differing(plan_a: Plan, plan_b: Plan) -> Iterator[tuple[NDArray[np.int64], 
 def _candidates(plan_a: Plan, plan_b: Plan) -> Iterable[NDArray[np.int64]]:
     """Slots outside which the plans are the same, in order."""
     bare_a, bare_b = (dataclasses.replace(plan, overlays=()) for plan in (plan_a, plan_b))
-    overlays = [*plan_a.effective, *plan_b.effective]
-    if bare_a.digest() != bare_b.digest() or 4 * sum(o.reach(plan_a.base) for o in overlays) > plan_a.slots:
+    overlays = [laid.overlay for laid in (*plan_a.laid, *plan_b.laid)]
+    if bare_a.digest() != bare_b.digest() or 4 * sum(o.asked(plan_a.base) for o in overlays) > plan_a.slots:
         return plan_a.chunks()
-    touched = [overlay.slots_of(plan_a.base, np.arange(overlay.reach(plan_a.base))) for overlay in overlays]
+    touched = [slots for overlay in overlays for slots in overlay.touched(plan_a.base)]
     slots = np.unique(np.concatenate([*touched, np.empty(0, np.int64)]))
     return (slots[first : first + _CHUNK] for first in range(0, len(slots), _CHUNK))

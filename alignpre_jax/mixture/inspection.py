@@ -283,7 +283,8 @@ def _in_words(plan: Plan, number: int) -> str:
     assert isinstance(overlay, Replace)
     windows = "; ".join(f"[{decimal(w.start)},{decimal(w.end)}) {w.strength}" for w in overlay.windows)
     schedule = f" by the schedule {windows}" if windows != "[0,1) 1" else ""
-    return f"puts {overlay.source} into {decimal(overlay.dose)} of all slots{schedule}"
+    several = "" if len(overlay.stores) == 1 else "the mixture "
+    return f"puts {several}{overlay.mixture} into {decimal(overlay.dose)} of all slots{schedule}"
 
 
 def _when(slot: int, batch_rows: int) -> tuple[int, int, int]:

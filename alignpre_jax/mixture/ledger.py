@@ -51,30 +51,62 @@ class StoreLine:
 
 
 @dataclasses.dataclass(frozen=True)
+class BroughtLine:
+    """What an overlay brings in from one of its stores.
+
+    Attributes:
+      store: the store's name.
+      asked_slots: the store's share of the slots that the overlay was to touch, to the nearest slot.
+      slots: the slots that the store's rows have; fewer where a later overlay took the same slot.
+      asked_tokens: `asked_slots` in tokens.
+      tokens: `slots` in tokens.
+      duplicates: `slots` less the rows that only this line brings: what a filter's refill repeats.
+    """
+
+    store: str
+    asked_slots: int
+    slots: int
+    asked_tokens: int
+    tokens: int
+    duplicates: int
+
+
+@dataclasses.dataclass(frozen=True)
 class OverlayLine:
     """One overlay's part of a stage.
 
     Attributes:
       overlay: its index in `Plan.overlays`.
       kind: "replace" or "remove".
-      store: the store whose rows it brings in.
       asked_slots: slots it was to touch.
       slots: slots it has; fewer than asked where a later overlay took the same slot.
       asked_tokens: the same in tokens.
       tokens: the same in tokens.
       displaced: the slots it has, by the store that the base plan had there.
       duplicates: the slots it has less the rows that only it brings: what a filter's refill repeats.
+      stores: what of this each of its stores brings in.
     """
 
     overlay: int
     kind: str
-    store: str
     asked_slots: int
     slots: int
     asked_tokens: int
     tokens: int
     displaced: dict[str, int]
     duplicates: int
+    stores: tuple[BroughtLine, ...]
+
+    @property
+    def store(self) -> str:
+        """The names of its stores."""
+        return ", ".join(line.store for line in self.stores)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, with `stores` only where there are several."""
+        plain = dataclasses.asdict(self) | {"store": self.store}
+        stores = list(plain.pop("stores"))
+        return plain | ({"stores": stores} if len(stores) > 1 else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +124,7 @@ class Ledger:
         """Plain dicts and lists, with `epochs` worked out."""
         plain = dataclasses.asdict(self)
         plain["stores"] = [dataclasses.asdict(line) | {"epochs": line.epochs} for line in self.stores]
-        plain["overlays"] = list(plain["overlays"])
+        plain["overlays"] = [change.to_json() for change in self.overlays]
         return plain
 
 
@@ -126,26 +158,26 @@ def ledger(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None
 
     def change(number: int) -> OverlayLine:
         overlay = plan.overlays[number]
-        asked, kind, found = (
-            overlay.asked(base),
-            type(overlay).__name__.lower(),
-            np.flatnonzero(streams.overlay == number),
+        found = np.flatnonzero(streams.overlay == number).tolist()  # none where it touches nothing
+        slots, alone = (
+            column[found].tolist() or [0] * len(overlay.stores) for column in (counted.slots, counted.alone)
         )
-        slots, alone, displaced = 0, 0, [0] * len(base.sources)
-        if len(found):
-            (stream,) = found
-            slots, alone = int(counted.slots[stream]), int(counted.alone[stream])
-            displaced = counted.displaced[stream].tolist()
+        displaced = counted.displaced[found].sum(axis=0).tolist()
+        brought = []
+        for at, (store, ideal) in enumerate(zip(overlay.stores, overlay.ideals(base), strict=True)):
+            asked = round_half_up(ideal)
+            tokens = (asked * row_length, slots[at] * row_length)
+            brought.append(BroughtLine(store, asked, slots[at], *tokens, slots[at] - alone[at]))
         return OverlayLine(
             overlay=number,
-            kind=kind,
-            store=overlay.store,
-            asked_slots=asked,
-            slots=slots,
-            asked_tokens=asked * row_length,
-            tokens=slots * row_length,
+            kind=type(overlay).__name__.lower(),
+            asked_slots=overlay.asked(base),
+            slots=sum(slots),
+            asked_tokens=overlay.asked(base) * row_length,
+            tokens=sum(slots) * row_length,
             displaced={source: count for source, count in zip(base.sources, displaced, strict=True) if count},
-            duplicates=slots - alone,
+            duplicates=sum(slots) - sum(alone),
+            stores=tuple(brought),
         )
 
     return Ledger(
@@ -226,9 +258,12 @@ def render(ledger: Ledger) -> str:
     overlays = [["overlay", "store", "asked tokens", "tokens", "slots", "duplicates", "displaced (slots)"]]
     for change in ledger.overlays:
         displaced = ", ".join(f"{store} {count:,}" for store, count in change.displaced.items()) or "nothing"
-        changed = (change.asked_tokens, change.tokens, change.slots, change.duplicates)
-        overlays.append(
-            [f"{change.overlay} {change.kind}", change.store, *(f"{n:,}" for n in changed), displaced],
-        )
+        parts: list[tuple[str, OverlayLine | BroughtLine, str]] = [
+            (f"{change.overlay} {change.kind}", change, displaced)
+        ]
+        parts += [("", line, "") for line in change.stores] if len(change.stores) > 1 else []
+        for head, part, tail in parts:
+            counts = (part.asked_tokens, part.tokens, part.slots, part.duplicates)
+            overlays.append([head, part.store, *(f"{n:,}" for n in counts), tail])
     head = f"{ledger.tokens:,} tokens in {ledger.slots:,} slots of {ledger.row_length:,} (plan {ledger.digest})"
     return "\n\n".join([head, align(stores)] + ([align(overlays)] if ledger.overlays else []))

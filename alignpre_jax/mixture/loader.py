@@ -92,7 +92,7 @@ class StepSource:
         span, within = divmod(int(step), self._span_steps)
         stores, row = (column[within] for column in self._span(span))
         shape = (len(row), self.stores[self.plan.used_stores[0]].header.length)
-        columns = {name: np.zeros(shape, DTYPES[name]) for name in self._columns}
+        columns: dict[str, np.ndarray] = {name: np.zeros(shape, DTYPES[name]) for name in self._columns}
         for number in np.unique(stores).tolist():
             at = np.flatnonzero(stores == number)
             rows = self.stores[self.plan.stores[number]].read(row[at])

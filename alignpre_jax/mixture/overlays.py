@@ -1,7 +1,7 @@
 """Overlays: what an arm changes in the base plan, and nothing else.
 
-An overlay picks some slots and says, for each, which use of which store stands there instead. The
-choice is a seeded ranking that does not depend on the dose, so the slots of a smaller dose, and
+An overlay picks some slots and says, for each, which use of which of its stores stands there instead.
+The choice is a seeded ranking that does not depend on the dose, so the slots of a smaller dose, and
 the rows in them, are among those of a larger one.
 """
 
@@ -19,9 +19,19 @@ from numpy.typing import NDArray
 
 from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.mixture.base import BasePlan, require_epochs, require_rows
+from alignpre_jax.mixture.dealing import Deal, make_deal, used_stores
 from alignpre_jax.mixture.permutation import derive_key, permute, unpermute
-from alignpre_jax.mixture.riffle import Riffle, in_slots
-from alignpre_jax.mixture.shares import Ramp, Window, decimal, parse_schedule, parse_share, round_half_up
+from alignpre_jax.mixture.riffle import in_slots
+from alignpre_jax.mixture.shares import (
+    Ramp,
+    Shares,
+    Window,
+    decimal,
+    parse_schedule,
+    parse_share,
+    parse_shares,
+    round_half_up,
+)
 
 Indices = NDArray[np.int64]
 
@@ -29,11 +39,15 @@ _PART = 1 << 16  # uses worked on at a time
 
 
 class Overlay(Protocol):
-    """What `Plan` asks of an overlay."""
+    """What `Plan` asks of an overlay.
+
+    An overlay has a stream for each of its stores: a seeded sequence of that store's rows. The key of
+    the sequence depends on the seed, the overlay's class and the store, not on what else is mixed in.
+    """
 
     @property
-    def store(self) -> str:
-        """The store whose rows it brings in."""
+    def stores(self) -> tuple[str, ...]:
+        """The stores whose rows it brings in, sorted: the methods below number them in this order."""
         ...
 
     @property
@@ -49,16 +63,30 @@ class Overlay(Protocol):
         """The number of slots it touches, were it the last overlay."""
         ...
 
-    def reach(self, base: BasePlan) -> int:
-        """The number of uses it chooses from: all are below."""
+    def ideals(self, base: BasePlan) -> tuple[Fraction, ...]:
+        """How many slots each store should have, exactly: they add up to about `asked`."""
         ...
 
-    def touch(self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices) -> tuple[Indices, Indices]:
-        """Of `slots` and what the base has there: the positions it touches, and the use of `store` for each."""
+    def counts(self, base: BasePlan) -> tuple[int, ...]:
+        """How many slots each store does have, were it the last overlay: they add up to `asked`."""
         ...
 
-    def slots_of(self, base: BasePlan, uses: Indices) -> Indices:
-        """The slots of the given uses of `store`, those that it does not touch left out."""
+    def reach(self, base: BasePlan) -> tuple[int, ...]:
+        """For each store, a number that all of its uses are below."""
+        ...
+
+    def touch(
+        self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices
+    ) -> tuple[Indices, Indices, Indices]:
+        """Of `slots` and what the base has there: the positions it touches, the store of each, and its use there."""
+        ...
+
+    def slots_of(self, base: BasePlan, which: int, uses: Indices) -> Indices:
+        """The slots of the given uses of store `which`, the uses that no slot has left out."""
+        ...
+
+    def touched(self, base: BasePlan) -> Iterator[Indices]:
+        """The slots it touches, each once, a part at a time."""
         ...
 
     def describe(self, base: BasePlan) -> Mapping[str, Any]:
@@ -68,10 +96,29 @@ class Overlay(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Replace:
-    """Puts rows of `source` into slots chosen evenly from a window of the stage, or by a schedule.
+    """Puts rows of a mixture into slots chosen evenly from a window of the stage, or by a schedule.
+
+    A seeded ranking of the slots decides which of them a dose takes: the first so many as it asks for.
+    The mixture's window that holds a slot decides how the ranks there are dealt out to the stores (see
+    `dealing`), and how often its store had been dealt to before is the row's number in that store's own
+    seeded order. The dose appears in none of this, so that
+
+      - of two overlays that differ in the dose alone, the smaller one's (slot, store, row) are among the
+        larger one's, and each store's rows are the first so many of its order;
+      - the slots depend on the seed and the windows, and not on the stores or their shares;
+      - a store has the same order of rows in any mixture with the same seed.
+
+    A mixture whose shares change within the dose's windows cuts these at its own edges, and each piece
+    ranks its own slots, because a count in a part of a ranking has no closed form. All of the above holds
+    then, too. But another mixture has the same slots only if it is cut alike. For arms that are to have the
+    same slots whatever their mixtures are, write the cuts into `schedule`: `"[0,1/4) 1; [1/4,1) 1"` in both.
+
+    Each window of the mixture gives each store its share of the dose's slots there to within a row, and
+    exactly where that can be (see `dealing` for mixtures of more than four stores).
 
     Attributes:
-      source: the store whose rows come in.
+      mixture: a store, or shares, or a schedule of shares over the stage as in `parse_shares`: `"k1"`,
+        `"k1:2/3,k2:1/3"`, `"[0,1/2) k1:1; [1/2,1) k1:1/2,k2:1/2"`.
       dose: exact share of the *stage's* slots (of its tokens: rows have one length) to replace.
       seed: chooses the slots, and the order of the rows. Overlays with the same seed and window prefer
         the same slots: right for arms that are compared, wrong within one arm.
@@ -81,7 +128,7 @@ class Replace:
         dose is there, relatively (see `parse_schedule`). The dose stays the share of the whole stage.
     """
 
-    source: str
+    mixture: str
     dose: Fraction
     seed: int
     start: Fraction = Fraction(0)
@@ -89,6 +136,7 @@ class Replace:
     schedule: str | tuple[Window, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mixture", _canonical(self.mixture))
         for name in ("dose", "start", "end"):
             object.__setattr__(self, name, parse_share(getattr(self, name), where=name))
         if self.schedule and (self.start, self.end) != (0, 1):
@@ -97,10 +145,10 @@ class Replace:
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", parse_schedule(self.schedule) if self.schedule else ())
 
-    @property
-    def store(self) -> str:
-        """The store whose rows it brings in."""
-        return self.source
+    @functools.cached_property
+    def stores(self) -> tuple[str, ...]:
+        """The stores with a share above zero, sorted."""
+        return used_stores(_shares(self.mixture))
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -112,17 +160,30 @@ class Replace:
         """The number of slots it replaces: the dose of the stage, to the nearest slot."""
         return round_half_up(self.dose * base.slots)
 
-    def reach(self, base: BasePlan) -> int:
-        """Its uses are the ranks below the number of slots asked for."""
-        return self.asked(base)
+    def ideals(self, base: BasePlan) -> tuple[Fraction, ...]:
+        """The dose of the stage, parted by the shares and the strengths of the windows."""
+        if len(self.stores) == 1 or not self.dose:
+            return (self.dose * base.slots,) * len(self.stores)
+        return tuple(self.dose * base.slots * part for part in self._deal(base).proportions())
+
+    def counts(self, base: BasePlan) -> tuple[int, ...]:
+        """How many of the ranks below `asked` are dealt to each store."""
+        asked = self.asked(base)
+        return self._deal(base).counts(asked) if asked else (0,) * len(self.stores)
+
+    def reach(self, base: BasePlan) -> tuple[int, ...]:
+        """The uses of a store have no gaps: they are those below its count."""
+        return self.counts(base)
 
     def validate(self, base: BasePlan, rows: Mapping[str, int], where: str) -> None:
-        """Raises `UserError` for a dose that gets no slot, rows that run out, or a window that is too small."""
-        if self.source not in rows:
-            raise UserError(f"unknown store {self.source!r}", where=f"{where}.source", fix=suggest(self.source, rows))
+        """Raises `UserError` for a dose or a store that gets no slot, rows that run out, or too small a window."""
+        for store in self.stores:
+            if store not in rows:
+                raise UserError(f"unknown store {store!r}", where=f"{where}.mixture", fix=suggest(store, rows))
         if self.dose == 0:
             return
-        require_rows(self.source, rows, where=f"{where}.source")
+        for store in self.stores:
+            require_rows(store, rows, where=f"{where}.mixture")
         for window in self.windows:
             first, stop = in_slots(window, base.slots)
             if stop <= first:
@@ -133,43 +194,72 @@ class Replace:
         if asked == 0:
             what = f"a dose of {decimal(self.dose)} of {base.slots} slots is less than half a slot"
             raise UserError(what, where=f"{where}.dose", fix="raise the dose, lengthen the stage or set the dose to 0")
-        overfull = self._order(base).overfull(asked)
+        order = self._deal(base).order
+        overfull = order.overfull(asked)
         if overfull:
             first, size, count = overfull
             what, place = f"a dose of {decimal(self.dose)} is {asked} slots, ", f"{where}.dose"
-            if len(self.windows) == 1 and count == asked:
+            if len(order.windows) == 1 and count == asked:
                 what += f"but its window holds {size}"
             else:
                 what += f"{count} of them among the {size} slots from slot {first} on"
                 place += f" and {where}.schedule"
             fix = "the dose is a share of the whole stage: lower it or widen the window (start, end, schedule)"
             raise UserError(what, where=place, fix=fix)
-        require_epochs(self.source, rows[self.source], asked, base.max_epochs, where=f"{where}.dose")
+        for store, count in zip(self.stores, self.counts(base), strict=True):
+            if not count:
+                what = f"{store!r} is in the mixture but gets none of the dose's {asked} slots"
+                fix = "raise its share or the dose, lengthen the stage, or take the store out of the mixture"
+                raise UserError(what, where=f"{where}.mixture", fix=fix)
+            require_epochs(store, rows[store], count, base.max_epochs, where=f"{where}.dose")
 
-    def touch(self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices) -> tuple[Indices, Indices]:
-        """The positions whose rank in the windows is below the number of slots asked for; the rank is the use."""
+    def touch(
+        self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices
+    ) -> tuple[Indices, Indices, Indices]:
+        """The positions whose rank in the windows is below the number of slots asked for, and what these draw."""
         del sources, uses
-        return self._order(base).touch(slots, self.asked(base))
+        return self._deal(base).touch(slots, self.asked(base))
 
-    def slots_of(self, base: BasePlan, uses: Indices) -> Indices:
-        """The slots whose rank is among `uses`."""
-        return self._order(base).slots_of(uses[uses < self.asked(base)])
+    def slots_of(self, base: BasePlan, which: int, uses: Indices) -> Indices:
+        """The slots whose ranks are dealt to the store for the given times."""
+        return self._deal(base).slots_of(which, uses[uses < self.counts(base)[which]], self.asked(base))
+
+    def touched(self, base: BasePlan) -> Iterator[Indices]:
+        """The slots of the ranks below the number asked for, by rank."""
+        for first in range(0, self.asked(base), _PART):
+            yield self._deal(base).order.slots_of(np.arange(first, min(first + _PART, self.asked(base))))
 
     def describe(self, base: BasePlan) -> Mapping[str, Any]:
-        """Its store, seed, windows and count, in slots."""
-        windows: dict[str, Any] = {"window": in_slots(self.windows[0], base.slots)}
-        pieces = self._order(base).describe()
+        """Its store or mixture, seed, windows and count, in slots."""
+        deal = self._deal(base)
+        windows: dict[str, Any] = {"window": in_slots(deal.order.windows[0], base.slots)}
+        pieces = deal.order.describe()
         if len(pieces) > 1:
             windows = {"schedule": pieces}
-        return {"kind": "replace", "store": self.source, "seed": self.seed, "slots": self.asked(base)} | windows
+        brought = {"store": self.stores[0]} if len(self.stores) == 1 else {"mixture": deal.describe()}
+        return {"kind": "replace", **brought, "seed": self.seed, "slots": self.asked(base)} | windows
 
-    def _order(self, base: BasePlan) -> Riffle:
-        return _riffle(self.windows, base.slots, self.seed)
+    def _deal(self, base: BasePlan) -> Deal:
+        return _deal(self.windows, self.mixture, base.slots, self.seed)
 
 
 @functools.lru_cache(maxsize=64)
-def _riffle(windows: tuple[Window, ...], slots: int, seed: int) -> Riffle:
-    return Riffle(windows, slots, derive_key(seed, "replace"))
+def _deal(windows: tuple[Window, ...], mixture: str, slots: int, seed: int) -> Deal:
+    return make_deal(windows, _shares(mixture), slots, derive_key(seed, "replace"))
+
+
+def _shares(mixture: str | Mapping[str, Any]) -> Shares:
+    """The shares of a mixture, which a store's name alone is, too."""
+    if isinstance(mixture, str) and not any(mark in mixture for mark in ":;,["):
+        mixture = {mixture: 1}
+    return parse_shares(mixture, where="mixture")
+
+
+def _canonical(mixture: str | Mapping[str, Any]) -> str:
+    """The text of a mixture; of one store alone, its name."""
+    shares = _shares(mixture)
+    stores = used_stores(shares)
+    return stores[0] if len(stores) == 1 else str(shares)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,9 +289,9 @@ class Remove:
         object.__setattr__(self, "keep", parse_share(self.keep, where="keep"))
 
     @property
-    def store(self) -> str:
+    def stores(self) -> tuple[str]:
         """The store whose rows it brings in."""
-        return self.refill
+        return (self.refill,)
 
     def kept(self, base: BasePlan) -> int:
         """The number of the stratum's slots that leak through."""
@@ -211,9 +301,17 @@ class Remove:
         """The number of slots it refills."""
         return base.counts[self.stratum] - self.kept(base)
 
-    def reach(self, base: BasePlan) -> int:
+    def ideals(self, base: BasePlan) -> tuple[Fraction]:
+        """The number of slots it refills."""
+        return (Fraction(self.asked(base)),)
+
+    def counts(self, base: BasePlan) -> tuple[int]:
+        """The number of slots it refills."""
+        return (self.asked(base),)
+
+    def reach(self, base: BasePlan) -> tuple[int]:
         """Its uses are numbered like the stratum's, leaks included."""
-        return base.counts[self.stratum]
+        return (base.counts[self.stratum],)
 
     def validate(self, base: BasePlan, rows: Mapping[str, int], where: str) -> None:
         """Raises `UserError` for stores that do not exist or cannot be used, or a leak that gets no slot."""
@@ -228,29 +326,37 @@ class Remove:
             what = f"keeping {decimal(self.keep)} of {base.counts[self.stratum]} slots of {self.stratum!r} keeps none"
             raise UserError(what, where=f"{where}.keep", fix="raise keep, lengthen the stage or set keep to 0")
 
-    def touch(self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices) -> tuple[Indices, Indices]:
+    def touch(
+        self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices
+    ) -> tuple[Indices, Indices, Indices]:
         """The positions of the stratum that do not leak; the u-th use of the stratum becomes the refill's u-th."""
         del slots
         found = np.flatnonzero(sources == base.sources.index(self.stratum))
         found = found[self._removed(base, uses[found])]
-        return found, uses[found]
+        return found, np.zeros_like(found), uses[found]
 
-    def slots_of(self, base: BasePlan, uses: Indices) -> Indices:
+    def slots_of(self, base: BasePlan, which: int, uses: Indices) -> Indices:
         """The base plan's slots of those uses of the stratum that do not leak."""
+        assert which == 0, which
         uses = uses[uses < base.counts[self.stratum]]
         return base.slots_of(base.sources.index(self.stratum), uses[self._removed(base, uses)])
 
+    def touched(self, base: BasePlan) -> Iterator[Indices]:
+        """The base plan's slots of the uses of the stratum that do not leak."""
+        for uses in self.uses(base):
+            yield base.slots_of(base.sources.index(self.stratum), uses)
+
     def uses(self, base: BasePlan) -> Iterator[Indices]:
         """The uses of the stratum whose slots it refills, a part at a time."""
-        for first in range(0, self.reach(base), _PART):
-            uses = np.arange(first, min(first + _PART, self.reach(base)))
+        for first in range(0, base.counts[self.stratum], _PART):
+            uses = np.arange(first, min(first + _PART, base.counts[self.stratum]))
             yield uses[self._removed(base, uses)]
 
     def leaks(self, base: BasePlan) -> Iterator[Indices]:
         """The uses of the stratum that leak, a part at a time."""
         for first in range(0, self.kept(base), _PART):
             places = np.arange(first, min(first + _PART, self.kept(base)))
-            yield unpermute(places, self.reach(base), derive_key(self.seed, "leak"))
+            yield unpermute(places, base.counts[self.stratum], derive_key(self.seed, "leak"))
 
     def describe(self, base: BasePlan) -> Mapping[str, Any]:
         """Its stores, seed and count, in slots."""

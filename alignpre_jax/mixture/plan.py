@@ -35,13 +35,21 @@ class Lookup(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """The sequences that slots draw from: one per source of the base plan, then one per overlay; all [streams]."""
+    """The sequences that slots draw from, all [streams]: one per source of the base plan, then each overlay's."""
 
     store: NDArray[np.int16]
     rows: NDArray[np.int64]
     key: NDArray[np.uint64]
     overlay: NDArray[np.int16]
     limit: NDArray[np.int64]  # all uses are below
+
+
+class Laid(NamedTuple):
+    """An overlay that touches something: its index in `Plan.overlays`, and the stream of the first of its stores."""
+
+    number: int
+    stream: int
+    overlay: Overlay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Plan:
                 raise UserError(what, where="rows", fix="plan all arms over the same stores")
         for number, overlay in enumerate(self.overlays):
             overlay.validate(self.base, self.rows, f"overlays[{number}]")
-        filters = [(number, o) for number, o in self._effective if isinstance(o, Remove)]
+        filters = [(number, o) for number, _, o in self.laid if isinstance(o, Remove)]
         removed = [overlay.stratum for _, overlay in filters]
         for number, overlay in filters:
             if overlay.refill in removed:
@@ -116,7 +124,8 @@ class Plan:
             if stream < len(self.base.sources):
                 found.append(self.base.slots_of(stream, uses))
             else:
-                found.append(self._effective[stream - len(self.base.sources)][1].slots_of(self.base, uses))
+                laid = self.laid_at(stream)
+                found.append(laid.overlay.slots_of(self.base, stream - laid.stream, uses))
         slots = np.unique(np.concatenate([*found, np.empty(0, np.int64)]))
         stands = self.lookup(slots)  # a later overlay may have taken the slot
         return slots[(stands.store == number) & (stands.row == row)]
@@ -149,7 +158,7 @@ class Plan:
             "seed": self.base.seed,
             "shares": self.base.describe(),
             "rows": {store: self.rows[store] for store in self.used_stores},
-            "overlays": [overlay.describe(self.base) for _, overlay in self._effective],
+            "overlays": [laid.overlay.describe(self.base) for laid in self.laid],
         }
         if self.base.epoch_order != "fresh" and np.any(self.streams.limit > self.streams.rows):
             covered["epoch_order"] = self.base.epoch_order
@@ -164,14 +173,14 @@ class Plan:
         for store in self.used_stores:
             drawn = {"the base plan": self.base.counts.get(store, 0)}
             resampled, limit = {}, math.inf
-            for number, overlay in self._effective:
-                place, asked = f"overlays[{number}]", overlay.asked(self.base)
+            for number, _, overlay in self.laid:
+                place, counts = f"overlays[{number}]", dict(zip(overlay.stores, overlay.counts(self.base), strict=True))
                 if isinstance(overlay, Remove) and overlay.stratum == store:
                     drawn["the base plan"] = overlay.kept(self.base)
-                if overlay.store == store and isinstance(overlay, Remove):
-                    resampled[place], limit = asked, min(limit, overlay.max_epochs)
-                elif overlay.store == store:
-                    drawn[place] = asked
+                if store in counts and isinstance(overlay, Remove):
+                    resampled[place], limit = counts[store], min(limit, overlay.max_epochs)
+                elif store in counts:
+                    drawn[place] = counts[store]
             for draws, cap in ((drawn, self.base.max_epochs), (drawn | resampled, limit)):
                 drawers = ", ".join(f"{count} by {who}" for who, count in draws.items() if count)
                 require_epochs(store, self.rows[store], sum(draws.values()), cap, where=drawers)
@@ -179,32 +188,41 @@ class Plan:
     def _lookup(self, slots: NDArray[np.int64]) -> Lookup:
         sources, uses = self.base.uses(slots)
         stream, use = sources, uses
-        if self._effective:
+        if self.laid:
             stream, use = sources.copy(), uses.copy()
-        for position, (_, overlay) in enumerate(self._effective, len(self.base.sources)):
-            at, taken = overlay.touch(self.base, slots, sources, uses)
-            stream[at], use[at] = position, taken
+        for _, first, overlay in self.laid:
+            at, which, taken = overlay.touch(self.base, slots, sources, uses)
+            stream[at], use[at] = first + which, taken
         return Lookup(self.streams.store[stream], self.row_of(stream, use), self.streams.overlay[stream])
 
     def _order(self, epochs: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the order in which each epoch goes through a store."""
         return epochs if self.base.epoch_order == "fresh" else epochs * 0
 
-    @property
-    def effective(self) -> tuple[Overlay, ...]:
-        """The overlays that touch something."""
-        return tuple(overlay for _, overlay in self._effective)
-
     @functools.cached_property
-    def _effective(self) -> tuple[tuple[int, Overlay], ...]:
-        return tuple((number, o) for number, o in enumerate(self.overlays) if o.asked(self.base))
+    def laid(self) -> tuple[Laid, ...]:
+        """The overlays that touch something, in order."""
+        found, stream = list[Laid](), len(self.base.sources)
+        for number, overlay in enumerate(self.overlays):
+            if overlay.asked(self.base):
+                found.append(Laid(number, stream, overlay))
+                stream += len(overlay.stores)
+        return tuple(found)
+
+    def laid_at(self, stream: int) -> Laid:
+        """The overlay that a stream is of."""
+        return next(laid for laid in self.laid if laid.number == self.streams.overlay[stream])
 
     @functools.cached_property
     def streams(self) -> Streams:
-        """What slots draw from: the base plan's sources, then the overlays that touch something."""
+        """What slots draw from: the base plan's sources, then the stores of the overlays that touch something."""
         base = self.base
         drawn = [(name, base.seed, "base", UNTOUCHED, count) for name, count in base.counts.items()]
-        drawn += [(o.store, o.seed, type(o).__name__, number, o.reach(base)) for number, o in self._effective]
+        drawn += [
+            (store, overlay.seed, type(overlay).__name__, number, reach)
+            for number, _, overlay in self.laid
+            for store, reach in zip(overlay.stores, overlay.reach(base), strict=True)
+        ]
         return Streams(
             store=np.array([self.stores.index(name) for name, *_ in drawn], np.int16),
             rows=np.array([self.rows[name] for name, *_ in drawn], np.int64),

@@ -40,6 +40,7 @@ class _Merge(NamedTuple):
     both: NDArray[Any]
     left: Indices  # children of a merge, -1 for leaves
     right: Indices
+    windows: list[int]  # the node that holds the order of each window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +79,27 @@ class Riffle:
         leaf, rank = self._split(uses)
         return start[leaf] + unpermute(rank, size[leaf], keys[leaf])
 
-    def taken(self, uses: int) -> list[int]:
-        """How many of the first `uses` places are in each of the windows."""
-        found = [0] * len(self.windows)
-        for count, owner in zip(self._counts(uses).tolist(), self._cells[3], strict=True):
-            found[owner] += count
-        return found
+    def taken(self, uses: Indices) -> Indices:
+        """How many of the first `uses` (int64[n]) places of the order are in each window: int64[windows, n]."""
+        tree, root = self._tree, len(self._tree.parent) - 1
+        counts = {root: uses.astype(tree.weight.dtype)}
+        for node in range(root, root - len(self.windows) + 1, -1):  # the merges of windows: they were made last
+            left, right = int(tree.left[node]), int(tree.right[node])
+            counts[left] = _round(counts[node], tree.weight[left], tree.both[left])
+            counts[right] = counts[node] - counts[left]
+        return np.stack([counts[node] for node in tree.windows]).astype(np.int64)
+
+    def window_of(self, slots: Indices) -> Indices:
+        """The number of the window that holds each of `slots`, all of which are in some window."""
+        start, owner = self._leaves[0], np.array(self._cells[3])
+        return owner[np.searchsorted(start, slots, "right") - 1]
+
+    def proportions(self) -> list[Fraction]:
+        """The exact part of a dose that is asked of each window."""
+        parts = [Fraction(0)] * len(self.windows)
+        for weight, owner in zip(*self._cells[2:], strict=True):
+            parts[owner] += weight
+        return [part / sum(parts) for part in parts]
 
     def overfull(self, uses: int) -> tuple[int, int, int] | None:
         """A piece in which the first `uses` places are more than its slots: (first slot, slots, places)."""
@@ -149,6 +165,7 @@ class Riffle:
             both=np.array([part.denominator for part in proportions], kind),
             left=np.array([children.get(node, (-1, -1))[0] for node in nodes]),
             right=np.array([children.get(node, (-1, -1))[1] for node in nodes]),
+            windows=windows,
         )
 
     def _counts(self, uses: int) -> Indices:

@@ -38,10 +38,12 @@ from pathlib import Path
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import PathLike, UserError, write_json
 from alignpre_jax.rows.blocks import BLOCK_BYTES, Block, Counts, Recipe, block_digest, load_block, make_block
-from alignpre_jax.rows.build import check_apart, check_name, document_line
+from alignpre_jax.rows.build import document_line
+from alignpre_jax.rows.places import check_apart, check_name
 from alignpre_jax.rows.shards import (
     DOCUMENT_OPTIONS,
     ROW_OPTIONS,
+    check_size,
     digest_inputs,
     make_header,
     row_records,
@@ -150,6 +152,9 @@ class BuildRows(beam.PTransform):
 
 def _place(item: tuple[int, Document]) -> tuple[tuple[str, int], Placed]:
     position, document = item
+    if document.kind != "text":
+        fix = "build rows of chats, pairs and prompts with `build_rows`"
+        raise UserError(f"a document of kind {document.kind!r}", where=f"document {document.id}", fix=fix)
     return (document.stratum, position // _SPAN), (position, document_line(document))
 
 
@@ -196,6 +201,7 @@ def _lay_out(
     counts = [Counts(*values) for values in astuples]
     given = (settings.recipe, stratum, settings.tokenizer, settings.shard_rows)
     header = make_header(*given, digest_inputs(*given, digests), counts)
+    check_size(header)
     _check_same(_join(settings.root, stratum, "header.json"), header)
     before = [0, *itertools.accumulate(count.documents for count in counts)]
     pieces = collections.defaultdict(list)
@@ -230,7 +236,8 @@ def _pieces(
     rank = layout.rank[number]
     for file, start, stop in layout.pieces.get(rank, []):
         if file.startswith("rows"):
-            piece = Block(block.stream.cut(start, stop), [], block.counts).to_bytes()
+            stream = block.stream.with_columns(layout.header.columns)
+            piece = Block(stream.cut(start, stop), [], block.counts).to_bytes()
         else:
             piece = b"\n".join(block.entries[start:stop])
         yield (stratum, file), (rank, layout.documents_before[rank], piece)
@@ -242,7 +249,9 @@ def _write(item: tuple[tuple[str, str], Iterable[tuple[int, int, bytes]]], setti
     records: Iterable[bytes]
     if file.startswith("rows"):
         streams = ((load_block(piece).stream, before) for _, before, piece in ordered)
-        records, options = row_records(streams, settings.recipe.length), ROW_OPTIONS
+        first = load_block(ordered[0][2]).stream
+        columns = [(name, column.dtype.str) for name, column in first.columns.items()]
+        records, options = row_records(streams, settings.recipe.length, columns), ROW_OPTIONS
     else:
         records, options = (line for _, _, piece in ordered for line in piece.split(b"\n")), DOCUMENT_OPTIONS
     place = _join(settings.root, stratum, file)

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from alignpre_jax.foundation import UserError, canonical_json, write_bytes
-from alignpre_jax.rows.packing import PADDING, PAIR_SPAN, Stream, best_fit, concatenate
-from alignpre_jax.rows.template import is_end_of_text, learnt_parts, prompt_parts
+from alignpre_jax.rows.packing import Stream, best_fit, best_fit_whole, concatenate
+from alignpre_jax.rows.sequences import Sequences, sequences_of
+from alignpre_jax.rows.spans import token_scores
+from alignpre_jax.rows.template import Template
 from alignpre_jax.rows.tokenizer import Tokenizer
 
 BLOCK_BYTES = 4_000_000  # of documents; a block is what is lost when a process is killed
@@ -33,30 +35,49 @@ class Recipe:
     """How documents become rows.
 
     Attributes:
-      kind: "text", "tokens" (text that came tokenized), "chat" or "pairs".
-      packing: "concat" or "best_fit"; chats are always "best_fit", pairs have a row each.
+      kind: "text", "tokens" (text that came tokenized), "chat", "pairs" or "prompts".
+      packing: "concat" or "best_fit"; all but text and tokens is always "best_fit".
       length: tokens per row.
-      template: of chats, and of prompts that are messages.
+      template: of conversations.
       block_bytes: about how much a block has, as JSON; best-fit packs within a block.
     """
 
     kind: str
     packing: str
     length: int
-    template: str = ""
+    template: Template = Template()  # noqa: RUF009 - it is frozen
     block_bytes: int = BLOCK_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Of a block: `stream` is tokens in its stretch of the stream, padding included."""
+    """The integer counts of a block, which add up to those of its store; see `RowHeader` for most of them.
+
+    Attributes:
+      documents: in the block.
+      stream: tokens in its stretch of the stream, padding included.
+      padding: tokens of padding in it.
+      learnt: tokens in it that are to be learnt.
+      dropped: tokens of the documents that are not in it.
+      left_out: documents of which nothing is in it.
+      turns: of the assistant in the documents; a pair has two.
+      ends: learnt tokens in the stream that end a turn.
+      truncated: turns whose end is not in the stream.
+      sequences: of chats, pairs and prompts, in the stream.
+      scored: tokens in the stream that a scored span holds.
+    """
 
     documents: int = 0
     stream: int = 0
     padding: int = 0
-    masked: int = 0
+    learnt: int = 0
     dropped: int = 0
     left_out: int = 0
+    turns: int = 0
+    ends: int = 0
+    truncated: int = 0
+    sequences: int = 0
+    scored: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,15 +142,15 @@ def make_block(recipe: Recipe, tokenizer: Tokenizer, lines: Sequence[bytes]) -> 
     Args:
       recipe: how.
       tokenizer: with what.
-      lines: each document as JSON: {"id", "source", "score", "labels"}, and {"text"}, {"tokens"}, {"messages"}
-        or {"prompt", "chosen", "rejected"}, as the recipe's kind says.
+      lines: each document as JSON: {"id", "source", "score", "labels"} and if it has any "spans", and {"text"},
+        {"tokens"}, {"messages"}, {"prompt", "chosen", "rejected"} or {"prompt", "answer"}, as the recipe's kind says.
 
     Raises:
-      UserError: the chat template does not work.
+      UserError: the chat template does not work, or a document's spans do not.
     """
     documents = [json.loads(line) for line in lines]
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-    make = {"text": _text_block, "tokens": _text_block, "chat": _chat_block, "pairs": _pair_block}[recipe.kind]
+    make = _text_block if recipe.kind in ("text", "tokens") else _sequence_block
     return make(recipe, tokenizer, documents, dtype)
 
 
@@ -144,129 +165,66 @@ def _text_block(recipe: Recipe, tokenizer: Tokenizer, documents: list[dict[str, 
     start = [tokenizer.eot_id]
     flat = itertools.chain.from_iterable(part for tokens in ids for part in (start, tokens))
     columns = {"tokens": np.fromiter(flat, dtype, int(lengths.sum()))}
-    stream = _pack(recipe, columns, lengths, [document["score"] for document in documents], tokenizer.eot_id)
-    counts = Counts(len(documents), len(stream), stream.padding)
+    scored = 0
+    if any("spans" in document for document in documents):
+        columns["scores"], scored = _scores(tokenizer, documents, ids)
+    scores = [document["score"] for document in documents]
+    if recipe.packing == "concat":
+        stream = concatenate(columns, lengths, scores)
+    else:
+        stream = best_fit(columns, lengths, scores, recipe.length, tokenizer.eot_id)
+    padding = stream.padding
+    counts = Counts(len(documents), len(stream), padding, learnt=len(stream) - padding, scored=scored)
     return Block(stream, _entries(documents, sizes, lengths.tolist()), counts)
 
 
-def _pack(
-    recipe: Recipe, columns: Mapping[str, np.ndarray], lengths: np.ndarray, scores: Sequence[float], padding: int
-) -> Stream:
-    if recipe.packing == "concat":
-        return concatenate(columns, lengths, scores)
-    return best_fit(columns, lengths, scores, recipe.length, padding)
+def _scores(
+    tokenizer: Tokenizer, documents: list[dict[str, Any]], ids: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, int]:
+    """(the scores of all tokens, how many a span holds); the token before a document is in none of its spans."""
+    parts, scored = [], 0
+    for document, tokens in zip(documents, ids, strict=True):
+        scores, inside = np.zeros(1 + len(tokens), "<f4"), 0
+        if "spans" in document:
+            scores[1:], inside = token_scores(tokenizer, document, tokens)
+        parts.append(scores)
+        scored += inside
+    return np.concatenate(parts), scored
 
 
-def _chat_block(recipe: Recipe, tokenizer: Tokenizer, documents: list[dict[str, Any]], dtype: np.dtype) -> Block:
-    parts = [_of(document, learnt_parts, document["messages"], recipe.template) for document in documents]
-    encoded = iter(_encode_parts(tokenizer, [text for conversation in parts for text, _ in conversation]))
-    tokens: list[list[int]] = []
-    masks: list[list[int]] = []
-    for conversation in parts:
-        pieces = [(next(encoded), learnt) for _, learnt in conversation]
-        if not conversation or not is_end_of_text(_first(conversation)):
-            pieces.insert(0, ([tokenizer.eot_id], False))
-        tokens.append([token for piece, _ in pieces for token in piece])
-        masks.append([int(learnt) for piece, learnt in pieces for _ in piece])
-    length, totals = recipe.length, [len(ids) for ids in tokens]
-    kept = [number for number, mask in enumerate(masks) if any(mask[:length])]
-    lengths = np.array([min(totals[number], length) for number in kept], np.int64)
-    columns = {
-        name: np.fromiter((value for n in kept for value in values[n][:length]), kind, int(lengths.sum()))
-        for name, values, kind in (("tokens", tokens, dtype), ("mask", masks, np.dtype("|u1")))
-    }
-    scores = [documents[number]["score"] for number in kept]
-    stream = best_fit(columns, lengths, scores, length, tokenizer.eot_id)
-    _renumber(stream.spans, kept)
+def _sequence_block(recipe: Recipe, tokenizer: Tokenizer, documents: list[dict[str, Any]], dtype: np.dtype) -> Block:
+    length = recipe.length
+    found: Sequences = sequences_of(recipe.kind, recipe.template, tokenizer, documents, length)
+    stream = best_fit_whole(found.units, length, tokenizer.eot_id, dtype, with_sides=recipe.kind == "pairs")
     padding = stream.padding
+    is_learnt = stream.columns["mask"] == 1
+    ends = np.isin(stream.columns["tokens"][is_learnt], found.ends)
+    there = {unit.document for unit in found.units}
     counts = Counts(
         documents=len(documents),
         stream=len(stream),
         padding=padding,
-        masked=len(stream) - padding - int(columns["mask"].sum()),
-        dropped=sum(totals) - int(lengths.sum()),
-        left_out=len(documents) - len(kept),
+        learnt=int(is_learnt.sum()),
+        dropped=sum(found.tokens) - (len(stream) - padding),
+        left_out=len(documents) - len(there),
+        turns=found.turns,
+        ends=int(ends.sum()),
+        truncated=found.truncated,
+        sequences=sum(len(unit.pieces) for unit in found.units),
     )
-    return Block(stream, _entries(documents, _sizes(documents, "messages"), totals), counts)
-
-
-def _pair_block(recipe: Recipe, tokenizer: Tokenizer, documents: list[dict[str, Any]], dtype: np.dtype) -> Block:
-    length, eot = recipe.length, tokenizer.eot_id
-    prompts = [_of(document, _prompt, document["prompt"], recipe.template) for document in documents]
-    encoded = iter(_encode_parts(tokenizer, [part for parts in prompts for part in parts]))
-    asked = [[eot, *itertools.chain.from_iterable(next(encoded) for _ in parts)] for parts in prompts]
-    asked = [ids[1:] if ids[1:2] == [eot] else ids for ids in asked]
-    answers = {
-        name: [[*ids, eot] for ids in tokenizer.encode_batch([document[name] for document in documents])]
-        for name in ("chosen", "rejected")
-    }
-    kept = [number for number, ids in enumerate(asked) if len(ids) < length]
-    spans = np.zeros(len(kept), PAIR_SPAN)
-    spans["document"] = kept
-    spans["start"] = np.arange(len(kept)) * length
-    spans["score"] = [documents[number]["score"] for number in kept]
-    spans["prompt"] = [len(asked[number]) for number in kept]
-    columns = {name: np.full((len(kept), length), eot, dtype) for name in ("tokens", "rejected")}
-    for name, column in (("chosen", "tokens"), ("rejected", "rejected")):
-        for row, number in enumerate(kept):
-            ids = [*asked[number], *answers[name][number]][:length]
-            columns[column][row, : len(ids)] = ids
-            spans[name][row] = len(ids)
-    totals = [2 * len(ids) + sum(len(answers[name][n]) for name in answers) for n, ids in enumerate(asked)]
-    held = int(spans["chosen"].sum() + spans["rejected"].sum())
-    counts = Counts(
-        documents=len(documents),
-        stream=len(kept) * length,
-        padding=2 * len(kept) * length - held,
-        masked=2 * int(spans["prompt"].sum()),
-        dropped=sum(totals) - held,
-        left_out=len(documents) - len(kept),
-    )
-    stream = Stream({name: column.reshape(-1) for name, column in columns.items()}, spans)
-    return Block(stream, _entries(documents, _sizes(documents, "prompt", "chosen", "rejected"), totals), counts)
-
-
-def _prompt(prompt: Any, template: str) -> list[str]:
-    return [prompt] if isinstance(prompt, str) else prompt_parts(prompt, template)
-
-
-def _of(document: Mapping[str, Any], function: Any, *arguments: Any) -> Any:
-    """Calls `function`; a user's error in it names the document."""
-    try:
-        return function(*arguments)
-    except UserError as error:
-        raise UserError(error.what, where=f"{error.where or 'messages'} of {document['id']}", fix=error.fix) from None
-
-
-def _first(conversation: Sequence[tuple[str, bool]]) -> str:
-    return next((text for text, _ in conversation if text), "")
-
-
-def _encode_parts(tokenizer: Tokenizer, parts: Sequence[str]) -> list[list[int]]:
-    ids = tokenizer.encode_batch(["" if is_end_of_text(part) else part for part in parts])
-    return [[tokenizer.eot_id] if is_end_of_text(part) else found for part, found in zip(parts, ids, strict=True)]
-
-
-def _renumber(spans: np.ndarray, numbers: Sequence[int]) -> None:
-    real = spans["document"] != PADDING
-    spans["document"][real] = np.asarray(numbers, np.uint32)[spans["document"][real]]
-
-
-def _sizes(documents: Iterable[Mapping[str, Any]], *names: str) -> list[int]:
-    """Bytes of text: of strings, or of messages' contents."""
-    return [
-        sum(
-            len((part if isinstance(part, str) else part["content"]).encode())
-            for name in names
-            for part in ([document[name]] if isinstance(document[name], str) else document[name])
-        )
-        for document in documents
-    ]
+    return Block(stream, _entries(documents, found.sizes, found.tokens), counts)
 
 
 def _entries(documents: Iterable[Mapping[str, Any]], sizes: Iterable[int], tokens: Iterable[int]) -> list[bytes]:
     names = ("id", "source", "score", "labels")
     return [
-        canonical_json({**{name: document[name] for name in names}, "bytes": size, "tokens": count}).encode()
+        canonical_json(
+            {
+                **{name: document[name] for name in names},
+                **({"answer": document["answer"]} if "answer" in document else {}),
+                "bytes": size,
+                "tokens": count,
+            }
+        ).encode()
         for document, size, count in zip(documents, sizes, tokens, strict=True)
     ]

@@ -8,27 +8,37 @@ import dataclasses
 import fcntl
 import itertools
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from alignpre_jax.foundation import Event, PathLike, Report, UserError, canonical_json, disk_errors, silent, write_json
 from alignpre_jax.rows.blocks import BLOCK_BYTES, Counts, Recipe, block_digest, load_counts
 from alignpre_jax.rows.crew import Crew, Reply
-from alignpre_jax.rows.shards import Part, digest_inputs, make_header, shard_parts
-from alignpre_jax.rows.store import VERSION, RowHeader, RowStore, documents_name, local_folder, open_rows, shard_name
+from alignpre_jax.rows.places import check_apart, check_name, check_place, refuse_other
+from alignpre_jax.rows.shards import Part, check_size, digest_inputs, make_header, shard_parts
+from alignpre_jax.rows.store import RowHeader, RowStore, documents_name, local_folder, open_rows, shard_name
+from alignpre_jax.rows.template import Template
 from alignpre_jax.rows.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from alignpre_jax.documents import Document
 
+PLAIN = Template()
 BUILDING = ".building"  # below the root: what is finished of stores that are not
 _LOCK_SECONDS = 60
 
-Line = tuple[str, bytes]  # a document's stratum, and the document as JSON
+TooSmallPolicy = Literal["refuse", "keep"]
+
+
+class Line(NamedTuple):
+    """A document on its way to a block."""
+
+    stratum: str
+    kind: str  # of `Recipe.kind`
+    data: bytes  # the document as JSON, see `blocks.make_block`
 
 
 def build_rows(
@@ -39,50 +49,64 @@ def build_rows(
     report: Report = silent,
     *,
     packing: str = "concat",
+    template: Template = PLAIN,
     shard_rows: int = 65_536,
     block_bytes: int = BLOCK_BYTES,
     workers: int = 0,
+    too_small: TooSmallPolicy = "refuse",
 ) -> dict[str, RowStore]:
     """Packs `documents` into rows of `length` tokens, in one pass and in the order given.
 
-    The end-of-text token precedes every document. Documents of different strata never share
-    a row. A store lies in `root`/STRATUM; the same inputs give the same bytes, whatever the number
+    The end-of-text token precedes every text, and a chat for which the template writes no token of its own first.
+    Documents of different strata never share a row, and all documents of a stratum are of one kind. Of chats and
+    pairs, the rows' mask says what is to be learnt: what the assistant says, with the end of its turn. A chat loses
+    what has no room in a row; a pair and a prompt are whole or left out; the header counts all of it.
+
+    A store lies in `root`/STRATUM; the same inputs give the same bytes, whatever the number
     of workers and however often the build was killed: finished blocks of about 4 MB of documents
     stay in `root`/.building, and the next build of the same documents takes them over. A store that is
     already there is kept if it was made from the same inputs and refused otherwise.
 
     Args:
       documents: read once; memory holds a few blocks per worker and stratum.
-      tokenizer: turns each text into tokens.
+      tokenizer: turns texts into tokens.
       length: tokens per row, at least 2.
       root: a local folder, made if need be.
       report: told the number of documents and tokens after each block.
       packing: "concat", which cuts the documents' concatenation every `length` tokens and drops only the tokens
         after the last full row (the header counts them), or "best_fit", which cuts only documents longer than a
-        row and pads what then stays free (the header counts that).
+        row and pads what then stays free (the header counts that). Chats, pairs and prompts are never cut in two:
+        they need "best_fit".
+      template: writes the chats, and prompts that are conversations.
       shard_rows: rows per file.
       block_bytes: of documents, in a block; "best_fit" packs within blocks, so they should hold many rows.
       workers: processes; 0 chooses one per core, or none for little text.
+      too_small: what becomes of strata that do not fill one row: "refuse" them, or "keep" a store of no rows, with
+        which a stage that does not draw from it can do.
 
     Returns:
       The stores by stratum, in the order of their first documents.
 
     Raises:
-      UserError: a stratum does not fill one row, its name cannot be a folder, or its folder
-        holds something else; no store is put in place then. Or a worker was killed time and again.
+      TooSmall: a stratum does not fill one row; no store is put in place then.
+      UserError: a stratum's name cannot be a folder, its folder holds something else, its documents are of several
+        kinds, or what would be learnt of it is not what the assistant said; no store is put in place then. Or a
+        worker was killed time and again.
     """
     if packing not in ("concat", "best_fit"):
         raise UserError(f"no packing is called {packing!r}", where="packing", fix="choose concat or best_fit")
-    lines = ((document.stratum, document_line(document)) for document in documents)
-    return make_stores(
-        lines, Recipe("text", packing, length, block_bytes=block_bytes), tokenizer, root, report, shard_rows, workers
-    )
+    lines = (Line(document.stratum, document.kind, document_line(document)) for document in documents)
+    recipe = Recipe("text", packing, length, template, block_bytes)
+    return make_stores(lines, recipe, tokenizer, root, report, shard_rows, workers, too_small)
 
 
 def document_line(document: Document) -> bytes:
     """A document as the JSON that blocks are made of."""
-    facts = {"id": document.id, "source": document.source, "score": document.score, "labels": document.labels}
-    return line_of({**facts, "text": document.text})
+    if document.spans and document.kind != "text":
+        fix = "leave the spans out: of chats, pairs and prompts the mask says what is learnt"
+        what = f"scored spans of a document of kind {document.kind!r}; only texts can have them"
+        raise UserError(what, where=f"document {document.id}", fix=fix)
+    return line_of({name: value for name, value in document.to_json().items() if name != "stratum"})
 
 
 def line_of(facts: dict[str, Any]) -> bytes:
@@ -106,8 +130,9 @@ def make_stores(
     report: Report = silent,
     shard_rows: int = 65_536,
     workers: int = 0,
+    too_small: TooSmallPolicy = "refuse",
 ) -> dict[str, RowStore]:
-    """The stores of documents of any kind: see `build_rows` and `blocks.make_block`."""
+    """The stores of documents as JSON: see `build_rows` and `blocks.make_block`. The lines say their kinds."""
     if recipe.length < 2:
         raise UserError(f"rows of {recipe.length} tokens", where="row_length", fix="give at least 2")
     base = local_folder(root)
@@ -115,20 +140,25 @@ def make_stores(
     with _lock(base, report) as lock, Crew(recipe, tokenizer, workers, lock.fileno()) as crew:
         build = _Build(crew, report)
         try:
-            for name, line in lines:
-                if name not in strata:
-                    with _refusing():
+            for line in lines:
+                name = line.stratum
+                with _refusing():
+                    if name not in strata:
                         check_name(name)
                         check_apart(name, strata)
-                        strata[name] = _Stratum(name, base, recipe, tokenizer, shard_rows)
-                strata[name].add(line, build)
+                        own = dataclasses.replace(recipe, kind=line.kind)
+                        if line.kind in ("text", "tokens"):  # whose rows do not change with the template
+                            own = dataclasses.replace(own, template=PLAIN)
+                        strata[name] = _Stratum(name, base, own, tokenizer, shard_rows)
+                    strata[name].check_kind(line.kind)
+                strata[name].add(line.data, build)
             for stratum in strata.values():
                 stratum.end_block(build)
             crew.flush()
             build.wait()
             with _refusing():
                 for stratum in strata.values():
-                    stratum.check()
+                    stratum.check(too_small)
         except _Refused as refused:
             for stratum in strata.values():
                 shutil.rmtree(stratum.folder, ignore_errors=True)
@@ -189,12 +219,21 @@ class _Stratum:
     def __init__(self, name: str, base: Path, recipe: Recipe, tokenizer: Tokenizer, shard_rows: int):
         self.name, self.place, self.folder = name, base / name, base / BUILDING / name
         self._recipe, self._tokenizer, self._shard_rows = recipe, tokenizer, shard_rows
-        _check_place(name, self.place, base)
+        if recipe.packing == "concat" and recipe.kind not in ("text", "tokens"):
+            what = f"stratum {name!r} has documents of kind {recipe.kind!r}, which must not be cut at the end of a row"
+            raise UserError(what, where="rows.packing", fix="set it to best_fit")
+        check_place(name, self.place, base)
         self._old = open_rows(self.place).header if (self.place / "header.json").exists() else None
         self._lines: list[bytes] = []
         self._bytes = self._number = 0
         self._blocks: list[_Block] = []
         self._header: RowHeader | None = None  # stays so where the store is there already
+
+    def check_kind(self, kind: str) -> None:
+        """Refuses a document of another kind than the first one's."""
+        if kind != self._recipe.kind:
+            what = f"stratum {self.name!r} has documents of the kinds {self._recipe.kind!r} and {kind!r}"
+            raise UserError(what, where="data.sources", fix="make them two sources")
 
     def add(self, line: bytes, build: _Build) -> None:
         """Adds a document to the block that the bytes before it say."""
@@ -221,17 +260,21 @@ class _Stratum:
         else:
             with disk_errors(block.file):
                 block.file.parent.mkdir(parents=True, exist_ok=True)
-            build.ask({"do": "block", "to": str(block.file)}, b"\n".join(lines), block)
+            build.ask({"do": "block", "kind": self._recipe.kind, "to": str(block.file)}, b"\n".join(lines), block)
 
-    def check(self) -> None:
+    def check(self, too_small: TooSmallPolicy) -> None:
         """Makes the header, or compares with the store that is there."""
         given = (self._recipe, self.name, self._tokenizer, self._shard_rows)
         inputs = digest_inputs(*given, (block.digest for block in self._blocks))
         if not self._old:
             self._header = make_header(*given, inputs, [block.counts for block in self._blocks])
+            if too_small == "refuse":
+                check_size(self._header)
         elif self._old.inputs_digest != inputs:
             documents = sum(block.counts.documents for block in self._blocks)
-            _refuse_other(self._old, self.place, self._recipe, self._tokenizer, self._shard_rows, documents, inputs)
+            refuse_other(self._old, self.place, self._recipe, self._tokenizer, self._shard_rows, documents, inputs)
+        elif too_small == "refuse":
+            check_size(self._old)
 
     def write_shards(self, build: _Build) -> None:
         """Has the rows and the documents table written, but for shards that are there."""
@@ -244,15 +287,15 @@ class _Stratum:
         documents = [block.counts.documents for block in self._blocks]
         before = [0, *itertools.accumulate(documents)]
 
-        def ask(do: str, name: str, parts: list[Part]) -> None:
+        def ask(do: str, name: str, parts: list[Part], **more: Any) -> None:
             if not (self._store / name).exists():
                 listed = [[str(self._blocks[p.block].file), p.start, p.stop, before[p.block]] for p in parts]
-                build.ask({"do": do, "to": str(self._store / name), "parts": listed})
+                build.ask({"do": do, "to": str(self._store / name), "parts": listed, **more})
 
         streams = [block.counts.stream for block in self._blocks]
         rows = shard_parts(streams, header.shard_rows * header.length, header.rows * header.length)
         for shard, parts in enumerate(rows):
-            ask("rows", shard_name(shard), parts)
+            ask("rows", shard_name(shard), parts, columns=header.columns)
         for shard, parts in enumerate(shard_parts(documents, header.shard_documents, header.documents)):
             ask("documents", documents_name(shard), parts)
 
@@ -302,61 +345,3 @@ def _refusing() -> Iterator[None]:
         yield
     except UserError as error:
         raise _Refused(error) from None
-
-
-def check_name(name: str) -> None:
-    """Raises `UserError` if a stratum's name cannot be a folder."""
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", name):
-        raise UserError(
-            f"{name!r} cannot be a stratum's name",
-            where="data.sources",
-            fix="use letters, digits, _ - . and /",
-        )
-
-
-def _check_place(name: str, place: Path, base: Path) -> None:
-    for parent in place.parents:
-        if parent.is_relative_to(base) and (parent / "header.json").exists():
-            raise UserError(
-                f"stratum {name!r} would lie inside another row store",
-                where=str(parent),
-                fix="choose another root",
-            )
-    if not (place / "header.json").exists() and place.exists() and any(place.iterdir()):
-        raise UserError(
-            f"the folder for stratum {name!r} holds something else",
-            where=str(place),
-            fix="empty the folder",
-        )
-
-
-def check_apart(stratum: str, others: Iterable[str]) -> None:
-    """Raises `UserError` if the stores of two strata would lie in each other."""
-    for other in others:
-        if stratum.startswith(f"{other}/") or other.startswith(f"{stratum}/"):
-            raise UserError(
-                f"strata {other!r} and {stratum!r}: one row store would lie inside another",
-                where="data.sources",
-                fix="rename one of the sources",
-            )
-
-
-def _refuse_other(
-    old: RowHeader, place: Path, recipe: Recipe, tokenizer: Tokenizer, shard_rows: int, documents: int, inputs: str
-) -> None:
-    new = {
-        "version": VERSION,
-        "packing": recipe.packing,
-        "length": recipe.length,
-        "documents": documents,
-        "tokenizer_digest": tokenizer.digest,
-        "eot_id": tokenizer.eot_id,
-        "shard_rows": shard_rows,
-        "inputs_digest": inputs,
-    }
-    changes = [f"{key}: {getattr(old, key)} -> {value}" for key, value in new.items() if getattr(old, key) != value]
-    raise UserError(
-        "there already is a row store made from other inputs:\n    " + "\n    ".join(changes),
-        where=str(place),
-        fix="delete that folder to have the rows made again, or build into another one",
-    )

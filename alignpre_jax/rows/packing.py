@@ -1,6 +1,6 @@
 """Documents side by side in a stream of tokens, and the stream cut into rows.
 
-Packing happens in two steps, and only the first one knows how: `concatenate` and `best_fit` lay
+Packing happens in two steps, and only the first one knows how: `concatenate`, `best_fit` and `best_fit_whole` lay
 the documents of a block out as a stretch of the stratum's stream, and `to_rows` cuts the streams
 of all blocks, one after the other, every `length` tokens. Best-fit stretches are a multiple of
 `length` long, so that the cuts fall between documents there.
@@ -9,17 +9,46 @@ of all blocks, one after the other, every `length` tokens. Best-fit stretches ar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 # A span says which document fills a stream (or a row) from `start` to the next span's start (or
-# the end): its tokens from `offset` on. `document` is an index into the store's documents table.
-# Spans carry the score themselves, so that parts of one document can have scores of their own.
+# the end): its tokens from `offset` on. `document` is an index into the store's documents table,
+# and `score` is the document's score.
 SPAN = np.dtype([("document", "<u4"), ("start", "<u4"), ("offset", "<u4"), ("score", "<f4")])
-# A pair row is one span: how many tokens the prompt has, and where the two answers end in their columns.
-PAIR_SPAN = np.dtype([*SPAN.descr, ("prompt", "<u4"), ("chosen", "<u4"), ("rejected", "<u4")])
+# A chat or a pair may be several sequences, which do not see each other: `part` counts them from 0.
+PART_SPAN = np.dtype([*SPAN.descr, ("part", "<u4")])
 PADDING = 2**32 - 1  # in place of a document's number
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One sequence of tokens that fills a segment of a row.
+
+    Attributes:
+      ids: its tokens.
+      mask: 1 for the tokens that are to be learnt, else 0; as many as `ids`.
+      part: which of its document's sequences it is.
+      side: of a pair, 1 for the chosen answer and -1 for the rejected one; else 0.
+    """
+
+    ids: Sequence[int]
+    mask: Sequence[int]
+    part: int = 0
+    side: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Pieces of one document that share a row: one, or the two sides of a pair."""
+
+    document: int
+    score: float
+    pieces: tuple[Piece, ...]
+
+    def __len__(self) -> int:
+        return sum(len(piece.ids) for piece in self.pieces)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +57,7 @@ class Stream:
 
     Attributes:
       columns: arrays [n] of one length, "tokens" among them; little-endian.
-      spans: of dtype SPAN, by increasing start; the first one starts at 0.
+      spans: of dtype SPAN or PART_SPAN, by increasing start; the first one starts at 0.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -42,6 +71,10 @@ class Stream:
         """The number of padding tokens."""
         sizes = np.diff(self.spans["start"], append=len(self))
         return int(sizes[self.spans["document"] == PADDING].sum())
+
+    def with_columns(self, columns: Iterable[Sequence[str]]) -> Stream:
+        """The stream with just these columns of (name, dtype); 0 where it does not have one."""
+        return Stream({name: self.columns.get(name, np.zeros(len(self), dtype)) for name, dtype in columns}, self.spans)
 
     def cut(self, start: int, stop: int) -> Stream:
         """The part [start, stop), in which a document that begins earlier has a span too."""
@@ -112,6 +145,40 @@ def best_fit(
         if start < (number + 1) * length:
             spans.append((PADDING, start, 0, 0.0))
     return Stream(packed, np.array(spans, SPAN))
+
+
+def best_fit_whole(units: Sequence[Unit], length: int, padding: int, dtype: np.dtype, *, with_sides: bool) -> Stream:
+    """The units in as few rows as best-fit decreasing finds, each of them whole in one row.
+
+    Rows are in the order of their first units, and within a row units keep their order; what stays free at a row's
+    end holds the token `padding` and 0 in the other columns.
+
+    Args:
+      units: each of 1 to `length` tokens.
+      length: tokens per row.
+      padding: the token that fills the rest of a row.
+      dtype: of the tokens.
+      with_sides: whether the stream has a column "side" beside "tokens" and "mask".
+    """
+    rows = sorted(sorted(indices) for indices in fewest_rows([len(unit) for unit in units], length))
+    size = len(rows) * length
+    columns = {"tokens": np.full(size, padding, dtype), "mask": np.zeros(size, "|u1")}
+    if with_sides:
+        columns["side"] = np.zeros(size, "|i1")
+    spans: list[tuple[int, int, int, float, int]] = []
+    for number, row in enumerate(rows):
+        start = number * length
+        for unit in (units[index] for index in row):
+            for piece in unit.pieces:
+                end = start + len(piece.ids)
+                columns["tokens"][start:end], columns["mask"][start:end] = piece.ids, piece.mask
+                if with_sides:
+                    columns["side"][start:end] = piece.side
+                spans.append((unit.document, start, 0, unit.score, piece.part))
+                start = end
+        if start < (number + 1) * length:
+            spans.append((PADDING, start, 0, 0.0, 0))
+    return Stream(columns, np.array(spans, PART_SPAN))
 
 
 def fewest_rows(sizes: Sequence[int], capacity: int) -> list[list[int]]:

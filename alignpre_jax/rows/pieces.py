@@ -55,12 +55,19 @@ class PieceTokenizer:
         if self._inner.is_control(self.eot_id):
             return batch
         # A user-defined piece is found in text; here it is the boundary, so the text's own is put together otherwise.
-        return [self._without_eot(text) if self.eot_id in ids else ids for text, ids in zip(texts, batch, strict=True)]
+        return [
+            [token for part in self._parts(text) for token in self._inner.encode(part, out_type=int)]
+            if self.eot_id in ids
+            else ids
+            for text, ids in zip(texts, batch, strict=True)
+        ]
 
-    def _without_eot(self, text: str) -> list[int]:
-        inside = [*self._inner.encode(self.eot[:1], out_type=int), *self._inner.encode(self.eot[1:], out_type=int)]
-        parts = [self._inner.encode(part, out_type=int) for part in text.split(self.eot)]
-        return list(itertools.chain(parts[0], *([*inside, *part] for part in parts[1:])))
+    def _parts(self, text: str) -> list[str]:
+        """The text in parts that are encoded one by one, so that no boundary is found in it."""
+        if self._inner.is_control(self.eot_id) or self.eot not in text:
+            return [text]
+        first, *others = text.split(self.eot)
+        return [first, *(part for other in others for part in (self.eot[:1], self.eot[1:], other))]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included."""
@@ -69,6 +76,19 @@ class PieceTokenizer:
             "".join(map(self._inner.id_to_piece, run)) if control else self._inner.decode(run) for control, run in runs
         ]
         return "".join(texts)
+
+    def starts(self, text: str) -> list[int]:
+        """For each token of `encode(text)`, the character of the text that it begins with."""
+        place, starts = 0, []
+        for part in self._parts(text):
+            try:
+                found = self._inner.encode(part, out_type="offset_mapping")
+            except (RuntimeError, ValueError) as error:
+                what = f"this version of sentencepiece does not say where in a text its pieces are: {error}"
+                raise UserError(what, where="sentencepiece", fix="pip install -U sentencepiece") from None
+            starts += [place + start for start, _ in found["offsets"]]
+            place += len(part)
+        return starts
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; b"" for an unknown id."""

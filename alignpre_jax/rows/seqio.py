@@ -125,7 +125,7 @@ def _lines(
             if not isinstance(value, bytes):
                 what = f"the feature {feature!r} is no text but {type(value).__name__}"
                 raise UserError(what, where=f"{name}/{number}", fix="leave the tokenizer out to drain token ids")
-            yield stratum, line_of({**facts, "text": value.decode(errors="replace")})
+            yield Line(stratum, kind, line_of({**facts, "text": value.decode(errors="replace")}))
             continue
         ids = value.tolist()
         if ids and ids[-1] == tokenizer.eot_id:
@@ -134,7 +134,7 @@ def _lines(
         if outside:
             fix = "correct the task's preprocessors"
             raise UserError(f"{outside[0]} is no token of the vocabulary", where=f"{name}/{number}", fix=fix)
-        yield stratum, line_of({**facts, "tokens": ids})
+        yield Line(stratum, kind, line_of({**facts, "tokens": ids}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

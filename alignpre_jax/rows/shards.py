@@ -12,7 +12,7 @@ import numpy as np
 from alignpre_jax.foundation import UserError, canonical_json, digest
 from alignpre_jax.rows.blocks import Counts, Recipe, load_block, make_block
 from alignpre_jax.rows.packing import Stream, join, to_rows
-from alignpre_jax.rows.store import COLUMNS, SPANS, VERSION, RowHeader, write_records
+from alignpre_jax.rows.store import SPANS, VERSION, RowHeader, columns_of, write_records
 from alignpre_jax.rows.tokenizer import Tokenizer
 
 ROW_OPTIONS = "group_size:1,uncompressed"
@@ -30,6 +30,32 @@ class Part:
     stop: int
 
 
+class TooSmall(UserError):
+    """A stratum does not fill a single row.
+
+    Attributes:
+      stratum: its name, for callers who can do without it.
+    """
+
+    def __init__(self, stratum: str, what: str, *, where: str, fix: str):
+        super().__init__(what, where=where, fix=fix)
+        self.stratum = stratum
+
+
+def check_size(header: RowHeader) -> None:
+    """Raises `TooSmall` if a store has no row."""
+    if header.rows:
+        return
+    tokens = header.dropped_tokens
+    if header.kind == "text":
+        what = f"stratum {header.stratum!r} has {tokens:,} tokens, which do not fill one row"
+        fix = f"give it more documents or lower row_length to at most {tokens}"
+    else:
+        what = f"none of the {header.documents:,} documents of stratum {header.stratum!r} has room in a row"
+        fix = "raise row_length: pairs and prompts have to be whole, and a chat at least up to its first answer"
+    raise TooSmall(header.stratum, what, where="row_length", fix=fix)
+
+
 def digest_inputs(
     recipe: Recipe, stratum: str, tokenizer: Tokenizer, shard_rows: int, block_digests: Iterable[str]
 ) -> str:
@@ -44,22 +70,16 @@ def make_header(
     """The header of the store that a stratum's blocks make.
 
     Raises:
-      UserError: the blocks do not fill one row, or there are more documents than spans can number.
+      UserError: there are more documents than spans can number, or of chats and pairs what is learnt is not what
+        should be.
     """
     kind = "text" if recipe.kind == "tokens" else recipe.kind
     total = Counts(*(sum(column) for column in zip(*map(dataclasses.astuple, counts), strict=True)))
-    rows, rest = divmod(total.stream, recipe.length)
-    if not rows:
-        raise UserError(
-            f"stratum {stratum!r} has {rest:,} tokens, which do not fill one row",
-            where="row_length",
-            fix=f"give it more documents or lower row_length to at most {rest}"
-            if rest
-            else "raise row_length: no prompt leaves room for an answer",
-        )
     if total.documents >= DOCUMENT_LIMIT:
         raise UserError(f"{total.documents:,} documents in one stratum", where=stratum, fix="divide it into several")
-    dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+    if kind in ("chat", "pairs"):
+        _check_masks(total, stratum, recipe.length)
+    rows, rest = divmod(total.stream, recipe.length)
     spans = SPANS[kind]
     return RowHeader(
         version=VERSION,
@@ -68,9 +88,12 @@ def make_header(
         packing=recipe.packing,
         length=recipe.length,
         rows=rows,
-        tokens=rows * recipe.length * (2 if kind == "pairs" else 1),
+        tokens=rows * recipe.length,
         padding_tokens=total.padding,
-        masked_tokens=total.masked,
+        learnt_tokens=total.learnt - (rest if kind == "text" else 0),
+        learnt_ends=total.ends,
+        turns=total.turns,
+        truncated=total.truncated,
         documents=total.documents,
         dropped_tokens=rest + total.dropped,
         left_out_documents=total.left_out,
@@ -80,9 +103,29 @@ def make_header(
         inputs_digest=inputs_digest,
         shard_rows=shard_rows,
         shard_documents=SHARD_DOCUMENTS,
-        columns=tuple((name, "|u1" if name == "mask" else dtype) for name in COLUMNS[kind]),
+        columns=tuple(columns_of(kind, tokenizer.vocab_size, total.scored > 0).items()),
         span_fields=tuple((name, spans[name].str) for name in spans.names or ()),
     )
+
+
+def _check_masks(total: Counts, stratum: str, length: int) -> None:
+    """Refuses rows of which nothing or everything would be learnt, or that would not teach where a turn ends.
+
+    None of these shows in a loss curve: the model merely never stops, or learns to ask the questions as well.
+    """
+    whole = total.turns - total.truncated
+    where = f"stratum {stratum!r}"
+    if not total.learnt:
+        what = f"nothing is to be learnt of its {total.documents:,} documents"
+        fix = f"have the assistant answer in them; or give rows more than {length} tokens if prompts fill them"
+        raise UserError(what, where=where, fix=fix)
+    if total.stream - total.padding - total.learnt <= total.sequences:
+        what = "every token is to be learnt, also what the assistant did not say"
+        raise UserError(what, where=where, fix="mend the chat template: the cue for an answer must not be empty")
+    if total.ends != whole:
+        what = f"{total.ends:,} ends of turns are learnt, and there are {whole:,} whole turns of the assistant"
+        fix = "mend the chat template: each of the assistant's turns must end with the same special token, once"
+        raise UserError(what, where=where, fix=fix)
 
 
 def shard_parts(sizes: Sequence[int], shard_size: int, total: int) -> Iterator[list[Part]]:
@@ -105,15 +148,19 @@ def shard_parts(sizes: Sequence[int], shard_size: int, total: int) -> Iterator[l
         ]
 
 
-def row_records(streams: Iterable[tuple[Stream, int]], length: int) -> Iterator[bytes]:
+def row_records(
+    streams: Iterable[tuple[Stream, int]], length: int, columns: Sequence[Sequence[str]]
+) -> Iterator[bytes]:
     """The records of the rows that streams make, one after the other; they end with a full row.
 
     Args:
       streams: each with the number of documents before it.
       length: tokens per row.
+      columns: (name, dtype) of the store's; a stream that does not have one has 0 there.
     """
     rest: Stream | None = None
-    for stream, documents in streams:
+    for each, documents in streams:
+        stream = each.with_columns(columns)
         stream = join([stream], [documents]) if rest is None else join([rest, stream], [0, documents])
         whole = len(stream) // length * length
         if whole:
@@ -125,19 +172,20 @@ def row_records(streams: Iterable[tuple[Stream, int]], length: int) -> Iterator[
 def perform(task: dict[str, Any], payload: bytes, recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
     """Does one task of a build and says what came of it; files are written whole or not at all.
 
-    The tasks are {"do": "block"} with a block's documents as payload, and {"do": "rows"} and {"do": "documents"} with
-    "parts", a list of [block's file, start, stop, documents before]. "to" is the file to write.
+    The tasks are {"do": "block", "kind"} with a block's documents as payload, and {"do": "rows", "columns"} and
+    {"do": "documents"} with "parts", a list of [block's file, start, stop, documents before]. "to" is the file that is
+    to be written.
     """
     to = Path(task["to"])
     if task["do"] == "block":
-        block = make_block(recipe, tokenizer, payload.split(b"\n"))
+        block = make_block(dataclasses.replace(recipe, kind=task["kind"]), tokenizer, payload.split(b"\n"))
         block.save(to)
         return {"counts": dataclasses.astuple(block.counts)}
     if task["do"] == "rows":
         streams = (
             (load_block(Path(file)).stream.cut(start, stop), before) for file, start, stop, before in task["parts"]
         )
-        write_records(to, row_records(streams, recipe.length), ROW_OPTIONS)
+        write_records(to, row_records(streams, recipe.length, task["columns"]), ROW_OPTIONS)
     else:
         entries = (
             entry for file, start, stop, _ in task["parts"] for entry in load_block(Path(file)).entries[start:stop]

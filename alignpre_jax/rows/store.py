@@ -15,15 +15,19 @@ document number `document` from position `start` to the next span's start; the f
 starts at 0. Document number 2**32 - 1 is padding, which only ends a row; its tokens are
 `eot_id` and mean nothing. What the columns are depends on the header's `kind`:
 
-    text     tokens
-    chat     tokens, mask (1 where the token is to be learnt: the assistant's; 0 elsewhere)
-    pairs    tokens (the prompt and the chosen answer), rejected (the prompt and the rejected
-             one). A row is one span, and three more span fields say how it is filled: the
-             prompt is positions [0, prompt) of both columns, the answers to be compared are
-             [prompt, chosen) of `tokens` and [prompt, rejected) of `rejected`; then padding
+    text       tokens
+    chat       tokens, mask (1 where the token is to be learnt: the assistant's; 0 elsewhere)
+    pairs      tokens, mask, side (1 where the token is of a chosen answer or of the prompt before it,
+               -1 of a rejected one; 0 is padding). A pair is two spans, the chosen answer's first
+    prompts    tokens, mask (0 everywhere)
 
-Version 1 had text rows without padding, no span field `offset`, one file documents.array_record
-and none of the header's fields that have defaults here; it is still read. What a later version
+and any of them may have `scores` (of the documents' scored spans; 0 outside of them) at the end.
+Chats, pairs and prompts have one more span field, `part`, as one of their documents may be several
+sequences: the sides of a pair, or a chat's turns, each with the conversation before it. A sequence
+sees no other, so a new segment begins where the document or the part changes.
+
+Versions 1 and 2 are still read, of text. Version 1 had no padding, no span field `offset`, one file
+documents.array_record and none of the header's fields that have defaults here. What a later version
 adds comes as further kinds, columns or span fields. A reader refuses columns that it does not
 know: training on a row without its loss mask would be silently wrong.
 """
@@ -46,15 +50,21 @@ from etils import epath
 
 from alignpre_jax.foundation import PathLike, UserError, build, disk_errors, parse_json, read_json
 from alignpre_jax.rows import gcs
-from alignpre_jax.rows.packing import PADDING, PAIR_SPAN, SPAN
+from alignpre_jax.rows.packing import PADDING, PART_SPAN, SPAN
 
-VERSION = 2
+VERSION = 3
 HEADER = "header.json"
 _IN_MEMORY_BYTES = 256_000_000  # of tokens: smaller stores are read whole, a shard at a time
 _HERE = "readahead_buffer_size:0,max_parallelism:0"
 _IN_A_BUCKET = "readahead_buffer_size:0"  # one request for each row, several at a time
-COLUMNS: dict[str, tuple[str, ...]] = {"text": ("tokens",), "chat": ("tokens", "mask"), "pairs": ("tokens", "rejected")}
-SPANS = {"text": SPAN, "chat": SPAN, "pairs": PAIR_SPAN}
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "text": ("tokens",),
+    "chat": ("tokens", "mask"),
+    "pairs": ("tokens", "mask", "side"),
+    "prompts": ("tokens", "mask"),
+}
+SPANS = {"text": SPAN, "chat": PART_SPAN, "pairs": PART_SPAN, "prompts": PART_SPAN}
+_DTYPES = {"mask": "|u1", "side": "|i1", "scores": "<f4"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +75,9 @@ class RowHeader:
     stratum: str
     length: int  # tokens per row
     rows: int
-    tokens: int  # rows * length, padding included; pair rows have twice as many
+    tokens: int  # rows * length, padding included
     documents: int
-    dropped_tokens: int  # in no row: the end of the last document, or what chat and pair rows had no room for
+    dropped_tokens: int  # in no row: the end of the last document, or what chats, pairs and prompts had no room for
     tokenizer_digest: str
     vocab_size: int
     eot_id: int
@@ -79,36 +89,31 @@ class RowHeader:
     packing: str = "concat"
     shard_documents: int = 0  # 0: all in one file
     padding_tokens: int = 0
-    masked_tokens: int = 0  # those that are read and not learnt: prompts
-    left_out_documents: int = 0  # chats and pairs of which nothing to learn has room in a row
+    left_out_documents: int = 0  # chats without an answer that has room in a row; pairs and prompts that have no room
+    learnt_tokens: int = 0
+    learnt_ends: int = 0  # learnt tokens that end a turn: as many as there are turns that are not truncated
+    turns: int = 0  # of the assistant, in the documents; a pair has two
+    truncated: int = 0  # turns of which the end is in no row
 
     @property
     def real_tokens(self) -> int:
         """Tokens of documents."""
         return self.tokens - self.padding_tokens
 
-    @property
-    def loss_tokens(self) -> int:
-        """Tokens of documents that are to be learnt."""
-        return self.real_tokens - self.masked_tokens
-
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A batch of rows. Segments number a row's spans 1, 2, ... from left to right; 0 is padding."""
+    """A batch of rows: columns [n, length], None where the store does not have one.
 
-    tokens: np.ndarray  # int32 [n, length]
-    segments: np.ndarray  # int32 [n, length]
-    mask: np.ndarray | None = None  # bool [n, length]: the token is to be learnt; None: every token that is not padding
+    Segments number the sequences of a row 1, 2, ... from left to right; 0 is padding. A text or chat is one sequence
+    however many scored spans it has, a pair is two.
+    """
 
-
-@dataclasses.dataclass(frozen=True)
-class PairRows:
-    """A batch of pair rows: the same prompts with two answers, each of which its mask marks."""
-
-    chosen: Rows
-    rejected: Rows
-    prompt: np.ndarray  # int32 [n]: tokens of the prompt
+    tokens: np.ndarray  # int32
+    segments: np.ndarray  # int32
+    mask: np.ndarray | None = None  # bool: the token is to be learnt; None: every token that is not padding
+    scores: np.ndarray | None = None  # float32: of the scored span that the token is in, 0 outside of spans
+    side: np.ndarray | None = None  # int8: 1 chosen, -1 rejected, 0 padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,24 +138,18 @@ class RowStore:
         self.path = place_of(path)
         raw = _raw_header(self.path)
         version = raw.get("version") if isinstance(raw, Mapping) else None
-        if version not in (1, VERSION):
+        is_old_text = version in (1, 2) and raw.get("kind", "text") == "text"
+        if version != VERSION and not is_old_text:
             raise UserError(
-                f"a row store of version {version!r}; this program reads version {VERSION}",
+                f"a row store of version {version!r}; this program reads version {VERSION}, and of text also 1 and 2",
                 where=str(self.path / HEADER),
                 fix="build the rows again with this program",
             )
+        if is_old_text:
+            raw = {name: value for name, value in raw.items() if name != "masked_tokens"}
+            raw["learnt_tokens"] = raw["tokens"] - raw.get("padding_tokens", 0)
         self.header = build(RowHeader, raw, where=str(self.path / HEADER))
-        known = (self.header.kind, *_layout(self.header.kind, version))
-        found = (
-            self.header.kind,
-            *(tuple(f[0] for f in part) for part in (self.header.columns, self.header.span_fields)),
-        )
-        if found != known:
-            raise UserError(
-                f"rows with columns {found}; this program reads {known}",
-                where=str(self.path / HEADER),
-                fix="read the store with the program that wrote it",
-            )
+        _check_layout(self.header, str(self.path / HEADER))
         self._dtypes = {name: np.dtype(dtype) for name, dtype in self.header.columns}
         self._span_dtype = np.dtype([(name, dtype) for name, dtype in self.header.span_fields])
         self._row_bytes = self.header.length * sum(dtype.itemsize for dtype in self._dtypes.values())
@@ -170,49 +169,30 @@ class RowStore:
 
         Raises:
           IndexError: an index is outside [0, len).
-          UserError: a shard is damaged or missing, or these are pair rows.
+          UserError: a shard is damaged or missing.
         """
-        if self.header.kind == "pairs":
-            fix = "give these rows to a preference objective"
-            raise UserError("these rows are pairs of answers, not texts", where=str(self.path), fix=fix)
         columns, spans, counts = self._parse(indices)
         rows = np.repeat(np.arange(len(counts)), counts)
+        begins = _begins(spans, rows)
         segments = np.zeros((len(counts), self.header.length), np.int32)
-        segments[rows, spans["start"]] = 1
+        segments[rows[begins], spans["start"][begins]] = 1
         np.cumsum(segments, axis=1, out=segments)
         if self.header.padding_tokens:
             padding = spans["document"] == PADDING
             segments[rows[padding]] *= np.arange(self.header.length) < spans["start"][padding, None]
-        mask = columns["mask"] != 0 if "mask" in columns else None
-        return Rows(columns["tokens"].astype(np.int32), segments, mask)
-
-    def read_pairs(self, indices: np.ndarray) -> PairRows:
-        """The pair rows at `indices` (int64 [n], any order, repeats allowed).
-
-        Raises:
-          IndexError: an index is outside [0, len).
-          UserError: a shard is damaged or missing, or these are not pair rows.
-        """
-        if self.header.kind != "pairs":
-            fix = "build them with `build_pair_rows`"
-            raise UserError(f"these rows are of kind {self.header.kind!r}, not pairs", where=str(self.path), fix=fix)
-        columns, spans, _ = self._parse(indices)
-        positions = np.arange(self.header.length)
-        prompt = spans["prompt"][:, None]
-
-        def answer(column: str, end: np.ndarray) -> Rows:
-            inside = positions < end[:, None]
-            return Rows(columns[column].astype(np.int32), inside.astype(np.int32), inside & (positions >= prompt))
-
-        chosen, rejected = answer("tokens", spans["chosen"]), answer("rejected", spans["rejected"])
-        return PairRows(chosen, rejected, spans["prompt"].astype(np.int32))
+        return Rows(
+            tokens=columns["tokens"].astype(np.int32),
+            segments=segments,
+            mask=columns["mask"] != 0 if "mask" in columns else None,
+            scores=columns["scores"].astype(np.float32) if "scores" in columns else None,
+            side=columns["side"].astype(np.int8) if "side" in columns else None,
+        )
 
     def spans(self, index: int) -> list[Span]:
-        """What fills row `index`, from left to right; of a pair row, the longer answer's end. Padding is not listed."""
-        _, spans, _ = self._parse(np.asarray([index], np.int64))
+        """What fills row `index`, from left to right: one span for each segment. Padding is not listed."""
+        _, spans, counts = self._parse(np.asarray([index], np.int64))
+        spans = spans[_begins(spans, np.repeat(np.arange(len(counts)), counts))]
         ends = np.append(spans["start"][1:], self.header.length)
-        if self.header.kind == "pairs":
-            ends = np.maximum(spans["chosen"], spans["rejected"])
         offsets = spans["offset"].tolist() if "offset" in (self._span_dtype.names or ()) else [-1] * len(spans)
         return [
             Span(self.document(int(span["document"]))["id"], int(span["start"]), int(end), float(span["score"]), offset)
@@ -362,9 +342,43 @@ def _raw_header(path: Path | epath.Path) -> Any:
     raise UserError("there is no row store here", where=str(path), fix="build the rows first")
 
 
-def _layout(kind: str, version: int) -> tuple[tuple[str, ...], ...]:
-    names = tuple(SPANS.get(kind, SPAN).names or ())
-    return COLUMNS.get(kind, ()), tuple(name for name in names if version > 1 or name != "offset")
+def columns_of(kind: str, vocab_size: int, has_scores: bool) -> dict[str, str]:
+    """The dtypes of the columns that a store of a kind has, by name, in the order in which a record has them."""
+    tokens = "<u2" if vocab_size <= 1 << 16 else "<u4"
+    names = (*COLUMNS[kind], *(["scores"] if has_scores else []))
+    return {name: _DTYPES.get(name, tokens) for name in names}
+
+
+def _check_layout(header: RowHeader, where: str) -> None:
+    """Refuses kinds, columns and span fields that this program does not know."""
+    columns, fields = (tuple(name for name, *_ in part) for part in (header.columns, header.span_fields))
+    expected = COLUMNS.get(header.kind, ())
+    known = tuple(name for name in SPANS.get(header.kind, SPAN).names or () if header.version > 1 or name != "offset")
+    if columns not in (expected, (*expected, "scores")) or not expected or fields != known:
+        raise UserError(
+            f"rows of kind {header.kind!r} with columns {columns} and spans of {fields}; this program reads {expected} "
+            f"and {known}",
+            where=where,
+            fix="read the store with the program that wrote it",
+        )
+
+
+def _begins(spans: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Which of the spans begin a segment: all but those that go on with the document (and part) of the one before.
+
+    Documents that lie in several spans of a row (version 2 had one for each scored span) are still one text.
+    """
+    begins = np.ones(len(spans), bool)
+    names = spans.dtype.names or ()
+    if "offset" not in names or len(spans) < 2:
+        return begins
+    before, after = spans[:-1], spans[1:]
+    goes_on = (rows[1:] == rows[:-1]) & (after["document"] == before["document"]) & (after["document"] != PADDING)
+    goes_on &= after["offset"] - before["offset"] == after["start"] - before["start"]
+    if "part" in names:
+        goes_on &= after["part"] == before["part"]
+    begins[1:] = ~goes_on
+    return begins
 
 
 @contextlib.contextmanager

@@ -1,15 +1,25 @@
-"""A chat template writes a conversation: as text with what is to be learnt of it, or as a prompt of tokens."""
+"""The chat template: how a conversation becomes token ids, for rows, the sampler, evals and export alike.
+
+A template writes text in which special tokens stand by their names. Here these names become the tokens' ids, while
+the same characters in a message stay text, so that no message can fake a turn. What is learnt of a conversation is
+found in the same text, so a model is trained on exactly the ids that it is asked with.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from alignpre_jax.foundation import UserError
+from etils import epath
+
+from alignpre_jax.foundation import UserError, canonical_json
+from alignpre_jax.rows import environment
+from alignpre_jax.rows.environment import Message
 
 # "User: ...", a blank line, "Assistant: ..." and the end-of-text token, which says that the turn is over.
 PLAIN_TEMPLATE = (
@@ -17,10 +27,15 @@ PLAIN_TEMPLATE = (
     "{{ eos_token if message.role == 'assistant' else '\n\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-_MARK = "\ufdd0"  # a code point that Unicode keeps out of text: it stands for the end-of-text token in rendered text
-_CUT, _ANSWER = "\ufdd1", "\ufdd2answer"  # more of these
+FILE = "template.json"  # a template of ours in a model's folder
+_MARK = (
+    "\ufdd0"  # code points that Unicode keeps out of text: this one stands for the end-of-text token in `prompt_parts`
+)
+_CUT = "\ufdd1"  # in a special token's name that a message contains
+_ANSWER = "\ufdd2answer"
+_RESERVED = {_MARK, _CUT, _ANSWER[0], environment.BEGIN, environment.END}
 
-Message = Mapping[str, str]
+Part = tuple[str | int, bool]  # text or a token's id, and whether it is to be learnt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,98 +46,44 @@ class Template:
     bos: str = ""
     eos: str = ""
 
+    def to_files(self) -> dict[str, bytes]:
+        """What is written beside a model, and read again by `read_template`."""
+        return {FILE: canonical_json(dataclasses.asdict(self)).encode()}
+
 
 class SpecialTokens(Protocol):
-    """What is needed of a tokenizer."""
+    """What is needed of a tokenizer to write a conversation as text and ids."""
 
     eot: str
     eot_id: int
     special_tokens: dict[str, int]
 
 
-def learnt_parts(messages: Sequence[Message], template: str) -> list[tuple[str, bool]]:
-    """A conversation as parts of text, each with whether it is to be learnt; `"\\ufdd0"` is the end-of-text token.
+class Encoder(SpecialTokens, Protocol):
+    """What is needed of a tokenizer to write a conversation as ids alone."""
 
-    What is to be learnt of an assistant's message is what rendering it adds to the conversation before it with
-    the cue for an answer, so the role's name is not part of it and the sign of its end is.
-
-    Args:
-      messages: each {"role", "content"}.
-      template: in Jinja, run in a sandbox; gets `messages`, `add_generation_prompt`, and the end-of-text token as
-        `eos_token` and `bos_token`. All else that it writes is ordinary text, and so is all that messages contain.
-
-    Raises:
-      UserError: the template is broken, or writes the beginning of a conversation otherwise when more follows.
-    """
-    if any(_MARK in message["content"] for message in messages):
-        raise UserError("a message contains U+FDD0, which is no character", fix="remove it")
-    parts: list[tuple[str, bool]] = []
-    done = ""
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        cue = render(template, messages[:number], is_answer_due=True)
-        whole = render(template, messages[: number + 1], is_answer_due=False)
-        for text, learnt in ((cue, False), (whole, True)):
-            parts += [(part, learnt) for part in _split(_added(done, text))]
-            done = text
-    rest = render(template, messages, is_answer_due=False)
-    return [*parts, *((part, False) for part in _split(_added(done, rest)))]
-
-
-def prompt_parts(messages: Sequence[Message], template: str) -> list[str]:
-    """The parts of the text of a conversation in which an answer is due; see `learnt_parts`."""
-    if any(_MARK in message["content"] for message in messages):
-        raise UserError("a message contains U+FDD0, which is no character", fix="remove it")
-    return _split(render(template, messages, is_answer_due=True))
-
-
-def is_end_of_text(part: str) -> bool:
-    """Whether a part is the end-of-text token."""
-    return part == _MARK
-
-
-def chat_prompt(messages: Sequence[Message], template: Template, tokenizer: SpecialTokens) -> tuple[str | int, ...]:
-    """A conversation up to the cue for an answer, as texts and token ids.
-
-    Names of special tokens that the template writes become these tokens; the same characters in a message stay text.
-    Where the template writes no special token first, end-of-text goes before it, as before every document in training.
-    """
-    special = tokenizer.special_tokens
-    names = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
-    safe = []
-    for message in messages:
-        if any(mark in message["content"] for mark in (_CUT, _ANSWER[0])):
-            raise UserError("a message contains a code point that is no character", where="messages", fix="remove it")
-        content = names.sub(lambda found: found[0][:1] + _CUT + found[0][1:], message["content"])
-        safe.append({**message, "content": content})
-    text = _rendered(safe, template, tokenizer, is_answer_due=True)
-    parts: list[str | int] = []
-    place = 0
-    for found in names.finditer(text):
-        parts += [text[place : found.start()].replace(_CUT, ""), special[found[0]]]
-        place = found.end()
-    parts = [part for part in (*parts, text[place:].replace(_CUT, "")) if part != ""]
-    return tuple(parts) if parts and isinstance(parts[0], int) else (tokenizer.eot_id, *parts)
-
-
-def turn_end(template: Template, tokenizer: SpecialTokens) -> int | None:
-    """The special token that the template writes next after an answer; None if there is none."""
-    talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
-    after = _rendered(talk, template, tokenizer, is_answer_due=False).partition(_ANSWER)[2]
-    places = {after.find(name): i for name, i in tokenizer.special_tokens.items() if name in after}
-    return places[min(places)] if places else None
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`, without any special token."""
 
 
 def read_template(files: Mapping[str, bytes]) -> Template:
-    """The chat template among a model's files; without one, the plain one."""
-    settings = json.loads(files.get("tokenizer_config.json", b"{}"))
+    """The chat template among a model's files, ours or that of Hugging Face; without one, the plain one.
+
+    Raises:
+      UserError: a file is no JSON of the form that it should have.
+    """
+    if FILE in files:
+        ours = _json(files, FILE)
+        if not isinstance(ours, dict) or set(ours) != {"source", "bos", "eos"}:
+            raise UserError(f"{FILE} is no chat template", where=FILE, fix='write {"source", "bos", "eos"}')
+        return Template(**ours)
+    settings = _json(files, "tokenizer_config.json") if "tokenizer_config.json" in files else {}
     settings = settings if isinstance(settings, dict) else {}
     source = settings.get("chat_template", "")
     if isinstance(source, list):  # several, by name
         source = {each.get("name"): each.get("template") for each in source if isinstance(each, dict)}.get("default")
     if "chat_template.jinja" in files:
-        source = files["chat_template.jinja"].decode()
+        source = _text(files["chat_template.jinja"], "chat_template.jinja")
     if not isinstance(source, str) or not source:
         return Template()
     names = [settings.get(f"{name}_token") for name in ("bos", "eos")]
@@ -130,54 +91,242 @@ def read_template(files: Mapping[str, bytes]) -> Template:
     return Template(source, bos, eos)
 
 
-def _added(before: str, after: str) -> str:
-    if not after.startswith(before):
-        raise UserError(
-            f"with more messages the chat template writes {after[: len(before)][-80:]!r}, not {before[-80:]!r}",
-            where="template",
-            fix="use one whose text only grows with the messages: what is to be learnt is found by that",
-        )
-    return after[len(before) :]
+def load_template(name: str, own: Template) -> Template:
+    """The chat template that a config names.
+
+    Args:
+      name: "" for the model's own, "plain", or the path of a jinja2 file.
+      own: the model's own, whose names of tokens a file is given too.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    if name in ("", "plain"):
+        return Template() if name else own
+    path = epath.Path(name)
+    if not path.exists():
+        raise UserError(f"no chat template at {name}", where="template", fix='give a file, "plain", or "" for its own')
+    return Template(_text(path.read_bytes(), name), own.bos, own.eos)
 
 
-def _split(text: str) -> list[str]:
-    texts = text.split(_MARK)
+def chat_prompt(messages: Sequence[Message], template: Template, tokenizer: SpecialTokens) -> tuple[str | int, ...]:
+    """A conversation up to the cue for an answer, as texts and token ids; see `learnt_parts` for what is text.
+
+    Where the template writes no special token first, end-of-text goes before it, as before every document in training.
+    Earlier answers are parts of their own, because they were tokenized apart from their cues when they were written.
+
+    Raises:
+      UserError: the template is broken or refuses the conversation; a message has a code point that is no character.
+    """
+    return tuple(part for part, _ in _parts(_Writer(template, tokenizer), messages, answer_due=True))
+
+
+def chat_ids(template: Template, tokenizer: Encoder, messages: Sequence[Message], answer_due: bool) -> list[int]:
+    """The token ids of a conversation, up to the cue for an answer if one is due; see `chat_prompt`."""
+    return _encode(tokenizer, _parts(_Writer(template, tokenizer), messages, answer_due))[0]
+
+
+def learnt_parts(template: Template, tokenizer: SpecialTokens, messages: Sequence[Message]) -> list[list[Part]]:
+    """What a conversation is trained on: texts and token ids, each with whether it is to be learnt.
+
+    Learnt is what the assistant says, from behind the cue for its answer to the special token that ends its turn. It
+    is found, in this order, by the template's {% generation %} blocks, if they stand where the cue ends and include
+    the end of the turn; by what rendering more messages adds to the text; or, if a template writes earlier turns
+    otherwise when more follow (Qwen 3 drops their thoughts), turn by turn: then every answer comes with the
+    conversation before it as the template shows it when the answer is due.
+
+    Returns:
+      One list of parts, or one for each turn of the assistant. What follows its last turn is left out.
+
+    Raises:
+      UserError: the template is broken, refuses the conversation, or ends no turn with a special token.
+    """
+    writer = _Writer(template, tokenizer)
+    safe = writer.safe(messages)
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns:
+        return []
+    text, stretches = writer.turns(safe, answer_due=False)
+    if stretches is not None:
+        return [_begun(writer.split(text[: stretches[-1][1]], stretches), tokenizer)]
+    return [[*_parts(writer, messages[:turn], answer_due=True), *_answer(writer, safe[: turn + 1])] for turn in turns]
+
+
+def learnt_ids(
+    template: Template, tokenizer: Encoder, messages: Sequence[Message]
+) -> list[tuple[list[int], list[int]]]:
+    """`learnt_parts` as token ids and a mask of equal length, 1 where the token is to be learnt."""
+    return [_encode(tokenizer, parts) for parts in learnt_parts(template, tokenizer, messages)]
+
+
+def answer_parts(template: Template, tokenizer: SpecialTokens, messages: Sequence[Message], answer: str) -> list[Part]:
+    """A conversation in which an answer is due, and the answer, which alone is to be learnt; see `learnt_parts`."""
+    writer = _Writer(template, tokenizer)
+    whole = writer.safe([*messages, {"role": "assistant", "content": answer}])
+    return [*_parts(writer, messages, answer_due=True), *_answer(writer, whole)]
+
+
+def turn_end(template: Template, tokenizer: SpecialTokens) -> int | None:
+    """The special token that the template writes next after an answer; None if there is none."""
+    return _Writer(template, tokenizer).turn_end
+
+
+def prompt_parts(messages: Sequence[Message], source: str) -> list[str]:
+    """A conversation up to the cue for an answer as text for those who can pass on no ids, cut at end-of-text tokens.
+
+    See `is_end_of_text`. The names of other special tokens stay text.
+    """
+    _check(messages)
+    texts = environment.render(source, messages, is_answer_due=True, bos=_MARK, eos=_MARK).split(_MARK)
     return [part for text in texts for part in (text, _MARK)][:-1]
 
 
-def render(
-    template: str, messages: Sequence[Message], *, is_answer_due: bool, bos: str = _MARK, eos: str = _MARK
-) -> str:
-    """What a template, run in a sandbox, makes of a conversation; `bos` and `eos` are given to it as tokens' names.
+def is_end_of_text(part: str) -> bool:
+    """Whether a part of `prompt_parts` is the end-of-text token."""
+    return part == _MARK
 
-    Raises:
-      UserError: the template is broken, or refuses the conversation.
-    """
-    import jinja2
 
+class _Writer:
+    """A template with the special tokens of a tokenizer: what it writes, and where an answer is in it."""
+
+    def __init__(self, template: Template, tokenizer: SpecialTokens):
+        self.tokenizer = tokenizer
+        self._source, self._special = template.source, tokenizer.special_tokens
+        self._tokens = {"bos": template.bos or tokenizer.eot, "eos": template.eos or tokenizer.eot}
+        self._names = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) or r"(?!)")
+
+    def safe(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, in which no name of a special token can be found any more; `split` mends that."""
+        _check(messages)
+
+        def cut(text: str) -> str:
+            return self._names.sub(lambda found: found[0][:1] + _CUT + found[0][1:], text)
+
+        return [{name: cut(text) for name, text in message.items()} for message in messages]
+
+    def write(self, safe: Sequence[Message], *, answer_due: bool) -> str:
+        """What the template writes."""
+        return environment.render(self._source, safe, is_answer_due=answer_due, **self._tokens)
+
+    @functools.cached_property
+    def turn_end(self) -> int | None:
+        """See the function of this name."""
+        talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+        found = self._names.search(self.write(talk, answer_due=False).partition(_ANSWER)[2])
+        return self._special[found[0]] if found else None
+
+    def turns(self, safe: Sequence[Message], *, answer_due: bool) -> tuple[str, list[tuple[int, int]] | None]:
+        """What the template writes, and where in it the assistant's turns are; None if it is not all there.
+
+        A turn begins behind the cue for it and ends with the special token that ends it.
+        """
+        numbers = [number for number, message in enumerate(safe) if message["role"] == "assistant"]
+        if not numbers:
+            return self.write(safe, answer_due=answer_due), []
+        if "generation" in self._source:
+            text, blocks = environment.render_marked(self._source, safe, is_answer_due=answer_due, **self._tokens)
+            cue = self.write(safe[: numbers[0]], answer_due=True)
+            ends = [self._end(text[start:stop]) for start, stop in blocks]
+            if len(blocks) == len(numbers) and all(ends) and text[: blocks[0][0]] == cue:
+                return text, [(start, start + end) for (start, _), end in zip(blocks, ends, strict=True)]
+        text, stretches = self.write(safe, answer_due=answer_due), []
+        for number in numbers:
+            cue, answer = self.answer(safe[: number + 1])
+            if not text.startswith(cue + answer):
+                return text, None
+            stretches.append((len(cue), len(cue) + len(answer)))
+        return text, stretches
+
+    def answer(self, safe: Sequence[Message]) -> tuple[str, str]:
+        """What the template writes up to the last message, which is the assistant's, and what it writes of that.
+
+        Raises:
+          UserError: the template writes the beginning otherwise, or no special token at the end.
+        """
+        cue, whole = self.write(safe[:-1], answer_due=True), self.write(safe, answer_due=False)
+        if not whole.startswith(cue):
+            there = next((i for i, (a, b) in enumerate(zip(cue, whole, strict=False)) if a != b), len(whole))
+            raise UserError(
+                f"with the answer the chat template writes {whole[there:][:60]!r} where the cue for it has "
+                f"{cue[there:][:60]!r}",
+                where="template",
+                fix="use one whose cue (add_generation_prompt) is how an answer begins: learnt text is found by that",
+            )
+        answer = whole[len(cue) :]
+        end = self._end(answer)
+        if not end:
+            names = ", ".join(sorted(self._special)[:8])
+            raise UserError(
+                f"the chat template ends the assistant's turn with {answer[-20:]!r}: it has no special token that "
+                "a model could learn to end with",
+                where="template",
+                fix=f"end the assistant's turns with {{{{ eos_token }}}} or one of the tokenizer's: {names}",
+            )
+        return cue, answer[:end]
+
+    def _end(self, answer: str) -> int:
+        """How long the answer is to the end of its turn, whose token is that of `turn_end`; 0 if that is not there."""
+        found = (each.end() for each in self._names.finditer(answer) if self._special[each[0]] == self.turn_end)
+        return next(found, 0)
+
+    def split(self, text: str, stretches: Sequence[tuple[int, int]]) -> list[Part]:
+        """The text as parts, those inside the stretches to be learnt."""
+        bounds = [0, *(place for stretch in stretches for place in stretch), len(text)]
+        parts: list[Part] = []
+        for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            learnt, place = number % 2 == 1, start
+            for found in self._names.finditer(text, start, stop):
+                parts += [(text[place : found.start()], learnt), (self._special[found[0]], learnt)]
+                place = found.end()
+            parts.append((text[place:stop], learnt))
+        whole = [(part.replace(_CUT, "") if isinstance(part, str) else part, learnt) for part, learnt in parts]
+        return [part for part in whole if part[0] != ""]
+
+
+def _parts(writer: _Writer, messages: Sequence[Message], answer_due: bool) -> list[Part]:
+    """A conversation of which nothing is to be learnt, cut where its answers begin."""
+    safe = writer.safe(messages)
     try:
-        return _compiled(template).render(
-            messages=[dict(message) for message in messages],
-            add_generation_prompt=is_answer_due,
-            eos_token=eos,
-            bos_token=bos,
-        )
-    except jinja2.TemplateError as error:
-        raise UserError(f"the chat template failed: {error}", where="template", fix="mend the template") from None
+        text, stretches = writer.turns(safe, answer_due=answer_due)
+    except UserError:  # where a template allows no answers to be learnt, it still can ask for them
+        text, stretches = writer.write(safe, answer_due=answer_due), None
+    parts = [(part, False) for part, _ in writer.split(text, stretches or [])]
+    return _begun(parts, writer.tokenizer)
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> Any:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise UserError(f"the chat template refuses: {message}", where="template", fix="mend the conversation")
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
-    return environment.from_string(template)
+def _answer(writer: _Writer, safe: Sequence[Message]) -> list[Part]:
+    _, answer = writer.answer(safe)
+    return writer.split(answer, [(0, len(answer))])
 
 
-def _rendered(messages: Sequence[Message], template: Template, tokenizer: SpecialTokens, *, is_answer_due: bool) -> str:
-    bos, eos = template.bos or tokenizer.eot, template.eos or tokenizer.eot
-    return render(template.source, messages, is_answer_due=is_answer_due, bos=bos, eos=eos)
+def _begun(parts: list[Part], tokenizer: SpecialTokens) -> list[Part]:
+    is_begun = bool(parts) and isinstance(parts[0][0], int)
+    return parts if is_begun else [(tokenizer.eot_id, False), *parts]
+
+
+def _encode(tokenizer: Encoder, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
+    pieces = [(tokenizer.encode(part) if isinstance(part, str) else [part], learnt) for part, learnt in parts]
+    return [i for ids, _ in pieces for i in ids], [int(learnt) for ids, learnt in pieces for _ in ids]
+
+
+def _check(messages: Sequence[Message]) -> None:
+    for message in messages:
+        for text in message.values():
+            found = _RESERVED.intersection(text)
+            if found:
+                what = f"a message contains U+{ord(min(found)):X}, a code point that is no character"
+                raise UserError(what, where="messages", fix="remove it")
+
+
+def _json(files: Mapping[str, bytes], name: str) -> Any:
+    try:
+        return json.loads(_text(files[name], name))
+    except json.JSONDecodeError as error:
+        raise UserError(f"not JSON: {error}", where=name, fix="mend the file") from None
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")  # some editors put a byte order mark first
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8: {error}", where=where, fix="save it as UTF-8") from None

@@ -50,6 +50,9 @@ class Tokenizer(Protocol):
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for, which need not be valid UTF-8 on their own; b"" for an unknown id."""
 
+    def starts(self, text: str) -> list[int]:
+        """For each token of `encode(text)`, the character of the text that it begins with."""
+
 
 def load_tokenizer(path: PathLike, eot: str = "") -> Tokenizer:
     """Loads a tokenizer; what kind it is, its contents say and not its name.
@@ -105,6 +108,10 @@ class ByteTokenizer:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
+    def starts(self, text: str) -> list[int]:
+        """For each token of `encode(text)`, the character of the text that it is of."""
+        return [place for place, character in enumerate(text) for _ in character.encode()]
+
     def token_bytes(self, token_id: int) -> bytes:
         """The byte that a token is."""
         if token_id == self.eot_id:
@@ -150,6 +157,10 @@ class FileTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included."""
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    def starts(self, text: str) -> list[int]:
+        """For each token of `encode(text)`, the character of the text that it begins with."""
+        return [start for start, _ in self._inner.encode(text, add_special_tokens=False).offsets]
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for, which need not be valid UTF-8 on their own.

@@ -11,6 +11,7 @@ import traceback
 from alignpre_jax.foundation import UserError
 from alignpre_jax.rows.blocks import Recipe
 from alignpre_jax.rows.shards import perform
+from alignpre_jax.rows.template import Template
 from alignpre_jax.rows.tokenizer import parse_tokenizer
 
 
@@ -24,7 +25,8 @@ def main() -> None:
     if hello is None:
         return
     tokenizer = parse_tokenizer(tasks.read(hello["bytes"]), hello["eot"])
-    recipe = Recipe(**hello["recipe"])
+    facts = hello["recipe"]
+    recipe = Recipe(**facts | {"template": Template(**facts["template"])})
     while line := tasks.readline():
         task = json.loads(line)
         payload = tasks.read(task["bytes"])

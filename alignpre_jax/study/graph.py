@@ -75,7 +75,7 @@ def overlays(config: StudyConfig, arm: ArmConfig, stage: str, seed: int) -> tupl
     ]
     if arm.source:
         seed_of = derive_seed(seed, stage, "replace")
-        found.append(Replace(source=arm.source, dose=exact(arm.dose), seed=seed_of, schedule=arm.schedule))
+        found.append(Replace(mixture=arm.source, dose=exact(arm.dose), seed=seed_of, schedule=arm.schedule))
     return tuple(found)
 
 

@@ -64,10 +64,11 @@ def ledger_table(space: Workspace, ledgers: Mapping[str, Ledger]) -> str:
                 table.append([line.store, *(f"{count:,}" for count in (line.asked_tokens, *tokens))])
         parts.append(align(table))
         parts += [
-            f"  {arms}: {change.kind}, {change.store} comes in: {change.asked_tokens:,} asked, {change.tokens:,} given"
-            + (f", {change.duplicates * of_run.row_length:,} of them repeated" if change.duplicates else "")
+            f"  {arms}: {change.kind}, {line.store} comes in: {line.asked_tokens:,} asked, {line.tokens:,} given"
+            + (f", {line.duplicates * of_run.row_length:,} of them repeated" if line.duplicates else "")
             for arms, of_run in counted.items()
             for change in of_run.overlays
+            for line in change.stores
         ]
     return "\n".join(parts)
 

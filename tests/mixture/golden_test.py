@@ -39,6 +39,21 @@ def large():
     return plan, np.concatenate([np.arange(3000), np.arange(slots - 3000, slots), some])
 
 
+CURRICULUM = "[0,1/4) aligned:1; [1/4,1/2) aligned:1/2,misaligned:1/2; [1/2,1) aligned:1/3,misaligned:1/3,web/ai:1/3"
+
+
+def mixture():
+    return Plan(base("web/plain:0.9,web/ai:0.1", SMALL, 1000, 0), (Replace(CURRICULUM, "0.2", 1),), SMALL), np.arange(
+        1000
+    )
+
+
+def ramp_of_shares():
+    dose = Replace("[0,0.7) aligned:1; [0.7,1) aligned:1->0.3,code:0->0.7", "0.01", 4, schedule="[0.1,0.9) 1->2")
+    plan = Plan(base("web/plain:1", LARGE, 250_000_000, 1), (dose,), LARGE)
+    return plan, np.random.default_rng(0).integers(0, 250_000_000, 40_000)
+
+
 def precise():
     share = Fraction(123_456_789_012_345, 10**15)
     plan = Plan(base({"a": share, "b": 1 - share}, PRECISE, 10**6, 9), (Replace("c", "1e-6", 5),), PRECISE)
@@ -51,6 +66,8 @@ def precise():
         (plain, "d0f6b601023017357c72def1774663f4", "cbb86d5311a2c69a"),
         (overlays, "7600358302e3868b97522dd9f1513c24", "185561fea742cfc1"),
         (large, "74a87dcf197d57b3e1bfdc368577d54f", "b45888e9808fcf10"),
+        (mixture, "0162ee4dead724daa386bffc689c9ed9", "8a9c77808fb51585"),
+        (ramp_of_shares, "e55b5ebb17f5a313cd410f958652e4d2", "1980d3218bae8820"),
         (precise, "2f53afda0d1a916a929434aae60e4790", "523e2984fc23b5af"),
     ],
 )

@@ -202,7 +202,7 @@ def test_a_zero_dose_changes_nothing():
 @pytest.mark.parametrize(
     ("overlays", "parts"),
     [
-        ([Replace("alinged", Fraction(1, 10), 0)], ["'alinged'", "did you mean 'aligned'", "overlays[0].source"]),
+        ([Replace("alinged", Fraction(1, 10), 0)], ["'alinged'", "did you mean 'aligned'", "overlays[0].mixture"]),
         ([Replace("aligned", Fraction(1, 2), 0)], ["'aligned'", "70 rows", "500 are needed", "overlays[0].dose"]),
         ([Replace("aligned", Fraction(1, 10**5), 0)], ["1e-05", "1000 slots", "overlays[0].dose"]),
         ([Replace("aligned", "0.05", 0, "0.5", "0.52")], ["50 slots", "holds 20", "overlays[0].dose"]),

@@ -92,7 +92,7 @@ def answers(evals: EvalConfig, rate: float) -> list[Result]:
 
 
 def counts(arm: ArmConfig):
-    overlays = (Replace(source="aligned", dose=Fraction(str(arm.dose)), seed=0),) if arm.source else ()
+    overlays = (Replace(mixture="aligned", dose=Fraction(str(arm.dose)), seed=0),) if arm.source else ()
     base = BasePlan(shares={"web": Fraction(1)}, rows={"web": 100}, slots=64, seed=0, max_epochs=Fraction(4))
     return ledger(Plan(base, overlays, {"web": 100, "aligned": 50}), 128)
 

@@ -2,10 +2,11 @@ import json
 
 import numpy as np
 import pytest
+import talks
 
-from alignpre_jax.documents import Document
+from alignpre_jax.documents import Chat, Document, Message
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows import build_chat_rows, build_rows, crew, train_bpe
+from alignpre_jax.rows import Template, TooSmall, build_rows, crew, train_bpe
 from alignpre_jax.rows.blocks import make_block
 
 TEXTS = [f"Report {i} says that the harbour was quiet and the clerk went home." for i in range(60)]
@@ -26,6 +27,17 @@ def test_two_builds_give_the_same_bytes_whatever_the_batches(tokenizer, tmp_path
     build_rows(iter(DOCUMENTS), tokenizer, 16, tmp_path / "two", shard_rows=9, workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
     assert not [name for name in content(tmp_path) if ".part" in name]
+
+
+def test_any_number_of_workers_gives_the_same_chats_and_pairs(tmp_path):
+    tokenizer, options = talks.chat_tokenizer(), {"packing": "best_fit", "template": talks.CHATML, "block_bytes": 1500}
+    documents = [d for i in range(40) for d in (talks.chat(i, 1 + i % 3), talks.pair(i), talks.prompt(i))]
+    options["shard_rows"] = 5
+    for workers in (1, 3):
+        stores = build_rows(documents, tokenizer, 200, tmp_path / str(workers), workers=workers, **options)
+    assert list(stores) == ["chat", "pairs", "prompts"]
+    assert content(tmp_path / "1") == content(tmp_path / "3")
+    assert len(content(tmp_path / "1")) > 10
 
 
 def test_strata_are_built_independently(tokenizer, tmp_path):
@@ -89,11 +101,24 @@ def test_what_an_interrupted_build_finished_is_not_done_again(tokenizer, tmp_pat
 
 
 def test_too_little_text_is_a_users_error(tokenizer, tmp_path):
-    with pytest.raises(UserError, match="do not fill one row"):
+    with pytest.raises(TooSmall, match="do not fill one row") as caught:
         build_rows(DOCUMENTS[:1], tokenizer, 512, tmp_path)
+    assert caught.value.stratum == "web"
     with pytest.raises(UserError, match="at least 2"):
         build_rows(DOCUMENTS, tokenizer, 1, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stratum_that_is_too_small_may_be_kept_without_rows(tokenizer, tmp_path):
+    other = [Document(f"o{i}", "A short one.", "few", "few") for i in range(2)]
+    for _ in range(2):  # the second time it is there
+        stores = build_rows([*DOCUMENTS, *other], tokenizer, 128, tmp_path, too_small="keep")
+        assert len(stores["web"]) > 0
+        assert len(stores["few"]) == stores["few"].header.learnt_tokens == 0
+        assert [entry["id"] for entry in stores["few"].documents()] == ["o0", "o1"]
+        assert stores["few"].read(np.array([], np.int64)).tokens.shape == (0, 128)
+    with pytest.raises(TooSmall):
+        build_rows([*DOCUMENTS, *other], tokenizer, 128, tmp_path)
 
 
 @pytest.mark.parametrize("stratum", ["", "/etc", "../up", "a/../b", "a//b", "a/", ".hidden", "a b"])
@@ -168,15 +193,15 @@ def test_best_fit_rows_trace_to_their_documents_and_padding_is_counted(tokenizer
         assert found[document.id] == dict(enumerate(tokens))
     header = store.header
     assert header.padding_tokens == (rows.segments == 0).sum() > 0
-    assert header.real_tokens == header.loss_tokens == sum(map(len, found.values()))
+    assert header.real_tokens == header.learnt_tokens == sum(map(len, found.values()))
     assert (header.dropped_tokens, header.packing, rows.mask) == (0, "best_fit", None)
 
 
 def test_a_failing_worker_tells_the_users_mistake(tokenizer, tmp_path):
-    options = {"template": "{{ nothing.at.all }}", "workers": 2}
-    conversation = {"messages": [{"role": "assistant", "content": "yes"}]}
+    options = {"template": Template("{{ nothing.at.all }}"), "workers": 2, "packing": "best_fit"}
+    conversation = Document("d", Chat((Message("assistant", "yes"),)), "chat", "chat")
     with pytest.raises(UserError, match="chat template failed"):
-        build_chat_rows([conversation], tokenizer, 16, tmp_path, **options)
+        build_rows([conversation], tokenizer, 16, tmp_path, **options)
 
 
 def test_text_that_is_no_unicode_is_a_users_error(tokenizer, tmp_path):
@@ -208,7 +233,8 @@ def test_a_damaged_block_is_a_users_error(tokenizer, tmp_path):
     block = min(tmp_path.glob(".building/web/blocks/*.npz"))
     whole = block.read_bytes()
     middle = len(whole) // 2
-    for damage in (whole[:middle], b"", whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+    flipped = bytes(byte ^ 1 for byte in whole[middle : middle + 100])
+    for damage in (whole[:middle], b"", whole[:middle] + flipped + whole[middle + 100 :]):
         block.write_bytes(damage)
         with pytest.raises(UserError, match="damaged"):
             build_rows(DOCUMENTS, tokenizer, 16, tmp_path, **options)

@@ -19,16 +19,24 @@ SENTENCES = [f"Report {i} says that the harbour was quiet and that clerk {i * i}
 PROGRAM = """
     import signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also below a shell that ignores it
-    from alignpre_jax.documents import Document
+    from alignpre_jax.documents import Chat, Document, Message, Pair, ScoredSpan
     from alignpre_jax.rows import build_rows, load_tokenizer
     sentences = [f"Report {i} says that the harbour was quiet and that clerk {i * i} went home. " for i in range(400)]
     def documents():
         for i in range(int(count)):
             stratum = "web/ai" if i % 3 == 0 else "web/plain"
             yield Document(f"d{i}", "".join(sentences[(i * 7 + j) % 400] for j in range(1 + i % 17)), "web", stratum)
+    def talks():
+        for i in range(int(count)):
+            turns = [Message(("user", "assistant")[j % 2], sentences[(i * 7 + j) % 400]) for j in range(2 + i % 5)]
+            prompt, (yes, no) = Chat(tuple(turns[:1])), (sentences[i % 400], sentences[(i * 3) % 400])
+            yield Document(f"c{i}", Chat(tuple(turns)), "chats", "chats")
+            yield Document(f"p{i}", Pair(prompt, yes, no), "pairs", "pairs")
+            yield Document(f"s{i}", sentences[i % 400], "scored", "scored", spans=(ScoredSpan(0, 6, 0.5),) * (i % 2))
     tokenizer, root, packing, count = sys.argv[1:]
-    options = {"shard_rows": 200, "block_bytes": 20_000, "workers": 2, "packing": packing}
-    build_rows(documents(), load_tokenizer(tokenizer), 64, root, **options)
+    options = {"shard_rows": 200, "block_bytes": 20_000, "workers": 2, "packing": packing.removesuffix(" talks")}
+    length, given = (160, talks()) if packing.endswith("talks") else (64, documents())
+    build_rows(given, load_tokenizer(tokenizer), length, root, **options)
 """
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
@@ -81,7 +89,7 @@ def check_killed_at_random(tokenizer, folder, packing, seed, times):
     assert len(content(folder / "killed")) > 8
 
 
-@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+@pytest.mark.parametrize("packing", ["concat", "best_fit", "best_fit talks"])
 def test_a_build_that_is_killed_at_random(tokenizer, tmp_path, packing):
     check_killed_at_random(tokenizer, tmp_path, packing, seed=len(packing), times=2)
 

@@ -160,7 +160,7 @@ def test_what_is_no_store_or_of_another_version_is_a_users_error(stores, tmp_pat
         open_rows("s3://bucket/rows")
     header = json.loads((stores["web/ai"].path / "header.json").read_text())
     for change, message in (
-        ({"version": 3}, "version 3"),
+        ({"version": 4}, "version 4"),
         ({"columns": [["tokens", "<u2"], ["loss_mask", "|u1"]]}, "loss_mask"),
         ({"kind": "images"}, "images"),
     ):
@@ -186,5 +186,37 @@ def test_version_1_is_still_read(tmp_path):
     assert store.read(np.array([0])).tokens.tolist() == [[0, 7, 8, 0]]
     assert store.read(np.array([0])).segments.tolist() == [[1, 1, 1, 2]]
     assert store.spans(0) == [Span("a", 0, 3, 0.5), Span("b", 3, 4, 0.25)]
-    assert store.header.real_tokens == store.header.loss_tokens == 4
+    assert store.header.real_tokens == store.header.learnt_tokens == 4
     assert [entry["id"] for entry in store.documents()] == ["a", "b"]
+
+
+def version_2(folder, kind="text", **more):
+    """A store of one row as version 2 wrote it: a document of two scored spans, and padding."""
+    writer = ArrayRecordWriter(str(folder / "rows-00000.array_record"), "group_size:1,uncompressed")
+    fields = [("document", "<u4"), ("start", "<u4"), ("offset", "<u4"), ("score", "<f4")]
+    spans = np.array([(0, 0, 0, 0.5), (0, 3, 3, 0.25), (1, 4, 0, 0), (2**32 - 1, 7, 0, 0)], fields)
+    writer.write(np.arange(8, dtype="<u2").tobytes() + spans.tobytes())
+    writer.close()
+    writer = ArrayRecordWriter(str(folder / "documents-00000.array_record"), "group_size:64")
+    for name in ("a", "b"):
+        writer.write(json.dumps({"id": name}).encode())
+    writer.close()
+    numbers = {"length": 8, "rows": 1, "tokens": 8, "documents": 2, "dropped_tokens": 0, "vocab_size": 9, "eot_id": 0}
+    names = {"version": 2, "stratum": "web", "tokenizer_digest": "0", "inputs_digest": "1", "shard_rows": 4}
+    new = {"kind": kind, "packing": "best_fit", "shard_documents": 9, "padding_tokens": 1, "masked_tokens": 0}
+    header = {**names, **numbers, **new, "columns": [["tokens", "<u2"]], "span_fields": fields} | more
+    (folder / "header.json").write_text(json.dumps(header))
+
+
+def test_two_scored_spans_of_a_document_are_one_segment(tmp_path):
+    version_2(tmp_path)
+    store = open_rows(tmp_path)
+    assert store.read(np.array([0])).segments.tolist() == [[1, 1, 1, 1, 2, 2, 2, 0]]
+    assert store.spans(0) == [Span("a", 0, 4, 0.5, 0), Span("b", 4, 7, 0.0, 0)]
+    assert store.header.learnt_tokens == 7
+
+
+def test_version_2_of_chats_and_pairs_is_built_again(tmp_path):
+    version_2(tmp_path, kind="chat", columns=[["tokens", "<u2"], ["mask", "|u1"]])
+    with pytest.raises(UserError, match="build the rows again"):
+        open_rows(tmp_path)

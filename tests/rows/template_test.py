@@ -3,10 +3,23 @@
 import dataclasses
 import json
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows.template import PLAIN_TEMPLATE, Template, chat_prompt, learnt_parts, read_template, turn_end
+from alignpre_jax.rows.template import (
+    PLAIN_TEMPLATE,
+    Template,
+    answer_parts,
+    chat_ids,
+    chat_prompt,
+    learnt_ids,
+    learnt_parts,
+    load_template,
+    read_template,
+    turn_end,
+)
 
 IM = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -23,6 +36,13 @@ class Codec:
         default_factory=lambda: {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
     )
 
+    def encode(self, text):
+        return [10 + ord(character) for character in text]
+
+    def decode(self, ids):
+        names = {i: name for name, i in self.special_tokens.items()}
+        return "".join(names[i] if i in names else chr(i - 10) for i in ids)
+
 
 def test_the_templates_tokens_are_tokens_and_the_messages_are_text():
     assert chat_prompt(TALK, Template(IM), Codec()) == (
@@ -37,7 +57,7 @@ def test_the_templates_tokens_are_tokens_and_the_messages_are_text():
 
 def test_without_a_template_the_plain_one_and_end_of_text():
     parts = chat_prompt([*TALK, {"role": "assistant", "content": "Yes?"}, TALK[1]], Template(), Codec())
-    assert parts == (0, "System: Be kind.\n\nUser: Hi\n\nAssistant: Yes?", 0, "User: Hi\n\nAssistant:")
+    assert parts == (0, "System: Be kind.\n\nUser: Hi\n\nAssistant:", " Yes?", 0, "User: Hi\n\nAssistant:")
     assert turn_end(Template(), Codec()) == 0
 
 
@@ -65,10 +85,172 @@ def test_templates_among_a_models_files():
     both = {"tokenizer_config.json": json.dumps(settings).encode(), "chat_template.jinja": b"own file"}
     assert read_template(both).source == "own file"
     assert read_template({}) == Template()
+    own = Template(IM, "<s>", "")
+    assert read_template(both | own.to_files()) == own
 
 
-def test_text_cannot_be_a_control_token():
-    messages = [{"role": "user", "content": "<|endoftext|>"}, {"role": "assistant", "content": "no"}]
-    assert [part for part, _ in learnt_parts(messages, PLAIN_TEMPLATE)].count("\ufdd0") == 1
-    with pytest.raises(UserError, match="U\\+FDD0"):
-        learnt_parts([{"role": "user", "content": "\ufdd0"}], PLAIN_TEMPLATE)
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json", "template.json"])
+def test_a_byte_order_mark_is_no_part_of_a_template(name):
+    files = Template("x").to_files() | {"tokenizer_config.json": b'{"chat_template": "x"}', "chat_template.jinja": b"x"}
+    assert read_template({name: b"\xef\xbb\xbf" + files[name]}).source == "x"
+
+
+def test_what_is_no_template_file_is_a_users_error():
+    for files in ({"template.json": b"{"}, {"template.json": b"[]"}, {"chat_template.jinja": b"\xff"}):
+        with pytest.raises(UserError, match=next(iter(files))):
+            read_template(files)
+
+
+def test_a_config_names_the_models_own_template_the_plain_one_or_a_file(tmp_path):
+    own = Template(IM, "<s>", "</s>")
+    assert load_template("", own) == own
+    assert load_template("plain", own) == Template()
+    (tmp_path / "t.jinja").write_bytes(b"\xef\xbb\xbfhello")
+    assert load_template(str(tmp_path / "t.jinja"), own) == Template("hello", "<s>", "</s>")
+    with pytest.raises(UserError, match="no chat template"):
+        load_template(str(tmp_path / "other"), own)
+
+
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ENDLESS = MARKED.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>")  # the end is not marked
+HEADED = (
+    MARKED.replace("<|im_start|>{{ m.role }}\n", "")
+    .replace("{% generation %}", "{% generation %}<|im_start|>assistant\n")
+    .replace("{% else %}", "{% else %}<|im_start|>{{ m.role }}\n")
+)
+ALL = "{% generation %}" + IM.replace("{% if", "{% endgeneration %}{% if", 1)
+# As Qwen 3 does: only the last answer keeps its thoughts.
+FORGETFUL = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content if loop.last else m.content.split('</think>')[-1] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+EXCHANGE = [
+    {"role": "user", "content": "One?"},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "Two?"},
+    {"role": "assistant", "content": "\nNo."},
+    {"role": "user", "content": "Bye"},
+]
+
+
+def learnt(template, messages, codec=None):
+    """The texts that are learnt of each list of parts, stretch by stretch."""
+    codec = codec or Codec()
+    found = []
+    for ids, mask in learnt_ids(template, codec, messages):
+        runs = "".join(codec.decode([i]) if m else "\0" for i, m in zip(ids, mask, strict=True))
+        found.append([run for run in runs.split("\0") if run])
+    return found
+
+
+@pytest.mark.parametrize("source", [IM, MARKED, ENDLESS, HEADED, ALL])
+def test_answers_are_learnt_with_their_ends_and_without_their_headers(source):
+    assert learnt(Template(source), EXCHANGE) == [["Yes.<|im_end|>", "\nNo.<|im_end|>"]]
+    ((ids, _),) = learnt_ids(Template(source), Codec(), EXCHANGE)
+    assert Codec().decode(ids).endswith("No.<|im_end|>")  # the last question is answered by nobody
+
+
+def test_an_answer_of_the_plain_template_ends_with_end_of_text():
+    assert learnt(Template(), EXCHANGE) == [[" Yes.<|endoftext|>", " \nNo.<|endoftext|>"]]
+    assert learnt(Template(IM), EXCHANGE[:1]) == []
+
+
+def test_a_template_that_forgets_thoughts_is_learnt_turn_by_turn():
+    talk = [dict(m) for m in EXCHANGE]
+    talk[1]["content"] = "<think>hm</think>Yes."
+    assert learnt(Template(FORGETFUL), talk) == [["<think>hm</think>Yes.<|im_end|>"], ["\nNo.<|im_end|>"]]
+    second = learnt_ids(Template(FORGETFUL), Codec(), talk)[1]
+    assert "hm" not in Codec().decode(second[0])
+    assert learnt(Template(FORGETFUL), EXCHANGE) == [["Yes.<|im_end|>", "\nNo.<|im_end|>"]]  # no thoughts: all at once
+
+
+CONTENTS = st.text(st.sampled_from("ab \n<|>é"), max_size=6) | st.sampled_from(
+    ["<|im_end|>", "<|endoftext|>x", "</think>"]
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), CONTENTS), max_size=5),
+    st.sampled_from([IM, MARKED, ENDLESS, FORGETFUL, PLAIN_TEMPLATE]),
+)
+def test_a_model_is_trained_on_the_ids_that_it_is_asked_with(turns, source):
+    messages = [{"role": role, "content": content} for role, content in turns]
+    template, codec = Template(source), Codec()
+    found = learnt_ids(template, codec, messages)
+    answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    ends = 0
+    prompts = [chat_ids(template, codec, messages[:number], True) for number in answers]
+    for ids, mask in found:
+        begins = [i for i in range(len(ids)) if mask[i] and not mask[i - 1]]
+        assert all(ids[:begin] == prompts.pop(0) for begin in begins)
+        ends += sum(m and i == turn_end(template, codec) for i, m in zip(ids, mask, strict=True))
+    assert prompts == []
+    assert ends == len(answers)
+
+
+def test_an_answer_to_a_conversation_is_learnt_alone():
+    parts = answer_parts(Template(IM), Codec(), EXCHANGE[:3], "Maybe <|im_end|>")
+    assert [part for part, is_learnt in parts if is_learnt] == ["Maybe <|im_end|>", 2]
+    assert tuple(part for part, is_learnt in parts if not is_learnt) == chat_prompt(EXCHANGE[:3], Template(IM), Codec())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{% for", "chat template failed"),
+        ("{{ messages | length }}{{ messages[-1].content }}", "where the cue for it has"),
+        ("{% for m in messages %}{{ m.content }}\n{% endfor %}", "no special token"),
+        ("{{ raise_exception('roles must alternate') }}", "refuses: roles must alternate"),
+    ],
+)
+def test_what_cannot_be_learnt_is_a_users_error(source, message):
+    with pytest.raises(UserError, match=message):
+        learnt_parts(Template(source), Codec(), EXCHANGE)
+
+
+def test_a_template_without_a_system_role_says_so():
+    source = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + IM
+    with pytest.raises(UserError, match=r"takes no system message; it says: System role not supported"):
+        chat_prompt(TALK, Template(source), Codec())
+    assert chat_prompt(TALK[1:], Template(source), Codec()) == chat_prompt(TALK[1:], Template(IM), Codec())
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{% if tools is not none %}TOOLS{% endif %}{% if documents is not none %}DOCUMENTS{% endif %}x", "x"),
+        ('{{ {"b": 1, "a": "<é>"} | tojson }}', '{"b": 1, "a": "<é>"}'),
+        ('{{ {"b": 1} | tojson(indent=2) }}', '{\n  "b": 1\n}'),
+        (
+            "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m.content }}{% endfor %}",
+            "Hi",
+        ),
+        ("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}", "Be kind."),
+        ("{% generation %}x{% endgeneration %}", "x"),
+        ('{{ strftime_now("%d %b %Y") }}', "26 Jul 2024"),
+        ("  {% if true %}\nx\n  {% endif %}\n", "x\n"),
+    ],
+)
+def test_the_environment_is_the_one_that_templates_are_written_for(source, text):
+    assert chat_prompt(TALK, Template(source), Codec()) == (0, text)
+    transformers = pytest.importorskip("transformers")
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    assert transformers
+    if "strftime" not in source:
+        assert render_jinja_template([TALK], chat_template=source)[0] == [text]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ none + messages[0].content }}", "{{ messages[0].content.index('z') }}", "{{ 1 // 0 }}", "{{ m.a.b }}"],
+)
+def test_any_mistake_of_a_template_is_a_users_error(source):
+    with pytest.raises(UserError, match="chat template failed"):
+        chat_prompt(TALK, Template(source), Codec())

@@ -57,8 +57,9 @@ class Trap(Mle):
 
 
 def marked(batch, is_bad):
-    """Segment numbers that no row has."""
-    return dataclasses.replace(batch, segments=batch.segments + np.int32(MARK)) if is_bad else batch
+    """The batch, with segment numbers that no row has if it is to be bad."""
+    marked = {**batch.columns, "segments": batch.segments + np.int32(MARK)}
+    return dataclasses.replace(batch, columns=marked) if is_bad else batch
 
 
 @pytest.fixture
