@@ -44,7 +44,7 @@ def test_arms_of_one_study_prefer_the_same_slots(small_config):
     runs = stage_runs(small_config)
     aligned, misaligned = (runs[f"seed0/midtrain-{arm}"].overlays[0] for arm in ("aligned", "misaligned"))
     assert isinstance(aligned, Replace)
-    assert dataclasses.replace(aligned, source="misaligned") == misaligned
+    assert dataclasses.replace(aligned, mixture="misaligned") == misaligned
     assert isinstance(runs["seed0/midtrain-filtered"].overlays[0], Remove)
     assert aligned.seed != runs["seed1/midtrain-aligned"].overlays[0].seed
 
