@@ -44,7 +44,8 @@ from alignpre_jax.foundation import (
 from alignpre_jax.model import DecoderConfig
 
 MADE = "made"  # in `meta`: all that decides what the run learns
-_ITEMS = ("params", "optimizer", "guard", "ema")  # of a State; those that are None are not there
+# What a checkpoint's items are called, and the fields of a State that they are; those that are None are not there.
+_ITEMS = {"params": "trained", "optimizer": "optimizer", "guard": "guard", "ema": "ema"}
 _SHOWN = 12  # lines of a difference
 
 Say = Callable[[str, int, str], None]  # kind of event, step, sentence
@@ -107,7 +108,7 @@ class Checkpoints:
           facts: JSON-able, saved into `meta`.
         """
         step = int(jax.device_get(state.step))
-        items = {name: getattr(state, name) for name in _ITEMS if getattr(state, name) is not None}
+        items = _items(state)
         meta = self.meta | dict(facts) | {"step": step, "items": [*items], "arrays": _shapes(items)}
         meta = through_json(meta | {"digests": tree_digests(items)})
         meta["digest"] = digest(meta)
@@ -170,13 +171,14 @@ class Checkpoints:
     def _restore(self, step: int, abstract: State) -> Restored:
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         verify_meta(meta)
-        items = {name: getattr(abstract, name) for name in _ITEMS if getattr(abstract, name) is not None}
+        items = _items(abstract)
         self._compare(step, meta, _shapes(items))
         arrays = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
         found = self._manager.restore(step, args=ocp.args.Composite(**arrays))
         found = {name: found[name] for name in items}
         verify(found, meta["digests"])
-        return Restored(State(**{"optimizer": None, **found}, step=step), meta)
+        fields = {_ITEMS[name]: item for name, item in found.items()}
+        return Restored(State(**{"optimizer": None, **fields}, step=step), meta)
 
     def _compare(self, step: int, meta: Mapping[str, Any], arrays: str) -> None:
         """Raises `UserError` if the checkpoint of a step was not made as this run is."""
@@ -224,6 +226,11 @@ class _WholeOnes(PreservationPolicy):
         whole = [each for each in checkpoints if each.step not in damaged]
         kept = iter(self.policy.should_preserve(whole, context=context))
         return [each.step in damaged or next(kept) for each in checkpoints]
+
+
+def _items(state: State) -> dict[str, Any]:
+    """The items of a checkpoint by name."""
+    return {name: item for name, field in _ITEMS.items() if (item := getattr(state, field)) is not None}
 
 
 def describe(model: DecoderConfig, **facts: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from alignpre_jax.model.cache import Cache, init_cache
 from alignpre_jax.model.config import DecoderConfig, RotaryScaling
 from alignpre_jax.model.decoder import Decoder, bind, init_params
 from alignpre_jax.model.inference import InferenceWeights, inference_weights
+from alignpre_jax.model.mesh import parse_mesh
 from alignpre_jax.model.parameters import Parameter, parameters
 from alignpre_jax.model.presets import PRESETS, get_preset
 from alignpre_jax.model.sharding import constrain, logical_axes, make_mesh, param_shardings
@@ -36,6 +37,7 @@ __all__ = [
     "merge",
     "param_shardings",
     "parameters",
+    "parse_mesh",
     "split",
     "trained_paths",
 ]

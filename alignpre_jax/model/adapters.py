@@ -193,17 +193,18 @@ def join(trained: nnx.State, frozen: nnx.State | None) -> nnx.State:
     return trained if frozen is None else nest(by_path(frozen) | by_path(trained))
 
 
-def merge(params: nnx.State, trained: nnx.State, learn: Learn, dtype: str = "") -> nnx.State:
+def merge(params: nnx.State | None, trained: nnx.State, learn: Learn, dtype: str = "") -> nnx.State:
     """The whole model after training: an ordinary one, without adapters.
 
     Args:
-      params: the model that the training started from, whole, float32.
+      params: the model that the training started from: the whole of it, or what of it is frozen (None: nothing).
       trained: what `learn` made of it.
       learn: what was learnt. Of LoRA the merged matrix is W + s B A, computed in float32 and rounded once.
       dtype: of the merged model; by default that of `params`.
     """
     if isinstance(learn, Full):
         return trained
+    assert params is not None
     leaves, found = by_path(params), by_path(trained)
     if isinstance(learn, Only):
         merged = leaves | found
@@ -215,7 +216,7 @@ def merge(params: nnx.State, trained: nnx.State, learn: Learn, dtype: str = "") 
             else leaf
             for path, leaf in leaves.items()
         }
-    return nest({path: leaf.astype(dtype or leaves[path].dtype) for path, leaf in merged.items()})
+    return nest({path: leaf.astype(dtype or leaves.get(path, leaf).dtype) for path, leaf in merged.items()})
 
 
 @functools.partial(jax.jit, static_argnames="factor")

@@ -28,7 +28,9 @@ class Recipes:
     def __init__(self, tree: Tree):
         self._tree, self._config = tree, tree.config
         self._model = to_mapping(self._config.model.architecture)
-        self._sources = {name: digest(self.source(name)) for name in self._ordered()}
+        self._sources: dict[str, str] = {}
+        for name in self._ordered():
+            self._sources[name] = digest(self.source(name))
         self._runs: dict[str, str] = {}
         self._suites: dict[str, str] = {}
         for name, run in tree.items():
@@ -90,10 +92,8 @@ class Recipes:
     def evaluation(self, run: StageRun, name: str) -> Recipe:
         """Of the answers that a run's last checkpoint gives to an eval."""
         asked = self._config.evals[name]
-        left_out = ("at", "every_steps", "every_tokens", "headline")
-        recipe: dict[str, Any] = {
-            "eval": {key: value for key, value in to_mapping(asked).items() if key not in left_out}
-        }
+        when = ("at", "every_steps", "every_tokens", "headline")  # changes no answer
+        recipe: dict[str, Any] = {"eval": {key: value for key, value in to_mapping(asked).items() if key not in when}}
         if isinstance(asked, Scenarios):
             recipe["suite"] = self.suite(asked.suite)
         if isinstance(asked, HeldOut):

@@ -29,7 +29,7 @@ from alignpre_jax.foundation import (
 from alignpre_jax.mixture import Batch, Counted, load_batches, render
 from alignpre_jax.mixture import check as check_ledger
 from alignpre_jax.mixture import ledger as ledger_of
-from alignpre_jax.model import choose_kernel
+from alignpre_jax.model import Full, choose_kernel
 from alignpre_jax.model.mesh import host_part, parse_mesh
 from alignpre_jax.training.checks import check_run, check_tokens
 from alignpre_jax.training.clock import Clock
@@ -40,7 +40,7 @@ from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_lin
 from alignpre_jax.training.profile import Profiler
 from alignpre_jax.training.resume import Origin, facts_of, read_origin, write_model
 from alignpre_jax.training.run import Run
-from alignpre_jax.training.step import TrainStep, make_train_step
+from alignpre_jax.training.step import Fixed, TrainStep, make_train_step
 from alignpre_jax.training.traces import Tracer
 from alignpre_jax.training.trackers import Tracker, figures_of, open_tracker
 from alignpre_jax.training.watchdog import Watchdog
@@ -95,7 +95,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
         # --- Where it starts: its own checkpoint, its parent's, or fresh parameters.
         report(Event(run.name, 0, steps))
-        state, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
+        state, fixed, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
         if is_first_process:
             write_model(run, origin, facts)
         step = start = int(state.step)
@@ -154,16 +154,17 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
             watchdog.allow("evals", 60 * loop.eval_minutes)
             with clock.paused(), jax.transfer_guard("allow"):
+                params = step_fn.whole(state, fixed)
                 for each in run.evals:
                     if each.due(step, run.batch_rows * row_length):
-                        each.run(step, state.params, mesh, alive)
+                        each.run(step, params, mesh, alive)
             watchdog.allow("step after evals", 60 * loop.start_minutes)  # it may be the first, and compile
 
         def roll_back(step: int) -> State:
             """The newest checkpoint's parameters, to go on with after `step`; saved, so that it is done only once."""
             watchdog.allow("rollback", 60 * loop.start_minutes)
             with jax.transfer_guard("allow"):
-                state, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
+                state, _, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
                 back = int(state.step)
             skips.roll_back(back, step)
             what = (
@@ -191,7 +192,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
             profiler.before(step + 1)
             with clock.waiting():
                 batch = _on_device(feed.next(step), step_fn, run.batch_rows)
-            state, values = step_fn.run(state, batch)
+            state, values = step_fn.run(state, fixed, batch)
             step += 1
             clock.stepped()
             if tracer is not None:
@@ -231,7 +232,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
         "skipped": skips.to_json(),
         "rows": counted.to_json(),
         "plan": run.plan.digest(),
-        "parameters": parameters_digest(state.params),
+        "parameters": parameters_digest(state.trained),
     }
     if is_first_process:
         write_json(run_dir / DONE, done)
@@ -265,13 +266,21 @@ class _Feed:
 
 def _first_state(
     run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep, checkpoints: Checkpoints, events: EventLog
-) -> tuple[State, Mapping[str, Any]]:
-    """(state, meta of the checkpoint that it is from)."""
-    restored: Restored | None = checkpoints.restore_latest(step_fn.abstract(), events)
+) -> tuple[State, Fixed, Mapping[str, Any]]:
+    """(state, what is not trained, meta of the checkpoint that the state is from)."""
+    restored: Restored | None = checkpoints.restore_latest(step_fn.abstract()[0], events)
     if restored is not None:
-        return restored.state._replace(step=_scalar(restored.state.step, step_fn)), restored.meta
+        state = restored.state._replace(step=_scalar(restored.state.step, step_fn))
+        is_all = isinstance(run.step.learn, Full)
+        fixed = Fixed() if is_all else step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed)[1]
+        return state, fixed, restored.meta
+    return *step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed), {}
+
+
+def _whole_model(run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep) -> Any:
+    """The parameters that the run starts from: its parent's, or fresh ones."""
     if not run.start_from:
-        return step_fn.init(step_fn.fresh_params(run.seed)), {}
+        return step_fn.fresh_params(run.seed)
     parent = load(run.start_from, origin.step, mesh=mesh)
     if parent.config.architecture != run.step.model.architecture:
         raise UserError(
@@ -279,7 +288,7 @@ def _first_state(
             where="model",
             fix="give the study a new --workdir, or the model settings it was trained with",
         )
-    return step_fn.init(parent.params), {}
+    return parent.params
 
 
 def _scalar(step: int, step_fn: TrainStep) -> jax.Array:

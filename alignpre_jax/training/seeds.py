@@ -23,7 +23,7 @@ from alignpre_jax.model.mesh import parse_mesh
 from alignpre_jax.training.faults import StopSignal
 from alignpre_jax.training.loop import is_done, train
 from alignpre_jax.training.run import Run
-from alignpre_jax.training.step import TrainStep
+from alignpre_jax.training.step import Fixed, TrainStep
 
 
 def train_seeds(runs: Sequence[Run], report: Report = silent) -> None:
@@ -97,7 +97,8 @@ class Together:
         self._size = size
         self._changed = threading.Condition()
         self._active = set(members)
-        self._posted: dict[int, tuple[State, Batch]] = {}
+        self._posted: dict[int, tuple[State, Fixed, Batch]] = {}
+        self._fixed: Fixed | None = None  # that of every place, stacked once
         self._given: dict[int, Any] = {}
         self._program: Callable[..., Any] | None = None
 
@@ -105,7 +106,7 @@ class Together:
         """What a member's loop makes of its step."""
 
         def wrap(step: TrainStep) -> TrainStep:
-            return dataclasses.replace(step, run=lambda state, batch: self._meet(index, step, state, batch))
+            return dataclasses.replace(step, run=lambda *arguments: self._meet(index, step, *arguments))
 
         return wrap
 
@@ -116,10 +117,10 @@ class Together:
             self._run_if_all_are_here()
             self._changed.notify_all()
 
-    def _meet(self, index: int, step: TrainStep, state: State, batch: Batch) -> Any:
+    def _meet(self, index: int, step: TrainStep, state: State, fixed: Fixed, batch: Batch) -> Any:
         with self._changed:
             self._program = self._program or _program(step)
-            self._posted[index] = (state, batch)
+            self._posted[index] = (state, fixed, batch)
             self._run_if_all_are_here()
             self._changed.wait_for(lambda: index in self._given)
             found = self._given.pop(index)
@@ -139,10 +140,12 @@ class Together:
                 self._posted[member][0] if member == place else jax.tree.map(jnp.copy, self._posted[member][0])
                 for place, member in enumerate(places)
             ]
-        batches = [self._posted[member][1] for member in places]
+            if self._fixed is None:  # a member that leaves later takes nothing away that another one reads
+                self._fixed = jax.jit(_stack)([self._posted[member][1] for member in places])
+        batches = [self._posted[member][2] for member in places]
         assert self._program is not None
         try:
-            found: Sequence[Any] = self._program(tuple(states), tuple(batches))
+            found: Sequence[Any] = self._program(tuple(states), self._fixed, tuple(batches))
         except Exception as error:  # every member hears of it
             found = [error] * self._size
         self._given.update({place: found[place] for place in self._posted})
@@ -151,10 +154,10 @@ class Together:
 
 
 def _program(step: TrainStep) -> Callable[..., Any]:
-    """(states, batches) -> (state, metrics) of each, compiled as one."""
+    """(states, what is fixed of all, stacked, batches) -> (state, metrics) of each, compiled as one."""
 
-    def run(states: tuple[State, ...], batches: tuple[Batch, ...]) -> list[Any]:
-        stacked = jax.vmap(step.run)(_stack(states), _stack(batches))
+    def run(states: tuple[State, ...], fixed: Fixed, batches: tuple[Batch, ...]) -> list[Any]:
+        stacked = jax.vmap(step.run)(_stack(states), fixed, _stack(batches))
         return [jax.tree.map(operator.itemgetter(index), stacked) for index in range(len(states))]
 
     return jax.jit(run, donate_argnums=0)
