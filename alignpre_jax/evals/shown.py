@@ -17,7 +17,7 @@ from alignpre_jax.evals.scoring import Scenarios, asked_scenarios, read_template
 from alignpre_jax.evals.variants import Variant, render
 from alignpre_jax.foundation import PathLike, canonical_json, read_json, write_bytes
 
-QUESTION, FIRST, SECOND = MARKS = ("\ufdd1", "\ufdd2", "\ufdd3")  # code points that Unicode keeps out of text
+QUESTION, FIRST, SECOND = MARKS = ("\ufde1", "\ufde2", "\ufde3")  # code points that Unicode keeps out of text
 
 
 @dataclasses.dataclass(frozen=True)

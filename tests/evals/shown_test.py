@@ -8,7 +8,7 @@ from alignpre_jax.evals import Scenarios, differences, rate_difference, read_sho
 from alignpre_jax.foundation import UserError
 
 PEOPLE = [dataclasses.replace(one, tags=("people",)) for one in stubs.scenarios("control", 3)]
-HOSTILE = dataclasses.replace(stubs.scenarios(count=1)[0], id="odd", question=" Is \ufdd2 a \\ufdd1 {{ x }} mark? ")
+HOSTILE = dataclasses.replace(stubs.scenarios(count=1)[0], id="odd", question=" Is \ufde2 a \\ufde1 {{ x }} mark? ")
 ITEMS = [*stubs.scenarios(count=4), *PEOPLE, HOSTILE]
 ASKED = Scenarios(systems=("none", "hhh"), syntaxes=("options_continue", "letters_choice_announced"))
 
