@@ -13,17 +13,15 @@ Reading a model is `loading.load`.
 
 from __future__ import annotations
 
-import dataclasses
-
 from etils import epath
 
-from alignpre_jax.foundation import PathLike, build, read_json, write_bytes, write_json
-from alignpre_jax.rows.template import Template
+from alignpre_jax.foundation import PathLike, write_bytes
+from alignpre_jax.rows.template import FILE as TEMPLATE
+from alignpre_jax.rows.template import Template, read_template
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model.json"
 TOKENIZER = "tokenizer.json"
-TEMPLATE = "template.json"
 COMPANY = "imported"
 DAMAGED = "damaged"
 DONE = "done.json"
@@ -38,7 +36,7 @@ def read_company(run_dir: PathLike) -> dict[str, bytes]:
 def own_template(run_dir: PathLike) -> Template | None:
     """The chat template in a run's folder; None where nobody ever gave the model one."""
     place = epath.Path(run_dir) / TEMPLATE
-    return build(Template, read_json(place), where=str(place)) if place.exists() else None
+    return read_template({TEMPLATE: place.read_bytes()}) if place.exists() else None
 
 
 def write_beside(
@@ -54,10 +52,10 @@ def write_beside(
     """
     run = epath.Path(run_dir)
     write_bytes(run / TOKENIZER, tokenizer)
+    for name, data in (template.to_files() if template is not None else {}).items():
+        write_bytes(run / name, data)
     for name, data in (company or {}).items():
         write_bytes(run / COMPANY / name, data)
-    if template is not None:
-        write_json(run / TEMPLATE, dataclasses.asdict(template))
 
 
 def passed_over(run_dir: PathLike) -> set[int]:

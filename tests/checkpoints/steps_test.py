@@ -105,7 +105,7 @@ def test_a_damaged_one_is_moved_and_the_one_before_is_taken(run):
     flip(run / "checkpoints/5/params")
     said = []
     found = restore(run, say=lambda *event: said.append(event))
-    np.testing.assert_array_equal(found.state.params["w"], state(3).params["w"])
+    np.testing.assert_array_equal(found.state.trained["w"], state(3).trained["w"])
     assert [(kind, step) for kind, step, _ in said] == [("damaged checkpoint", 5)]
     assert saved_steps(run) == [3]
     assert (run / "damaged/5-0/params").exists()
