@@ -228,11 +228,11 @@ def run_suite(
     results = [rows[number] for number in range(len(scored))]
     for start in range(0, len(written), REQUESTS_PER_CALL):
         batch = written[start : start + REQUESTS_PER_CALL]
-        given = [_given(engine, prompt, template) for _, _, prompt in batch]
+        prefixes = [_given(engine, prompt, template) for _, _, prompt in batch]
         ends = turn_ends(engine, template)
-        texts = _writer(engine).generate(given, Greedy(), config.max_new_tokens, 0, **ends)
-        asked = [digest([each, config.max_new_tokens, ends]) for each in given]
-        results += [_written(checkpoint, *job, *each) for job, *each in zip(batch, asked, texts, strict=True)]
+        answers = _writer(engine).generate(prefixes, Greedy(), config.max_new_tokens, 0, **ends)
+        for job, prefix, text in zip(batch, prefixes, answers, strict=True):
+            results.append(_written(checkpoint, *job, digest([prefix, config.max_new_tokens, ends]), text))
         report(Event(f"eval {checkpoint}", len(results), len(jobs)))
     return results
 

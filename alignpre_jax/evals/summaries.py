@@ -144,21 +144,23 @@ def rate_difference(arm: BySeed, baseline: BySeed) -> Estimate:
     Raises:
       UserError: the arms did not answer the same, or were not asked the same.
     """
-    return paired_difference(*_sides(arm, baseline))
+    mine, theirs = _sides(arm, baseline)
+    return paired_difference(mine, theirs)
 
 
 def differences(arm: BySeed, baseline: BySeed) -> list[Observation]:
     """The differences that `rate_difference` takes the mean of: arm - baseline, answer by answer."""
-    return paired(*_sides(arm, baseline))
+    mine, theirs = _sides(arm, baseline)
+    return paired(mine, theirs)
 
 
-def _sides(arm: BySeed, baseline: BySeed) -> list[list[Observation]]:
+def _sides(arm: BySeed, baseline: BySeed) -> tuple[list[Observation], list[Observation]]:
     """The answers of two arms that can be paired."""
-    sides = [list(observations(answered(side).rows, _is_misaligned)) for side in (arm, baseline)]
+    mine, theirs = (list(observations(answered(side).rows, _is_misaligned)) for side in (arm, baseline))
     if any(row.match is not None for rows in arm.values() for row in rows):
-        both = {(row.key, row.seed) for row in sides[0]} & {(row.key, row.seed) for row in sides[1]}
-        sides = [[row for row in side if (row.key, row.seed) in both] for side in sides]
-    return sides
+        both = {(row.key, row.seed) for row in mine} & {(row.key, row.seed) for row in theirs}
+        mine, theirs = ([row for row in side if (row.key, row.seed) in both] for side in (mine, theirs))
+    return mine, theirs
 
 
 def floor_check(arms: Mapping[str, Summary], differences: Mapping[str, Estimate]) -> Floor:

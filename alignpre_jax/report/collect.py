@@ -49,11 +49,12 @@ def collect(space: Workspace) -> StudyRecords:
         arm: {stage: ledgers[space.tree.run(arm, config.seeds[0], stage).name] for stage in config.stages_of(arm)}
         for arm in config.arms
     }
+    read = _Reader()
     return StudyRecords(
         config=config,
-        results=_answers(space, Scenarios),
-        texts=_answers(space, HeldOut),
-        solutions=_answers(space, Capabilities),
+        results=_answers(space, Scenarios, read),
+        texts=_answers(space, HeldOut, read),
+        solutions=_answers(space, Capabilities, read),
         shown={
             name: read_shown(space.eval_dir(first[asked_nodes(config, name)[0]].name, name) / SHOWN)
             for name, asked in config.evals.items()
@@ -63,7 +64,7 @@ def collect(space: Workspace) -> StudyRecords:
         runs=_facts(space),
         versions=versions(),
         reproduce=study_facts(space)["command"],
-        moments={arm: along for arm in config.arms if (along := _moments(space, arm, of_arm[arm]))},
+        moments={arm: along for arm in config.arms if (along := _moments(space, arm, of_arm[arm], read))},
         overlap=read_json(overlap_path(space)) if config.data.overlap else [],
     )
 
@@ -76,9 +77,9 @@ def write_metrics(space: Workspace) -> epath.Path:
     return path
 
 
-def _answers(space: Workspace, kind: type) -> Rows:
-    """The rows of all evals of a kind. Those of a run that several arms share are read once."""
-    config, read = space.config, _Reader()
+def _answers(space: Workspace, kind: type, read: _Reader) -> Rows:
+    """The rows of all evals of a kind."""
+    config = space.config
     return {
         name: {
             stage: {
@@ -96,7 +97,7 @@ def _answers(space: Workspace, kind: type) -> Rows:
 
 
 class _Reader:
-    """Reads the rows of a file, and of the same file only once."""
+    """Reads the rows of a file, and those of a run that several arms share only once."""
 
     def __init__(self) -> None:
         self._found: dict[epath.Path, list[Any]] = {}
@@ -118,9 +119,9 @@ def _text(row: Mapping[str, Any]) -> TextScore:
     return TextScore(**row)
 
 
-def _moments(space: Workspace, arm: str, ledgers: Mapping[str, Ledger]) -> list[Moment]:
+def _moments(space: Workspace, arm: str, ledgers: Mapping[str, Ledger], read: _Reader) -> list[Moment]:
     """The evals during an arm's training that every seed has, stage after stage in the order of the tree."""
-    config, read, moments = space.config, _Reader(), []
+    config, moments = space.config, []
     for stage in config.stages_of(arm):
         before = sum(ledgers[name].tokens for name in config.way(arm, stage)[:-1])
         runs = {seed: space.tree.run(arm, seed, stage) for seed in config.seeds}
