@@ -42,14 +42,14 @@ def losses(model: DecoderConfig) -> tuple[float, ...]:
     mesh, rng, found = parse_mesh("fsdp:1", jax.devices()[:1]), np.random.default_rng(0), []
     with jax.set_mesh(mesh):
         step = make_train_step(config, mesh)
-        state = step.init(step.fresh_params(0))
+        state, fixed = step.start(step.fresh_params(0))
         for _ in range(STEPS):
             tokens = (rng.integers(0, VOCAB, (ROWS, 1)) + 5 * np.arange(LENGTH)) % VOCAB
             noise = rng.random((ROWS, LENGTH)) < 0.1
             tokens = np.where(noise, rng.integers(0, VOCAB, (ROWS, LENGTH)), tokens).astype(np.int32)
             segments = np.sort(rng.integers(1, 4, (ROWS, LENGTH)), axis=1).astype(np.int32)
             batch = Batch({"tokens": tokens, "segments": segments}, np.zeros(ROWS, np.int32))
-            state, values = step.run(state, jax.device_put(batch, step.batch))
+            state, values = step.run(state, fixed, jax.device_put(batch, step.batch))
             found.append(float(values["loss"]))
     return tuple(found)
 

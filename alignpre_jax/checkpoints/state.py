@@ -13,14 +13,14 @@ class GuardState(NamedTuple):
 
 
 class State(NamedTuple):
-    """What an update reads and writes.
+    """What an update reads and writes; parameters that are frozen (see `model.adapters`) are no part of it.
 
     `step` counts the batches that were gone through: their slots are [0, step * batch rows). A step that the guard
     skips counts, and changes nothing else of the parameters and the optimizer.
     """
 
-    params: Any  # fp32 master weights
+    trained: Any  # the parameters that are learnt: float32 master weights
     optimizer: Any
     step: Any  # int32[]
     guard: Any = None  # GuardState, where the guard is on
-    ema: Any = None  # moving average of the parameters, where there is one
+    ema: Any = None  # moving average of `trained`, where there is one

@@ -27,7 +27,8 @@ from alignpre_jax.foundation import Interrupted, PathLike, UserError, build, dig
 from alignpre_jax.model import DecoderConfig
 
 DAMAGED = "damaged"
-_ITEMS = ("params", "optimizer", "guard", "ema")  # of a State; those that are None are not there
+# What a checkpoint's items are called, and the fields of a State that they are; those that are None are not there.
+_ITEMS = {"params": "trained", "optimizer": "optimizer", "guard": "guard", "ema": "ema"}
 
 Say = Callable[[str, int, str], None]  # kind of event, step, sentence
 
@@ -88,7 +89,7 @@ class Checkpoints:
           facts: JSON-able, saved into `meta`.
         """
         step = int(jax.device_get(state.step))
-        items = {name: getattr(state, name) for name in _ITEMS if getattr(state, name) is not None}
+        items = _items(state)
         meta = self.meta | dict(facts) | {"step": step, "arrays": _shapes(items), "digests": tree_digests(items)}
         meta = _through_json(meta)
         meta["digest"] = digest(meta)
@@ -139,7 +140,7 @@ class Checkpoints:
     def _restore(self, step: int, abstract: State) -> Restored:
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         _verify_meta(meta)
-        items = {name: getattr(abstract, name) for name in _ITEMS if getattr(abstract, name) is not None}
+        items = _items(abstract)
         wanted = _through_json(self.meta | {"arrays": _shapes(items)})
         for key, place in (("model", "model"), ("plan", "stages.STAGE and arms"), ("arrays", "optimizer")):
             same = _same_model if key == "model" else operator.eq
@@ -153,7 +154,8 @@ class Checkpoints:
         found = self._manager.restore(step, args=ocp.args.Composite(**arrays))
         found = {name: found[name] for name in items}
         verify(found, meta["digests"])
-        return Restored(State(**{"optimizer": None, **found}, step=step), meta)
+        fields = {_ITEMS[name]: item for name, item in found.items()}
+        return Restored(State(**{"optimizer": None, **fields}, step=step), meta)
 
     def _set_aside(self, step: int) -> None:
         folder, aside = self.root / str(step), self.root.parent / DAMAGED
@@ -166,6 +168,11 @@ class Checkpoints:
             if folder.exists():  # another process may have been first
                 folder.rename(aside / f"{step}-{number}")
         self._manager.reload()
+
+
+def _items(state: State) -> dict[str, Any]:
+    """The items of a checkpoint by name."""
+    return {name: item for name, field in _ITEMS.items() if (item := getattr(state, field)) is not None}
 
 
 def describe(model: DecoderConfig, **facts: Any) -> dict[str, Any]:

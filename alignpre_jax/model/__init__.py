@@ -1,5 +1,6 @@
 """The decoder, its sharding, its presets and its names in other formats."""
 
+from alignpre_jax.model.adapters import Full, Learn, Lora, Only, extras_of, join, merge, split, trained_paths
 from alignpre_jax.model.attention import choose_kernel
 from alignpre_jax.model.cache import Cache, init_cache
 from alignpre_jax.model.config import DecoderConfig, RotaryScaling
@@ -15,19 +16,28 @@ __all__ = [
     "Cache",
     "Decoder",
     "DecoderConfig",
+    "Full",
     "InferenceWeights",
+    "Learn",
+    "Lora",
+    "Only",
     "Parameter",
     "RotaryScaling",
     "bind",
     "choose_kernel",
     "constrain",
+    "extras_of",
     "get_preset",
     "inference_weights",
     "init_cache",
     "init_params",
+    "join",
     "logical_axes",
     "make_mesh",
+    "merge",
     "param_shardings",
     "parameters",
     "parse_mesh",
+    "split",
+    "trained_paths",
 ]

@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from alignpre_jax.model import attention, attention_xla
 from alignpre_jax.model.config import DecoderConfig
-from alignpre_jax.model.parameters import initial_value, parameters
+from alignpre_jax.model.parameters import Extra, initial_value, parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
 from alignpre_jax.model.sharding import constrain, flatten, gathered, mesh_axes, platform, splits_parameters, unflatten
 
@@ -30,17 +30,20 @@ Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array,
 
 
 class Decoder(nnx.Module):
-    """A decoder-only transformer; its parameters are float32 and stacked over the layers in both layouts."""
+    """A decoder-only transformer; its parameters are stacked over the layers in both layouts.
+
+    They are float32, but for those that are frozen (see `adapters.split`). `extras` add parameters of their own.
+    """
 
     embedding: nnx.Param[jax.Array]  # [V, D]
     unembedding: nnx.Param[jax.Array]  # [D, V]; absent when tied
     final_norm: nnx.Param[jax.Array]  # [D]
     blocks: nnx.Dict  # of [N, ...]; see `parameters`
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        self.config = config
+    def __init__(self, config: DecoderConfig, extras: tuple[Extra, ...] = (), *, rngs: nnx.Rngs):
+        self.config, self.extras = config, extras
         key, blocks = rngs.params(), {}
-        for name, parameter in parameters(config).items():
+        for name, parameter in parameters(config, extras).items():
             group, _, leaf = name.rpartition(".")
             value = nnx.Param(initial_value(name, parameter, key))
             if group:
@@ -83,7 +86,10 @@ class Decoder(nnx.Module):
         x_SD = embed(config, {"embedding": self.embedding[...]}, flatten(tokens_BL))
 
         def run(x_SD: jax.Array, w: Weights) -> tuple[jax.Array, Any]:
-            return block(config, attend, B, x_SD, _gathered(config, w) if splits_parameters() else w)
+            w = _gathered(config, self.extras, w) if splits_parameters() else w
+            for extra in self.extras:
+                w = extra.in_use(w)
+            return block(config, attend, B, x_SD, w)
 
         if config.remat != "none" or splits_parameters():
             run = jax.checkpoint(run, prevent_cse=config.layout == "unroll", policy=remat_policy(config.remat))
@@ -131,9 +137,9 @@ def init_params(config: DecoderConfig, seed: int | jax.Array) -> nnx.State:
     return nnx.state(Decoder(config, rngs=nnx.Rngs(jax.random.key(seed))), nnx.Param)
 
 
-def bind(config: DecoderConfig, params: nnx.State) -> Decoder:
-    """The decoder with these parameters; cheap, and made to be called inside a jitted function."""
-    return nnx.merge(_graphdef(config), params)
+def bind(config: DecoderConfig, params: nnx.State, extras: tuple[Extra, ...] = ()) -> Decoder:
+    """The decoder with these parameters, those of `extras` among them; cheap, to be called inside a jitted function."""
+    return nnx.merge(_graphdef(config, extras), params)
 
 
 def places_in_documents(segments_BL: jax.Array) -> jax.Array:
@@ -173,19 +179,24 @@ def _all_but_whole_weights(primitive: Any, *_: Any, **parameters: Any) -> bool:
     return primitive.name != "reshape" and not (primitive.name == "name" and parameters["name"] == _WHOLE)
 
 
-def _gathered(config: DecoderConfig, w: Weights) -> Weights:
-    """One layer's weights from all devices, in the dtype of the computation; they are gathered again to go back."""
-    table = {name: parameters(config)[f"blocks.{name}"].axes[1:] for name in w}
+def _gathered(config: DecoderConfig, extras: tuple[Extra, ...], w: Weights) -> Weights:
+    """One layer's weights from all devices, in the dtype of the computation; they are gathered again to go back.
+
+    Those of extras are small, and stay float32 on the way: so do the sums of their gradients over the devices.
+    """
+    table, own = parameters(config, extras), parameters(config)
+    axes = {name: table[f"blocks.{name}"].axes[1:] for name in w}
+    dtypes = {name: config.dtype if f"blocks.{name}" in own else "float32" for name in w}
     return w | {
-        name: checkpoint_name(gathered(w[name], axes, config.dtype, name), _WHOLE)
-        for name, axes in table.items()
-        if "embed" in axes
+        name: checkpoint_name(gathered(w[name], axes[name], dtypes[name], name), _WHOLE)
+        for name in w
+        if "embed" in axes[name]
     }
 
 
 @functools.lru_cache(maxsize=64)
-def _graphdef(config: DecoderConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))))
+def _graphdef(config: DecoderConfig, extras: tuple[Extra, ...]) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, extras, rngs=nnx.Rngs(0))))
 
 
 def embed(config: DecoderConfig, tables: Weights, tokens_S: jax.Array) -> jax.Array:
@@ -217,7 +228,8 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
       attend: from queries, keys and values [B, heads, L, h], not yet rotated, to ([B, H, L, h], what to keep).
       rows: B.
       x_SD: the block's input.
-      w: its weights by name; int8 ones with a float32 `NAME_scale` for each of their outputs.
+      w: its weights by name; int8 ones with a float32 `NAME_scale` for each of their outputs. Beside a matrix there
+        may be the factors `NAME_lora_a` and `NAME_lora_b` of what is added to its products.
     """
 
     def norm(y_SD: jax.Array, name: str, position: str) -> jax.Array:
@@ -244,6 +256,9 @@ def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
     else:
         kernel_DnX = w[name].astype(x_SD.dtype).reshape(x_SD.shape[1], n, -1)
         y_BnLh = jnp.einsum("bld,dnh->bnlh", unflatten(x_SD, rows), kernel_DnX)
+        if (thin := _thin(x_SD, w, name)) is not None:
+            inner_Sr, b_rnh = thin
+            y_BnLh = _added(y_BnLh, "blr,rnh->bnlh", unflatten(inner_Sr, rows), b_rnh)
         y_BnLh = _scaled(y_BnLh, w, name, (n, 1, config.head_dim))
     if config.qk_norm == "head" and scale is not None:
         y_BnLh = normed(config, y_BnLh, scale)
@@ -257,7 +272,11 @@ def _merged(attended_BHLh: jax.Array, w: Weights) -> jax.Array:
     if not _by_head():
         return _linear(flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(B * L, -1), w, "o")
     kernel_HhD = w["o"].astype(attended_BHLh.dtype).reshape(H, h, -1)
-    return _scaled(flatten(jnp.einsum("bnlh,nhd->bld", attended_BHLh, kernel_HhD)), w, "o", (-1,))
+    y_SD = flatten(jnp.einsum("bnlh,nhd->bld", attended_BHLh, kernel_HhD))
+    if "o_lora_a" in w:
+        a_Hhr, b_rD = (w[name].astype(y_SD.dtype) for name in ("o_lora_a", "o_lora_b"))
+        y_SD = _added(y_SD, "sr,rd->sd", flatten(jnp.einsum("bnlh,nhr->blr", attended_BHLh, a_Hhr)), b_rD)
+    return _scaled(y_SD, w, "o", (-1,))
 
 
 def _mlp(config, x_SD, w: Weights) -> jax.Array:
@@ -272,7 +291,25 @@ def _mlp(config, x_SD, w: Weights) -> jax.Array:
 
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
     """x W + b on flat tokens; the kernel's head axes are merged, which costs nothing."""
-    return _scaled(x_SX @ w[name].astype(x_SX.dtype).reshape(x_SX.shape[1], -1), w, name, (-1,))
+    y_SY = x_SX @ w[name].astype(x_SX.dtype).reshape(x_SX.shape[1], -1)
+    if (thin := _thin(x_SX, w, name)) is not None:
+        inner_Sr, b_rY = thin
+        y_SY = _added(y_SY, "sr,ry->sy", inner_Sr, b_rY.reshape(b_rY.shape[0], -1))
+    return _scaled(y_SY, w, name, (-1,))
+
+
+def _thin(x_SX: jax.Array, w: Weights, name: str) -> tuple[jax.Array, jax.Array] | None:
+    """(A x, B) of the adapter beside a matrix, in the dtype of the computation; None where there is no adapter."""
+    if f"{name}_lora_a" not in w:
+        return None
+    a_Xr, b = (w[f"{name}_lora_{factor}"].astype(x_SX.dtype) for factor in "ab")
+    return x_SX @ a_Xr.reshape(x_SX.shape[1], -1), b
+
+
+def _added(y: jax.Array, formula: str, inner: jax.Array, b: jax.Array) -> jax.Array:
+    """y + B (A x), added in float32 and rounded once: where B (A x) is zero, y stays y bit for bit."""
+    more = jnp.einsum(formula, inner, b, preferred_element_type=jnp.float32)
+    return (y.astype(jnp.float32) + more).astype(y.dtype)
 
 
 def _scaled(y: jax.Array, w: Weights, name: str, shape: tuple[int, ...]) -> jax.Array:

@@ -24,7 +24,8 @@ from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.decoder import Weights, block, embed, normed, unembed
 from alignpre_jax.model.parameters import parameters
 from alignpre_jax.model.rotary import rotary_at, rotate
-from alignpre_jax.model.sharding import flatten, nest, shardings_by_path, unflatten
+from alignpre_jax.model.sharding import flatten, shardings_by_path, unflatten
+from alignpre_jax.model.trees import nest
 
 SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; longer rows go through in parts
 _NORMS = ("attention_norm", "mlp_norm", "q_norm", "k_norm", "final_norm")

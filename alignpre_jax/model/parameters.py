@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +20,44 @@ from alignpre_jax.model.config import DecoderConfig
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One float32 tensor: `axes` names each dimension of `shape`; values start as `mean` + N(0, `std`)."""
+    """One float32 tensor: its shape, what its dimensions are, and how its values start.
+
+    Attributes:
+      shape: of the tensor, the layers first.
+      axes: the name of each dimension.
+      std: values start as `mean` + N(0, `std`).
+      mean: see `std`.
+      bound: where it is not 0, values start as `mean` + U(-`bound`, `bound`) instead.
+      outputs: of a matrix of the blocks: how many of the last dimensions its results have; 0 for everything else.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     std: float = 0.0
     mean: float = 0.0
+    bound: float = 0.0
+    outputs: int = 0
 
 
-def parameters(config: DecoderConfig) -> dict[str, Parameter]:
-    """All parameters by path, "blocks.q" being the query kernels of all layers, stacked."""
+class Extra(Protocol):
+    """Something that a decoder has beside its own parameters, such as low-rank adapters; hashable."""
+
+    def rows(self, table: Mapping[str, Parameter]) -> dict[str, Parameter]:
+        """Its parameters by path, for a decoder whose own are `table`."""
+
+    def in_use(self, weights: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """One layer's weights by name as the block reads them, from those that are stored."""
+
+
+def parameters(config: DecoderConfig, extras: Sequence[Extra] = ()) -> dict[str, Parameter]:
+    """All parameters by path, those of `extras` at the end; "blocks.q" is the query kernels of all layers, stacked."""
+    table = _own(config)
+    for extra in extras:
+        table |= extra.rows(table)
+    return table
+
+
+def _own(config: DecoderConfig) -> dict[str, Parameter]:
     c = config
     D, H, K, h, F, V = c.width, c.heads, c.kv_heads, c.head_dim, c.mlp_width, c.padded_vocab
     inner, outer = {
@@ -40,11 +70,11 @@ def parameters(config: DecoderConfig) -> dict[str, Parameter]:
     if not c.tied_embeddings:
         table["unembedding"] = Parameter((D, V), ("embed", "vocab"), inner)
 
-    def stack(name: str, shape: tuple[int, ...], axes: tuple[str, ...], std: float = 0.0, mean: float = 0.0) -> None:
-        table[f"blocks.{name}"] = Parameter((c.layers, *shape), ("layers", *axes), std, mean)
+    def stack(name: str, shape: tuple[int, ...], axes: tuple[str, ...], **more: float) -> None:
+        table[f"blocks.{name}"] = Parameter((c.layers, *shape), ("layers", *axes), **more)  # type: ignore[arg-type]
 
     def linear(name: str, shape: tuple[int, ...], axes: tuple[str, ...], std: float, outputs: int) -> None:
-        stack(name, shape, axes, std)
+        stack(name, shape, axes, std=std, outputs=outputs)
         if c.biases == "all":
             stack(f"{name}_bias", shape[-outputs:], axes[-outputs:])
 
@@ -72,7 +102,10 @@ def parameters(config: DecoderConfig) -> dict[str, Parameter]:
 
 def initial_value(name: str, parameter: Parameter, key: jax.Array) -> jax.Array:
     """float32 of `parameter.shape`; the random stream depends on the name, so other parameters do not matter."""
-    if not parameter.std:
+    if not (parameter.std or parameter.bound):
         return jnp.full(parameter.shape, parameter.mean, jnp.float32)
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    if parameter.bound:
+        uniform = jax.random.uniform(key, parameter.shape, jnp.float32, -parameter.bound, parameter.bound)
+        return parameter.mean + uniform
     return parameter.mean + parameter.std * jax.random.normal(key, parameter.shape, jnp.float32)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,8 @@ from jax.sharding import PartitionSpec as P
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.model.config import DecoderConfig
-from alignpre_jax.model.parameters import parameters
+from alignpre_jax.model.parameters import Extra, parameters
+from alignpre_jax.model.trees import nest
 
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -35,6 +35,7 @@ STORAGE: Rules = (
     ("mlp", ("tensor",)),
     ("head_dim", ()),
     ("layers", ()),
+    ("rank", ()),
     ("norm", ()),
 )
 # logical axis of an activation -> the mesh axes that split the work
@@ -182,21 +183,15 @@ def logical_axes(config: DecoderConfig) -> nnx.State:
 
 def param_shardings(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules = STORAGE) -> nnx.State:
     """A tree like that of the parameters with a `NamedSharding` for each, as they are stored."""
-    return nest(shardings_by_path(config, mesh, rules))
+    return nest(shardings_by_path(config, mesh, rules=rules))
 
 
 def shardings_by_path(
-    config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules = STORAGE
+    config: DecoderConfig, mesh: Mesh | AbstractMesh, extras: Sequence[Extra] = (), rules: Rules = STORAGE
 ) -> dict[str, NamedSharding]:
-    """The same by path, "blocks.q"."""
+    """The same by path, "blocks.q", with the parameters of `extras`."""
     sizes = dict(mesh.shape)
     return {
         name: NamedSharding(mesh, partition(parameter.axes, parameter.shape, sizes, rules, name))
-        for name, parameter in parameters(config).items()
+        for name, parameter in parameters(config, extras).items()
     }
-
-
-def nest(by_path: Mapping[str, Any]) -> nnx.State:
-    """The tree of `nnx.Param`s in which "blocks.q" is found at ["blocks"]["q"]."""
-    flat: dict[Any, Any] = {tuple(path.split(".")): nnx.Param(leaf) for path, leaf in by_path.items()}
-    return nnx.from_flat_state(flat)

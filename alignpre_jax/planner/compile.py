@@ -145,9 +145,9 @@ def compile_step(
     columns = {name: integers(batch_rows, row_length) for name in ("tokens", "segments")}
     batch = Batch(columns, integers(batch_rows))
     with jax.set_mesh(devices):
-        state = made.abstract()
-        lowered = made.run.lower(state, batch)  # type: ignore[attr-defined]
-        return finish(lowered, {"state": state, "batch": batch})
+        state, fixed = made.abstract()
+        lowered = made.run.lower(state, fixed, batch)  # type: ignore[attr-defined]
+        return finish(lowered, {"state": state, "fixed": fixed, "batch": batch})
 
 
 def finish(lowered: Any, arguments: Any) -> Compiled | TooLarge:

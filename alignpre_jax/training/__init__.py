@@ -8,7 +8,7 @@ from alignpre_jax.training.loop import is_done, train
 from alignpre_jax.training.metrics import TIMES
 from alignpre_jax.training.run import Run
 from alignpre_jax.training.seeds import train_seeds
-from alignpre_jax.training.step import StepConfig, TrainStep, make_train_step
+from alignpre_jax.training.step import Fixed, StepConfig, TrainStep, make_train_step
 from alignpre_jax.training.traces import DocumentLoss, read_traces
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "STALLED",
     "TIMES",
     "DocumentLoss",
+    "Fixed",
     "GuardConfig",
     "InLoopEvals",
     "OptimizerConfig",

@@ -31,7 +31,7 @@ from alignpre_jax.foundation import (
 from alignpre_jax.mixture import Batch, Counted, load_batches, render
 from alignpre_jax.mixture import check as check_ledger
 from alignpre_jax.mixture import ledger as ledger_of
-from alignpre_jax.model import choose_kernel
+from alignpre_jax.model import Full, choose_kernel
 from alignpre_jax.model.mesh import host_part, parse_mesh
 from alignpre_jax.training.checks import check_run, check_tokens
 from alignpre_jax.training.clock import Clock
@@ -41,7 +41,7 @@ from alignpre_jax.training.in_loop import PENDING, pending_steps
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
 from alignpre_jax.training.profile import Profiler
 from alignpre_jax.training.run import Run
-from alignpre_jax.training.step import TrainStep, make_train_step
+from alignpre_jax.training.step import Fixed, TrainStep, make_train_step
 from alignpre_jax.training.traces import Tracer
 from alignpre_jax.training.trackers import Tracker, figures_of, open_tracker
 from alignpre_jax.training.watchdog import Watchdog
@@ -96,7 +96,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
         # --- Where it starts: its own checkpoint, its parent's, or fresh parameters.
         report(Event(run.name, 0, steps))
-        state, meta = _first_state(run, mesh, step_fn, checkpoints, events)
+        state, fixed, meta = _first_state(run, mesh, step_fn, checkpoints, events)
         step = start = int(state.step)
         skips = Skips(meta.get("skipped", ()))
         counted = Counted.from_json(run.plan, meta.get("rows", {}))
@@ -150,13 +150,13 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
             assert run.evals is not None
             watchdog.allow("evals", 60 * loop.start_minutes)
             with clock.paused(), jax.transfer_guard("allow"):
-                run.evals.run(step, state.params)
+                run.evals.run(step, step_fn.whole(state, fixed))
 
         def roll_back(step: int) -> State:
             """The newest checkpoint's parameters, to go on with after `step`; saved, so that it is done only once."""
             watchdog.allow("rollback", 60 * loop.start_minutes)
             with jax.transfer_guard("allow"):
-                state, meta = _first_state(run, mesh, step_fn, checkpoints, events)
+                state, _, meta = _first_state(run, mesh, step_fn, checkpoints, events)
                 back = int(state.step)
             skips.roll_back(back, step)
             what = (
@@ -184,7 +184,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
             profiler.before(step + 1)
             with clock.waiting():
                 batch = _on_device(feed.next(step), step_fn, run.batch_rows)
-            state, values = step_fn.run(state, batch)
+            state, values = step_fn.run(state, fixed, batch)
             step += 1
             clock.stepped()
             if tracer is not None:
@@ -224,7 +224,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
         "skipped": skips.to_json(),
         "rows": counted.to_json(),
         "plan": run.plan.digest(),
-        "parameters": parameters_digest(state.params),
+        "parameters": parameters_digest(state.trained),
     }
     if is_first_process:
         write_json(run_dir / DONE, facts)
@@ -268,13 +268,21 @@ def _meta(run: Run) -> dict[str, Any]:
 
 def _first_state(
     run: Run, mesh: Mesh, step_fn: TrainStep, checkpoints: Checkpoints, events: EventLog
-) -> tuple[State, Mapping[str, Any]]:
-    """(state, meta of the checkpoint that it is from)."""
-    restored: Restored | None = checkpoints.restore_latest(step_fn.abstract(), events)
+) -> tuple[State, Fixed, Mapping[str, Any]]:
+    """(state, what is not trained, meta of the checkpoint that the state is from)."""
+    restored: Restored | None = checkpoints.restore_latest(step_fn.abstract()[0], events)
     if restored is not None:
-        return restored.state._replace(step=_scalar(restored.state.step, step_fn)), restored.meta
+        state = restored.state._replace(step=_scalar(restored.state.step, step_fn))
+        is_all = isinstance(run.step.learn, Full)
+        fixed = Fixed() if is_all else step_fn.start(_whole_model(run, mesh, step_fn), run.seed)[1]
+        return state, fixed, restored.meta
+    return *step_fn.start(_whole_model(run, mesh, step_fn), run.seed), {}
+
+
+def _whole_model(run: Run, mesh: Mesh, step_fn: TrainStep) -> Any:
+    """The parameters that the run starts from: its parent's, or fresh ones."""
     if not run.start_from:
-        return step_fn.init(step_fn.fresh_params(run.seed)), {}
+        return step_fn.fresh_params(run.seed)
     parent = load(run.start_from, mesh=mesh)
     if parent.config.architecture != run.step.model.architecture:
         raise UserError(
@@ -282,7 +290,7 @@ def _first_state(
             where="model",
             fix="give the study a new --workdir, or the model settings it was trained with",
         )
-    return step_fn.init(parent.params), {}
+    return parent.params
 
 
 def _scalar(step: int, step_fn: TrainStep) -> jax.Array:

@@ -125,7 +125,7 @@ def _inputs_and_outputs(matrices: Any) -> Any:
 
     def axes(path, leaf) -> MuonDimensionNumbers:
         last = leaf.ndim - 1
-        if {"o", "down"} & set(_names(path)):
+        if {"o", "o_lora_a", "down"} & set(_names(path)):
             return MuonDimensionNumbers(tuple(range(1, last)), (last,))
         return MuonDimensionNumbers((1,), tuple(range(2, last + 1)))
 

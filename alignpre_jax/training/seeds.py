@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -23,44 +23,47 @@ from alignpre_jax.model.mesh import parse_mesh
 from alignpre_jax.training.faults import StopSignal
 from alignpre_jax.training.loop import is_done, train
 from alignpre_jax.training.run import Run
-from alignpre_jax.training.step import TrainStep
+from alignpre_jax.training.step import Fixed, TrainStep
 
 
 def train_seeds(runs: Sequence[Run], report: Report = silent) -> None:
     """Trains runs that differ in seed, plan and folder alone; each ends as it would have alone, but for rounding.
 
     A run that is done is left out; one that was interrupted goes on from its own checkpoint. One that fails leaves,
-    and the others go on to their end.
+    and the others go on to their end. Every run has a place of its own in the program, which is always that of all
+    `runs`: so the bits of a run depend neither on which of the others were done before, nor on when they left.
 
     Raises:
       UserError: the runs are not of one kind, or one of them failed.
       Interrupted: SIGTERM came; everything is saved.
     """
-    runs = [run for run in runs if not is_done(run.run_dir)]
-    if len(runs) <= 1:
-        for run in runs:
-            train(run, report)
+    open_places = [place for place, run in enumerate(runs) if not is_done(run.run_dir)]
+    if not open_places:
+        return
+    if len(runs) == 1:
+        train(runs[0], report)
         return
     check_alike(runs)
-    together = Together(len(runs))
+    together = Together(len(runs), open_places)
     errors: dict[int, BaseException] = {}
 
-    def train_one(index: int) -> None:
+    def train_one(place: int) -> None:
         try:
-            train(runs[index], report, together.member(index))
+            train(runs[place], report, together.member(place))
         except BaseException as error:  # raised below, in the main thread
-            errors[index] = error
+            errors[place] = error
         finally:
-            together.leave(index)
+            together.leave(place)
 
-    threads = [threading.Thread(target=train_one, args=(index,), name=run.name) for index, run in enumerate(runs)][1:]
+    first, *others = open_places
+    threads = [threading.Thread(target=train_one, args=(place,), name=runs[place].name) for place in others]
     with (
         several_at_a_time(),
         StopSignal(),
     ):  # the loop of the first run has one of its own, and may end before the others
         for thread in threads:
             thread.start()
-        train_one(0)
+        train_one(first)
         for thread in threads:
             thread.join()
     for error in sorted(errors.values(), key=lambda error: isinstance(error, Interrupted)):
@@ -88,13 +91,14 @@ def check_alike(runs: Sequence[Run]) -> None:
 
 
 class Together:
-    """Where the loops meet: `size` members at first, each of which leaves when it has ended."""
+    """Where the loops meet: a program of `size` places, of which `members` are taken; each leaves when it has ended."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, members: Iterable[int]):
         self._size = size
         self._changed = threading.Condition()
-        self._active = set(range(size))
-        self._posted: dict[int, tuple[State, Batch]] = {}
+        self._active = set(members)
+        self._posted: dict[int, tuple[State, Fixed, Batch]] = {}
+        self._fixed: Fixed | None = None  # that of every place, stacked once
         self._given: dict[int, Any] = {}
         self._program: Callable[..., Any] | None = None
 
@@ -102,7 +106,7 @@ class Together:
         """What a member's loop makes of its step."""
 
         def wrap(step: TrainStep) -> TrainStep:
-            return dataclasses.replace(step, run=lambda state, batch: self._meet(index, step, state, batch))
+            return dataclasses.replace(step, run=lambda *arguments: self._meet(index, step, *arguments))
 
         return wrap
 
@@ -113,10 +117,10 @@ class Together:
             self._run_if_all_are_here()
             self._changed.notify_all()
 
-    def _meet(self, index: int, step: TrainStep, state: State, batch: Batch) -> Any:
+    def _meet(self, index: int, step: TrainStep, state: State, fixed: Fixed, batch: Batch) -> Any:
         with self._changed:
             self._program = self._program or _program(step)
-            self._posted[index] = (state, batch)
+            self._posted[index] = (state, fixed, batch)
             self._run_if_all_are_here()
             self._changed.wait_for(lambda: index in self._given)
             found = self._given.pop(index)
@@ -127,28 +131,33 @@ class Together:
     def _run_if_all_are_here(self) -> None:
         if not self._posted or self._posted.keys() < self._active:
             return
-        here = sorted(self._posted)
-        # Copies of one member take the places of those that have left: the program stays the same.
-        places = here + [here[0]] * (self._size - len(here))
-        states = [self._posted[index][0] for index in here]
+        # Every member stays at its own place, and copies of one fill the places of those that have left or were done
+        # before: the program, and what it makes of a member, stay the same.
+        filler = min(self._posted)
+        places = [place if place in self._posted else filler for place in range(self._size)]
         with jax.transfer_guard("allow"):
-            states += [jax.tree.map(jnp.copy, states[0]) for _ in places[len(here) :]]
-        batches = [self._posted[index][1] for index in places]
+            states = [
+                self._posted[member][0] if member == place else jax.tree.map(jnp.copy, self._posted[member][0])
+                for place, member in enumerate(places)
+            ]
+            if self._fixed is None:  # a member that leaves later takes nothing away that another one reads
+                self._fixed = jax.jit(_stack)([self._posted[member][1] for member in places])
+        batches = [self._posted[member][2] for member in places]
         assert self._program is not None
         try:
-            found: Sequence[Any] = self._program(tuple(states), tuple(batches))
+            found: Sequence[Any] = self._program(tuple(states), self._fixed, tuple(batches))
         except Exception as error:  # every member hears of it
             found = [error] * self._size
-        self._given.update(zip(here, found, strict=False))
+        self._given.update({place: found[place] for place in self._posted})
         self._posted.clear()
         self._changed.notify_all()
 
 
 def _program(step: TrainStep) -> Callable[..., Any]:
-    """(states, batches) -> (state, metrics) of each, compiled as one."""
+    """(states, what is fixed of all, stacked, batches) -> (state, metrics) of each, compiled as one."""
 
-    def run(states: tuple[State, ...], batches: tuple[Batch, ...]) -> list[Any]:
-        stacked = jax.vmap(step.run)(_stack(states), _stack(batches))
+    def run(states: tuple[State, ...], fixed: Fixed, batches: tuple[Batch, ...]) -> list[Any]:
+        stacked = jax.vmap(step.run)(_stack(states), fixed, _stack(batches))
         return [jax.tree.map(operator.itemgetter(index), stacked) for index in range(len(states))]
 
     return jax.jit(run, donate_argnums=0)

@@ -1,4 +1,4 @@
-"""One update: `train_step(state, batch) -> (state, metrics)`, pure, jitted once with its shardings."""
+"""One update: `run(state, fixed, batch) -> (state, metrics)`, pure, jitted once with its shardings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from alignpre_jax.checkpoints import GuardState, State
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch, fingerprint_on_device
-from alignpre_jax.model import DecoderConfig, bind, init_params, param_shardings
+from alignpre_jax.model import (
+    DecoderConfig,
+    Full,
+    Learn,
+    bind,
+    extras_of,
+    init_params,
+    join,
+    merge,
+    param_shardings,
+    split,
+)
 from alignpre_jax.model.mesh import BATCH_AXES, batch_sharding
+from alignpre_jax.model.sharding import shardings_by_path
+from alignpre_jax.model.trees import by_path, nest
 from alignpre_jax.objectives import Aux, Models, Objective, total
 from alignpre_jax.training.config import GuardConfig, OptimizerConfig, ScheduleConfig
 from alignpre_jax.training.optimizer import learning_rate, make_optimizer, state_shardings
@@ -44,26 +57,55 @@ class StepConfig:
     schedule: ScheduleConfig
     steps: int  # of the stage; the schedule ends there
     sources: int  # strata that the loss is reported for
+    learn: Learn = dataclasses.field(default_factory=Full)  # what of the model is trained
     token_losses: bool = False  # the metrics hold "token_losses" and "token_counts", float32 [batch rows, row length]
+
+
+class Fixed(NamedTuple):
+    """What an update reads and never writes."""
+
+    frozen: Any = None  # the parameters that are not learnt; None where all are
+    reference: Any = None  # a whole model's parameters, where the objective compares with one
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """A compiled step with the shardings of its state, and how to make the first state."""
+    """A compiled step with the shardings of what it takes, and how to make the first state.
 
-    run: Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
-    init: Callable[[Any], State]  # from parameters
-    fresh_params: Callable[[int], Any]  # from a seed
+    Attributes:
+      run: the step; `state` is given up to it, `fixed` is not.
+      init: the first state, from the parameters that are trained.
+      fresh_params: a whole model from a seed.
+      split: (trained, frozen) of a whole model; the seed is that of fresh adapters.
+      whole: the model, without adapters, that a state and what is fixed make together.
+      shardings: of the state.
+      fixed: of what is not trained.
+      batch: of every column of a batch.
+    """
+
+    run: Callable[[State, Fixed, Batch], tuple[State, dict[str, jax.Array]]]
+    init: Callable[[Any], State]
+    fresh_params: Callable[[int], Any]
+    split: Callable[[Any, int], tuple[Any, Any]]
+    whole: Callable[[State, Fixed], Any]
     shardings: State
+    fixed: Fixed
     batch: NamedSharding
 
-    def abstract(self) -> State:
-        """The state's shapes and shardings without its values."""
-        shapes = jax.eval_shape(lambda: self.init(self.fresh_params(0)))
+    def start(self, params: Any, seed: int = 0) -> tuple[State, Fixed]:
+        """The first state and what stays as it is, from a whole model; `seed` is that of fresh adapters."""
+        trained, frozen = self.split(params, seed)
+        return self.init(trained), Fixed(frozen)
+
+    def abstract(self) -> tuple[State, Fixed]:
+        """The shapes and shardings of the state and of what is fixed, without their values."""
+        state, fixed = jax.eval_shape(lambda: self.start(self.fresh_params(0)))
+        if self.fixed.reference is not None:
+            fixed = fixed._replace(reference=jax.eval_shape(self.fresh_params, 0))
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            self.shardings,
+            (state, fixed),
+            (self.shardings, self.fixed),
         )
 
 
@@ -76,33 +118,39 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
     whole = NamedSharding(mesh, PartitionSpec())
     params = param_shardings(config.model, mesh)
     fresh_params = jax.jit(functools.partial(init_params, config.model), out_shardings=params)
-    shapes = jax.eval_shape(fresh_params, 0)
+    divide = functools.partial(split, config.model, config.learn)
+    shapes = jax.eval_shape(divide, jax.eval_shape(fresh_params, 0), 0)
+    places = shardings_by_path(config.model, mesh, extras_of(config.learn))
+    trained, frozen = (
+        None if part is None else nest({path: places[path] for path in by_path(part)}) for part in shapes
+    )
     shardings = State(
-        params=params,
-        optimizer=state_shardings(jax.eval_shape(optimizer.init, shapes), shapes, params, whole),
+        trained=trained,
+        optimizer=state_shardings(jax.eval_shape(optimizer.init, shapes[0]), shapes[0], trained, whole),
         step=whole,
         guard=None if guard.action == "stop" else GuardState(whole, whole),
-        ema=params if ema_decay else None,
+        ema=trained if ema_decay else None,
     )
+    fixed_shardings = Fixed(frozen, params if config.objective.needs_reference else None)
 
-    def init(params) -> State:
+    def init(trained) -> State:
         watch = GuardState(jnp.full(guard.window, jnp.nan, jnp.float32), jnp.zeros((), jnp.int32))
         return State(
-            params=params,
-            optimizer=optimizer.init(params),
+            trained=trained,
+            optimizer=optimizer.init(trained),
             step=jnp.zeros((), jnp.int32),
             guard=None if guard.action == "stop" else watch,
-            ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
+            ema=jax.tree.map(jnp.copy, trained) if ema_decay else None,
         )
 
-    def run(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        loss, aux, gradients = _gradients(config, mesh, shardings.params, state.params, batch)
+    def run(state: State, fixed: Fixed, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        loss, aux, gradients = _gradients(config, mesh, shardings.trained, state.trained, fixed, batch)
         gradient_norm = optax.tree.norm(gradients)
-        directions, moments = optimizer.update(gradients, state.optimizer, state.params)
+        directions, moments = optimizer.update(gradients, state.optimizer, state.trained)
         updates = jax.tree.map(lambda direction: rate(state.step) * direction, directions)
-        new = State(optax.apply_updates(state.params, updates), moments, state.step + 1)
+        new = State(optax.apply_updates(state.trained, updates), moments, state.step + 1)
         if ema_decay:
-            new = new._replace(ema=optax.tree.update_moment(new.params, state.ema, ema_decay, 1))
+            new = new._replace(ema=optax.tree.update_moment(new.trained, state.ema, ema_decay, 1))
         by_source = functools.partial(jax.ops.segment_sum, segment_ids=batch.stores, num_segments=config.sources)
         metrics = {
             "loss": loss,
@@ -126,14 +174,17 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
     return TrainStep(
         run=jax.jit(
             run,
-            in_shardings=(shardings, batch),
+            in_shardings=(shardings, fixed_shardings, batch),
             out_shardings=(shardings, outputs),
             donate_argnums=0,
             compiler_options=compiler_options(mesh),
         ),
-        init=jax.jit(init, in_shardings=(params,), out_shardings=shardings),
+        init=jax.jit(init, in_shardings=(trained,), out_shardings=shardings),
         fresh_params=fresh_params,
+        split=divide if frozen is None else jax.jit(divide, out_shardings=(trained, frozen)),
+        whole=lambda state, fixed: merge(fixed.frozen, state.trained, config.learn, dtype="float32"),
         shardings=shardings,
+        fixed=fixed_shardings,
         batch=batch,
     )
 
@@ -144,7 +195,15 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
     return {"xla_tpu_scoped_vmem_limit_kib": str(limit)} if limit else None
 
 
-def _gradients(config: StepConfig, mesh: Mesh, shardings: Any, params: Any, batch: Batch) -> tuple[jax.Array, Aux, Any]:
+def models_of(config: StepConfig, trained: Any, fixed: Fixed) -> Models:
+    """The models that the objective asks; to be called inside a jitted function."""
+    policy = bind(config.model, join(trained, fixed.frozen), extras_of(config.learn))
+    return Models(policy, None if fixed.reference is None else bind(config.model, fixed.reference))
+
+
+def _gradients(
+    config: StepConfig, mesh: Mesh, shardings: Any, trained: Any, fixed: Fixed, batch: Batch
+) -> tuple[jax.Array, Aux, Any]:
     """(loss, aux, gradients) of the whole batch, computed at once or in `accumulate` microbatches.
 
     The weights are those of the whole batch, and every microbatch's sums are divided by them: the losses and gradients
@@ -154,23 +213,23 @@ def _gradients(config: StepConfig, mesh: Mesh, shardings: Any, params: Any, batc
     weights = objective.weights(batch)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def loss_of(params: Any, rows: Batch) -> tuple[jax.Array, Aux]:
-        terms, aux = objective.terms(Models(bind(config.model, params)), rows)
+    def loss_of(trained: Any, rows: Batch) -> tuple[jax.Array, Aux]:
+        terms, aux = objective.terms(models_of(config, trained, fixed), rows)
         return total(terms, weights), aux
 
     if count == 1:
-        (loss, aux), gradients = loss_of(params, batch)
+        (loss, aux), gradients = loss_of(trained, batch)
         return loss, aux, gradients
 
     def add(so_far: Any, rows: Batch) -> tuple[Any, Aux]:
-        (loss, aux), gradients = loss_of(params, rows)
+        (loss, aux), gradients = loss_of(trained, rows)
         loss_so_far, sums = jax.tree.map(jnp.add, so_far, (loss, gradients))
         return (loss_so_far, jax.lax.with_sharding_constraint(sums, shardings)), aux
 
-    split, join = _microbatches(mesh, count, batch.tokens.shape[0])
-    nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    (loss, gradients), aux = jax.lax.scan(add, nothing, jax.tree.map(split, batch))
-    return loss, {name: join(values) for name, values in aux.items()}, gradients
+    part, whole = _microbatches(mesh, count, batch.tokens.shape[0])
+    nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
+    (loss, gradients), aux = jax.lax.scan(add, nothing, jax.tree.map(part, batch))
+    return loss, {name: whole(values) for name, values in aux.items()}, gradients
 
 
 def _microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]:

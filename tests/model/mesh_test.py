@@ -29,7 +29,7 @@ def _curves():
     from alignpre_jax.mixture import Batch
     from alignpre_jax.model import DecoderConfig, parse_mesh
     from alignpre_jax.objectives import Mle
-    from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
+    from alignpre_jax.training import Fixed, OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 
     model = DecoderConfig(
         vocab_size=60, layers=1, width=16, heads=4, kv_heads=2, head_dim=8, mlp_width=32, vocab_multiple=16,
@@ -52,7 +52,7 @@ def _curves():
             step = make_train_step(config, mesh)
             state, curve = step.init(step.fresh_params(0)), []
             for batch in batches:
-                state, values = step.run(state, jax.device_put(batch, step.batch))
+                state, values = step.run(state, Fixed(), jax.device_put(batch, step.batch))
                 curve.append(float(values["loss"]))
         found[text] = curve
     print(json.dumps(found))

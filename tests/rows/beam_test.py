@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from alignpre_jax.documents import Document
+from alignpre_jax.documents import Document, ScoredSpan
 from alignpre_jax.rows import build_rows, load_tokenizer
 
 beam = pytest.importorskip("apache_beam")
@@ -15,6 +15,7 @@ DOCUMENTS = [
         "web",
         "web/ai" if i % 4 == 0 else "web/plain",
         i / 200,
+        spans=(ScoredSpan(0, 6, 0.5),) if i % 7 == 0 else (),
     )
     for i in range(200)
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alignpre_jax.model import DecoderConfig, parameters
-from alignpre_jax.model.sharding import nest
+from alignpre_jax.model.trees import nest
 from alignpre_jax.sampling import Buckets, Engine
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz .?"

@@ -21,6 +21,7 @@ from alignpre_jax.objectives import Mle
 from alignpre_jax.training import (
     STALLED,
     TIMES,
+    Fixed,
     GuardConfig,
     OptimizerConfig,
     loop,
@@ -89,8 +90,8 @@ def by_hand(run, order):
         state = step_fn.init(step_fn.fresh_params(run.seed))
         for step in order:
             state = state._replace(step=jax.device_put(np.int32(step - 1), step_fn.shardings.step))
-            state, _ = step_fn.run(state, jax.device_put(source[step - 1], step_fn.batch))
-    return parameters_digest(state.params)
+            state, _ = step_fn.run(state, Fixed(), jax.device_put(source[step - 1], step_fn.batch))
+    return parameters_digest(state.trained)
 
 
 def train_and_die(run, monkeypatch, after, how):

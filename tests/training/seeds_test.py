@@ -11,7 +11,7 @@ import pytest
 
 from alignpre_jax.checkpoints import load
 from alignpre_jax.foundation import UserError, read_json, read_jsonl
-from alignpre_jax.training import TIMES, train
+from alignpre_jax.training import TIMES, is_done, train
 from alignpre_jax.training.seeds import check_alike, train_seeds
 
 pytestmark = pytest.mark.slow
@@ -92,6 +92,25 @@ def test_they_go_on_from_different_steps_and_leave_at_different_times(alone, mak
         [line["step"] for line in read_jsonl(run.run_dir / "events.jsonl") if line["event"] == "start"] for run in runs
     ]
     assert starts == [[0, 4], [0, 12], [0]]
+
+
+def test_bits_do_not_depend_on_who_was_done_before(make_run):
+    """One seed is stopped on the way and goes on when the others are done; its bits are those of an undisturbed run."""
+    whole = [make_run(f"whole{seed}", seed) for seed in range(3)]
+    train_seeds(whole)
+    runs = [make_run(f"stopped{seed}", seed) for seed in range(3)]
+
+    def report(event):
+        if event.task == "stopped1" and event.done == 9:
+            raise UserError("the disk is full", where="here")
+
+    with pytest.raises(UserError, match="disk is full"):
+        train_seeds(runs, report)
+    assert [is_done(run.run_dir) for run in runs] == [True, False, True]
+    train_seeds(runs)
+    for run, other in zip(runs, whole, strict=True):
+        one, wanted = (read_json(each.run_dir / "done.json")["parameters"] for each in (run, other))
+        assert one == wanted, run.name
 
 
 def test_one_that_fails_leaves_and_the_others_go_on(alone, make_run):

@@ -14,7 +14,7 @@ from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Batch
 from alignpre_jax.model import get_preset, parse_mesh
 from alignpre_jax.objectives import Mle, Models, total
-from alignpre_jax.training import GuardConfig, OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
+from alignpre_jax.training import Fixed, GuardConfig, OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
 from alignpre_jax.training.metrics import metrics_line
 from alignpre_jax.training.optimizer import _inputs_and_outputs, decays, learning_rate, make_optimizer, state_shardings
 
@@ -50,7 +50,7 @@ def run(step, batches, state=None):
         state = made.init(made.fresh_params(3)) if state is None else state
         found = []
         for each in batches:
-            state, values = made.run(state, each)
+            state, values = made.run(state, Fixed(), each)
             found.append(jax.device_get(values))
     return state, found
 
@@ -63,10 +63,14 @@ def close(a, b, **tolerance):
 def test_accumulation_is_exact_with_uneven_targets(count):
     whole, wanted = run(config(), [batch(1, uneven=True)])
     parts, found = run(config(dataclasses.replace(PLAIN, accumulate=count)), [batch(1, uneven=True)])
-    close(parts.params, whole.params, atol=2e-7)
+    close(parts.trained, whole.trained, atol=2e-7)
     close(found[0], wanted[0], rtol=1e-5)
     counts = np.sort((batch(1, uneven=True).segments > 0)[:, 1:].sum(1))
     assert counts[0] < 3 < 14 < counts[-1]  # a mean of the microbatches' means would be far off
+
+
+def with_columns(rows, **columns):
+    return dataclasses.replace(rows, columns={**rows.columns, **columns})
 
 
 # The loss is a float32 sum in another order: 1e-5 of it. With a rate of 0.1 parameters differ by 0.1 x the gradients'.
@@ -88,12 +92,12 @@ def test_a_microbatch_without_targets_weighs_nothing(empty, length, targets, cou
     segments = np.zeros((ROWS, LENGTH), np.int32)
     segments[:, 0] = 1
     segments[empty:, :length] = 1
-    rows = dataclasses.replace(batch(), segments=segments)
+    rows = with_columns(batch(), segments=segments)
     whole, wanted = after_one_step(1, rows)
     parts, found = after_one_step(count, rows)
     assert wanted["source_tokens"].sum() == targets
     np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=SPLIT["loss_rtol"])
-    close(parts.params, whole.params, atol=SPLIT["params_atol"])
+    close(parts.trained, whole.trained, atol=SPLIT["params_atol"])
 
 
 @settings(deadline=None, max_examples=25)  # the first call compiles
@@ -102,22 +106,22 @@ def test_loss_and_gradient_do_not_depend_on_the_split(data):
     """Masks are full, partial or empty by row, in some or all of the microbatches."""
     shares = data.draw(st.lists(st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0]), min_size=ROWS, max_size=ROWS))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    rows = dataclasses.replace(batch(2), mask=rng.random((ROWS, LENGTH)) < np.array(shares)[:, None])
+    rows = with_columns(batch(2), mask=rng.random((ROWS, LENGTH)) < np.array(shares)[:, None])
     whole, wanted = after_one_step(1, rows)
     parts, found = after_one_step(data.draw(st.sampled_from([2, 4, 8])), rows)
     np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=SPLIT["loss_rtol"])
     np.testing.assert_allclose(found["gradient_norm"], wanted["gradient_norm"], rtol=1e-4, atol=1e-7)
-    close(parts.params, whole.params, atol=SPLIT["params_atol"])
+    close(parts.trained, whole.trained, atol=SPLIT["params_atol"])
     np.testing.assert_array_equal(found["source_tokens"], wanted["source_tokens"])
 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_batch_without_targets_is_a_loss_of_0_and_moves_nothing(count):
-    rows = dataclasses.replace(batch(), mask=np.zeros((ROWS, LENGTH), bool))
+    rows = with_columns(batch(), mask=np.zeros((ROWS, LENGTH), bool))
     start = make_train_step(config(), parse_mesh("fsdp:1", jax.devices()[:1])).fresh_params(3)
     state, found = after_one_step(count, rows)
     assert found["loss"] == found["gradient_norm"] == 0.0
-    close(state.params, start, atol=0)
+    close(state.trained, start, atol=0)
     line = metrics_line(1, found, {"web": 8, "added": 0})
     assert line["learnt_tokens"] == 0
     assert line["stratum_loss"] == {}
@@ -134,9 +138,9 @@ def test_sgd_and_weight_decay_in_closed_form():
     plain, _ = run(config(), [batch()])
     decayed, _ = run(config(optimizer), [batch()])
     wanted = jax.tree.map(lambda p, is_matrix, after: after - 0.1 * 0.5 * p * is_matrix, start, decays(start), plain[0])
-    close(decayed.params, wanted, atol=1e-7)
-    assert not jnp.array_equal(decayed.params["blocks"]["q"][...], plain.params["blocks"]["q"][...])
-    assert jnp.array_equal(decayed.params["final_norm"][...], plain.params["final_norm"][...])
+    close(decayed.trained, wanted, atol=1e-7)
+    assert not jnp.array_equal(decayed.trained["blocks"]["q"][...], plain.trained["blocks"]["q"][...])
+    assert jnp.array_equal(decayed.trained["final_norm"][...], plain.trained["final_norm"][...])
 
 
 def test_adamw_is_optax_adamw_with_the_schedule_inside():
@@ -150,7 +154,7 @@ def test_adamw_is_optax_adamw_with_the_schedule_inside():
         gradients = _gradients(params, batch(n))
         updates, state = peer.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
-    close(ours.params, params, atol=1e-6)
+    close(ours.trained, params, atol=1e-6)
 
 
 def newton_schulz(matrix):
@@ -239,7 +243,7 @@ def test_moving_average_in_closed_form():
     wanted = step.fresh_params(3)
     for n in range(1, 4):
         state, _ = run(config(optimizer), [batch(i) for i in range(n)])
-        wanted = jax.tree.map(lambda mean, p: 0.75 * mean + 0.25 * p, wanted, state.params)
+        wanted = jax.tree.map(lambda mean, p: 0.75 * mean + 0.25 * p, wanted, state.trained)
     close(state.ema, wanted, atol=1e-6)
 
 
@@ -272,7 +276,7 @@ def test_the_guard_leaves_everything_but_the_step_number():
     )
     assert [int(each["bad_streak"]) for each in found] == [0, 0, 1, 2]
     assert int(state.step) == 4
-    close([state.params, state.optimizer, state.ema], [before.params, before.optimizer, before.ema], atol=0)
+    close([state.trained, state.optimizer, state.ema], [before.trained, before.optimizer, before.ema], atol=0)
     _, found = run(config(optimizer, objective=Trapped()), [batch(4)], state)
     assert int(found[0]["bad_streak"]) == 0
 

@@ -36,16 +36,16 @@ def step_rate(model: DecoderConfig, rows: int, length: int, seconds: float) -> d
     with jax.set_mesh(mesh):
         step = make_train_step(config, mesh)
         batch = jax.device_put(Batch({"tokens": tokens, "segments": segments}, segments[:, 0] * 0), step.batch)
-        state = step.init(step.fresh_params(0))
+        state, fixed = step.start(step.fresh_params(0))
         start = time.perf_counter()
-        state, values = step.run(state, batch)
+        state, values = step.run(state, fixed, batch)
         jax.block_until_ready(values)
         compiled, steps = time.perf_counter() - start, 0
-        state, before = step.run(state, batch)
+        state, before = step.run(state, fixed, batch)
         jax.block_until_ready(before)
         start = time.perf_counter()
         while time.perf_counter() - start < seconds:
-            state, values = step.run(state, batch)
+            state, values = step.run(state, fixed, batch)
             jax.block_until_ready(before)  # one step late
             before, steps = values, steps + 1
         jax.block_until_ready(before)

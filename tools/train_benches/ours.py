@@ -23,11 +23,11 @@ def main() -> None:
         step = make_train_step(config, mesh)
         tokens, segments = timing.example_rows(given.shape)
         batch = jax.device_put(Batch({"tokens": tokens, "segments": segments}, segments[:, 0] * 0), step.batch)
-        state = step.init(step.fresh_params(0))
+        state, fixed = step.start(step.fresh_params(0))
 
         def update():
             nonlocal state
-            state, values = step.run(state, batch)
+            state, values = step.run(state, fixed, batch)
             return values
 
         timing.measure(update, jax.block_until_ready, given.shape, given.seconds)

@@ -17,7 +17,7 @@ from flax import nnx
 from alignpre_jax.foundation import UserError, suggest
 from alignpre_jax.model.config import DecoderConfig
 from alignpre_jax.model.parameters import parameters
-from alignpre_jax.model.sharding import nest
+from alignpre_jax.model.trees import nest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ from alignpre_jax.foundation import Event, Report, UserError, silent
 from alignpre_jax.model.hf.config import Architecture
 from alignpre_jax.model.hf.names import Place, check_shape, places, to_ours
 from alignpre_jax.model.parameters import parameters
-from alignpre_jax.model.sharding import nest, shardings_by_path
+from alignpre_jax.model.sharding import shardings_by_path
+from alignpre_jax.model.trees import nest
 
 
 class Weights(Protocol):
