@@ -171,7 +171,9 @@ def _read_arrays(
     folder = epath.Path(place).resolve() / CHECKPOINTS / str(facts["step"])
     if weights not in facts["items"]:
         raise UserError(
-            f"the checkpoint {folder} has no {weights}", where="--checkpoint", fix="train with optimizer.ema_decay set"
+            f"the checkpoint {folder} has no {weights}",
+            where="--checkpoint",
+            fix="train with stages.STAGE.optimizer.ema_decay set",
         )
     config = build(DecoderConfig, facts["model"], where=f"{folder}/meta: model")
     abstract = jax.tree.map(

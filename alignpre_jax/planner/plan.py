@@ -36,7 +36,7 @@ class StageWork:
     Attributes:
       name: of the stage.
       step: everything that the compiled step depends on.
-      mesh: AXIS:SIZE pairs, as in `training.mesh`.
+      mesh: AXIS:SIZE pairs, as in `loop.mesh`.
       batch_rows: rows in the global batch.
       row_length: tokens.
       tokens: in one run of the stage.

@@ -279,10 +279,10 @@ def _walk(stages: Mapping[str, StageConfig]) -> Iterator[str]:
     if not stages:
         raise UserError("a study without stages", where="stages", fix="add one: stages.pretrain = stage(...)")
     found: list[str] = []
-    todo = [name for name, stage in reversed(stages.items()) if not stage.after]
+    todo = [name for name, stage in reversed(list(stages.items())) if not stage.after]
     while todo:
         found.append(name := todo.pop())
-        todo += [other for other, stage in reversed(stages.items()) if stage.after == name]
+        todo += [other for other, stage in reversed(list(stages.items())) if stage.after == name]
     if lost := [name for name in stages if name not in found]:
         what = f"stages {', '.join(lost)} go on from each other in a circle"
         raise UserError(what, where=f"stages.{lost[0]}.after", fix="let one of them start from nothing: after=''")
