@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignpre_jax.foundation import PathLike
@@ -34,7 +34,7 @@ class Run:
         The optimizer starts anew in every stage.
       template: the chat template of the model that is made; None: that of the model it starts from.
       labels: facts written into every metrics line (stage, arms, seed).
-      evals: evals during training, if any.
+      evals: evals during training.
     """
 
     name: str
@@ -49,4 +49,4 @@ class Run:
     start_from: str = ""
     template: Template | None = None
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    evals: InLoopEvals | None = None
+    evals: Sequence[InLoopEvals] = ()
