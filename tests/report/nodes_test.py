@@ -236,10 +236,10 @@ def test_tables_have_every_node(report):
     text = markdown(report)
     assert "Misaligned rate by stage, held-out items" in text
     assert "of midtrain" in text
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(terminal_report(report))
     shown = console.export_text()
-    for words in ("by stage", "pretrain", "flood", "50% [", "no clear effect at midtrain"):
+    for words in ("by stage", "unfiltered", "pretrain", "midtrain", "flood", "50% left", "0% left", "no share"):
         assert words in shown
 
 
