@@ -147,8 +147,8 @@ def memory_errors() -> Iterator[None]:
         raise UserError(
             f"out of memory: {line.strip()[:300]}",
             where="stages.STAGE.batch_rows, .optimizer.accumulate, model.remat, loop.mesh",
-            fix="raise stages.STAGE.optimizer.accumulate (same update, smaller microbatches), set model.remat=full, lower "
-            "stages.STAGE.batch_rows, or spread the state over more devices with loop.mesh=fsdp:-1",
+            fix="raise stages.STAGE.optimizer.accumulate (same update, smaller microbatches), set model.remat=full, "
+            "lower stages.STAGE.batch_rows, or spread the state over more devices with loop.mesh=fsdp:-1",
         ) from error
 
 
