@@ -46,5 +46,5 @@ def test_the_card_has_the_rates_of_its_node_and_what_is_left(space):
     assert "| held_out | 40.0% |" in text
     assert "held_out -20.0 points" in text
     assert "50% of that after midtrain" in text
-    assert "no share: at midtrain there is no clear effect" in model_card(space, "zero", 0, "sft")
+    assert "no share (its difference at midtrain is not clear" in model_card(space, "zero", 0, "sft")
     assert "is left" not in model_card(space, "aligned", 0, "midtrain")
