@@ -21,7 +21,7 @@ from alignpre_jax.rows.shards import perform
 from alignpre_jax.rows.tokenizer import Tokenizer
 
 ATTEMPTS = 3  # attempts at one task, if its worker is killed each time
-_SMALL = 4  # so few blocks are done in this process, as they are done sooner than other processes would start
+_SMALL = 4  # up to this number, blocks are done in this process, sooner than other processes would start
 
 Reply = concurrent.futures.Future[dict[str, Any]]
 
