@@ -157,9 +157,8 @@ class Deal:
         return count.sum(axis=0).astype(np.int64)
 
     def _left(self, part: Indices, first: Indices, half: int, count: NDArray[Any]) -> NDArray[Any]:
-        """Returns the rows of a part that 2 * `half` stores, from `first` on, give to their left half.
-
-        They do so when all of them together have had `count` rows of the part.
+        """Returns how many rows of a part the left half of the 2 * `half` stores from `first` on has had, once all of
+        these stores together have had `count` rows of it.
         """
         start, middle, end = (self._ends[part, first + more] for more in (0, half, 2 * half))
         both = np.maximum(end - start, 1)  # where none of them has a share, count is 0
