@@ -1,4 +1,4 @@
-"""Verbs about a machine that need not be there: plan."""
+"""The verb about a machine that need not be there: plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import JSON, Flag, Verb, study_config
 from alignpre_jax.foundation import UserError, suggest
 
-# Flags of `plan` that an older revision is not asked with: what is done with the figures.
+# These flags of `plan` say what is done with the figures, so an older revision is asked without them.
 _OWN = ("--against", "--fail_above", "--json", "--html", "--search", "--dump_hlo", "--price", "--cache")
 
 
@@ -51,7 +51,7 @@ def _rows_and_slots(text: str) -> tuple[int, int]:
 
 
 def _arms(config: Any) -> dict[str, list[tuple[str, bool]]]:
-    """For each arm its stages in order, and whether other arms share that run; of the first seed."""
+    """For each arm, in order, its stages of the first seed and whether other arms share the run there."""
     from alignpre_jax.study import Tree
 
     arms: dict[str, list[tuple[str, bool]]] = {name: [] for name in config.arms}
@@ -64,7 +64,7 @@ def _arms(config: Any) -> dict[str, list[tuple[str, bool]]]:
 
 @contextlib.contextmanager
 def _figures_at(given: Any) -> Iterator[str]:
-    """The figures that a git revision of this program predicts for the same command, as a JSON file."""
+    """Gives the path of a JSON file with the figures that a git revision predicts for the same command."""
     import alignpre_jax
 
     root = Path(alignpre_jax.__file__).parents[1]
@@ -90,7 +90,7 @@ def _figures_at(given: Any) -> Iterator[str]:
 
 
 def _stage_works(config: Any, only: str) -> list[Any]:
-    """What the planner needs to know about each stage that runs, in the order of training, or about one."""
+    """What the planner needs to know about every stage of which there are runs, in order, or about one stage."""
     from alignpre_jax.planner import StageWork
     from alignpre_jax.study import Tree
     from alignpre_jax.study.keys import strata_of_stage
@@ -107,7 +107,7 @@ def _stage_works(config: Any, only: str) -> list[Any]:
             objective=stage.objective,
             optimizer=stage.optimizer,
             schedule=stage.schedule,
-            steps=max(stage.tokens // stage.batch_tokens, 1),  # of a stage of epochs, its rows would tell
+            steps=max(stage.tokens // stage.batch_tokens, 1),  # a stage of epochs depends on rows not known here
             sources=len(strata_of_stage(config, name)),
             learn=stage.learn,
         )
