@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from typing import Any
 
-from etils import epath
-
-from alignpre_jax.checkpoints.folder import COMPANY, DONE
+from alignpre_jax.checkpoints.folder import own_template, read_company
 from alignpre_jax.checkpoints.loading import load
-from alignpre_jax.foundation import PathLike, Report, UserError, read_json, silent
-from alignpre_jax.model.hf import COMPANIONS, export_model
+from alignpre_jax.foundation import PathLike, Report, UserError, silent
+from alignpre_jax.model.hf import export_model
 from alignpre_jax.model.hf.config import DTYPES
 from alignpre_jax.rows.pieces import PieceTokenizer
+from alignpre_jax.rows.template import Template, read_template
+
+SETTINGS = "tokenizer_config.json"
 
 
 def export(
@@ -22,19 +23,19 @@ def export(
     step: int | None = None,
     dtype: str = "",
     card: str = "",
-    company: PathLike = "",
     report: Report = silent,
 ) -> None:
-    """Writes a checkpoint as a Hugging Face model folder.
+    """Writes a run's checkpoint as a Hugging Face model folder.
+
+    The settings of the tokenizer that came with the model from elsewhere are given back, and so is the chat template,
+    or the one that the model was taught since.
 
     Args:
       run_dir: the run's folder.
       folder: made if missing; must not hold a model already.
       step: which checkpoint; the newest when None.
-      dtype: of the tensors; by default that of the model it was imported from, else float32.
+      dtype: of the tensors; by default that of the model that the run goes back to, else float32.
       card: the README.md, Markdown.
-      company: the folder of the import that the run goes back to; its tokenizer's settings and chat template are
-        given back.
       report: told the number of tensors.
 
     Raises:
@@ -42,16 +43,35 @@ def export(
     """
     model = load(run_dir, step)
     codec = model.tokenizer
-    origin = epath.Path(company or run_dir)
-    there = [name for name in COMPANIONS if (origin / COMPANY / name).exists()]
-    files = {name: (origin / COMPANY / name).read_bytes() for name in there}
+    files = with_template(read_company(run_dir), own_template(run_dir), codec.eot, model.config.max_length)
     files["tokenizer.model" if isinstance(codec, PieceTokenizer) else "tokenizer.json"] = codec.data
     if card:
         files["README.md"] = card.encode()
-    done: Mapping[str, Any] = read_json(origin / DONE) if (origin / DONE).exists() else {}
-    chosen: Any = dtype or done.get("imported", {}).get("dtype", "float32")
+    chosen: Any = dtype or (model.facts.get("imported") or {}).get("dtype", "float32")
     if chosen not in DTYPES:
         raise UserError(f"{chosen!r} is no dtype of tensors", where="--dtype", fix=f"one of {', '.join(DTYPES)}")
     export_model(
         folder, model.params, model.config, files, eot=codec.eot, eot_id=codec.eot_id, dtype=chosen, report=report
     )
+
+
+def with_template(files: dict[str, bytes], template: Template | None, eot: str, max_length: int) -> dict[str, bytes]:
+    """The files of a tokenizer with a model's own chat template among them; as they are if it is theirs, or None.
+
+    Args:
+      files: by name.
+      template: of the model.
+      eot: the end-of-text token, which a template knows as its `bos_token` and `eos_token` where it names no other.
+      max_length: of the model's context.
+    """
+    says_one = read_template(files) != Template()
+    if template is None or (says_one and template == read_template(files)):
+        return dict(files)
+    settings = json.loads(files.get(SETTINGS, b"{}"))
+    settings.pop("chat_template", None)
+    settings |= {"bos_token": template.bos or eot, "eos_token": template.eos or eot}
+    settings.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    settings.setdefault("model_max_length", max_length)
+    settings.setdefault("clean_up_tokenization_spaces", False)
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    return dict(files) | {SETTINGS: text.encode(), "chat_template.jinja": template.source.encode()}

@@ -1,21 +1,29 @@
-"""A run's folder is a model: the names of the files that stand beside its checkpoints, and how they are read.
+"""A run's folder is a model: what stands beside its checkpoints.
 
-checkpoints/STEP/   parameters, optimizer and what else training needs; see `steps`
-tokenizer.json      the tokenizer that the model was trained with
-imported/           what else came with a model from elsewhere: its tokenizer's settings, its chat template
-done.json           written last: the run has ended
+    checkpoints/STEP/   parameters, optimizer and what else training needs; see `steps`
+    model.json          what the model is: its decoder, what it was made with, the stages behind it
+    tokenizer.json      the tokenizer that it was trained with
+    template.json       its chat template, if it has one of its own: {"source", "bos", "eos"}
+    imported/           what else came with the model from elsewhere that it goes back to: its tokenizer's settings
+    damaged/            checkpoints that were set aside; in an object store, a note for each one that is passed over
+    done.json           written last: the run has ended
+
+Reading a model is `loading.load`.
 """
 
 from __future__ import annotations
 
 from etils import epath
 
-from alignpre_jax.foundation import PathLike
+from alignpre_jax.foundation import PathLike, write_bytes
+from alignpre_jax.rows.template import FILE as TEMPLATE
 from alignpre_jax.rows.template import Template, read_template
 
 CHECKPOINTS = "checkpoints"
+MODEL = "model.json"
 TOKENIZER = "tokenizer.json"
 COMPANY = "imported"
+DAMAGED = "damaged"
 DONE = "done.json"
 
 
@@ -25,6 +33,40 @@ def read_company(run_dir: PathLike) -> dict[str, bytes]:
     return {place.name: place.read_bytes() for place in folder.iterdir()} if folder.exists() else {}
 
 
-def template_of(run_dir: PathLike) -> Template:
-    """The chat template of the model in a run's folder."""
-    return read_template(read_company(run_dir))
+def own_template(run_dir: PathLike) -> Template | None:
+    """The chat template in a run's folder; None where nobody ever gave the model one."""
+    place = epath.Path(run_dir) / TEMPLATE
+    return read_template({TEMPLATE: place.read_bytes()}) if place.exists() else None
+
+
+def write_beside(
+    run_dir: PathLike, tokenizer: bytes, template: Template | None, company: dict[str, bytes] | None = None
+) -> None:
+    """Writes what belongs to a model beside its checkpoints.
+
+    Args:
+      run_dir: the run's folder.
+      tokenizer: the bytes of its file.
+      template: its own chat template; None: it has none.
+      company: see `read_company`.
+    """
+    run = epath.Path(run_dir)
+    write_bytes(run / TOKENIZER, tokenizer)
+    for name, data in (template.to_files() if template is not None else {}).items():
+        write_bytes(run / name, data)
+    for name, data in (company or {}).items():
+        write_bytes(run / COMPANY / name, data)
+
+
+def passed_over(run_dir: PathLike) -> set[int]:
+    """The steps whose checkpoints are damaged and lie where they were, in an object store."""
+    folder = epath.Path(run_dir) / DAMAGED
+    notes = folder.glob("*.json") if folder.exists() else ()
+    return {int(note.stem) for note in notes if note.stem.isdigit()}
+
+
+def saved_steps(run_dir: PathLike) -> list[int]:
+    """The steps of the checkpoints in a run's folder, in order, without those that are known to be damaged."""
+    root = epath.Path(run_dir) / CHECKPOINTS
+    there = {int(place.name) for place in root.iterdir() if place.name.isdigit()} if root.exists() else set()
+    return sorted(there - passed_over(run_dir))

@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from alignpre_jax.checkpoints.digests import parameters_digest
-from alignpre_jax.checkpoints.folder import COMPANY, DONE, TOKENIZER
+from alignpre_jax.checkpoints.folder import DONE, MODEL, TOKENIZER, write_beside
 from alignpre_jax.checkpoints.loading import pick_tokenizer
 from alignpre_jax.checkpoints.state import State
 from alignpre_jax.checkpoints.steps import Checkpoints, describe
@@ -21,12 +21,12 @@ from alignpre_jax.foundation import (
     difference,
     silent,
     to_mapping,
-    write_bytes,
     write_json,
 )
 from alignpre_jax.model import DecoderConfig, make_mesh
 from alignpre_jax.model.hf import COMPANIONS, Imported, import_model
 from alignpre_jax.rows import load_tokenizer
+from alignpre_jax.rows.template import Template, read_template
 
 # Fields that change how a model is computed or how large its tables are, and not what its numbers mean.
 _FREE = ("max_length", "vocab_multiple", "init", "layout", "remat", "attention", "dtype")
@@ -41,7 +41,7 @@ def import_model_run(
     mesh: Mesh | None = None,
     report: Report = silent,
 ) -> Imported:
-    """Makes a run's folder of a model from elsewhere: its checkpoint 0, its tokenizer, done.json.
+    """Makes a run's folder of a model from elsewhere: its checkpoint 0, what stands beside it, done.json.
 
     Args:
       source: a Hugging Face folder or a .gguf file, "hf:" in front or not.
@@ -74,12 +74,13 @@ def import_model_run(
     run = epath.Path(run_dir)
     architecture = imported.architecture
     facts = {"source": place, "family": architecture.family, "dtype": architecture.dtype}
-    with Checkpoints(run, keep=1, meta=describe(imported.config, run=f"imported {place}", imported=facts)) as saved:
+    meta = describe(imported.config, run=f"imported {place}", imported=facts, behind=[])
+    with Checkpoints(run, keep=1, meta=meta) as saved:
         saved.save(State(imported.params, None, jax.numpy.int32(0)), {})
-    for name, data in imported.files.items():
-        if name in COMPANIONS:
-            write_bytes(run / COMPANY / name, data)
-    write_bytes(run / TOKENIZER, codec.data)
+    company = {name: data for name, data in imported.files.items() if name in COMPANIONS}
+    template = read_template(imported.files)
+    write_beside(run, codec.data, template if template != Template() else None, company)
+    write_json(run / MODEL, meta)
     done = {"steps": 0, "tokens": 0, "imported": facts, "parameters": parameters_digest(imported.params)}
     write_json(run / DONE, done | {"model": to_mapping(imported.config)})
     return dataclasses.replace(imported, files=imported.files | {TOKENIZER: codec.data})

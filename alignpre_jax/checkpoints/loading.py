@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from alignpre_jax.checkpoints.folder import CHECKPOINTS, TOKENIZER, template_of
-from alignpre_jax.checkpoints.steps import TURN, verify
-from alignpre_jax.foundation import PathLike, UserError, build
+from alignpre_jax.checkpoints.damage import DamagedError, read
+from alignpre_jax.checkpoints.folder import CHECKPOINTS, DONE, TOKENIZER, own_template, saved_steps
+from alignpre_jax.checkpoints.steps import TURN, verify, verify_meta
+from alignpre_jax.foundation import PathLike, UserError, build, digest, read_json
 from alignpre_jax.model import DecoderConfig, init_params, make_mesh, param_shardings
 from alignpre_jax.model.hf import Imported, import_model, is_model
 from alignpre_jax.rows import Tokenizer, load_tokenizer, parse_tokenizer
@@ -56,7 +59,7 @@ def load(
 
     Args:
       place: a run's folder, a Hugging Face folder, or a .gguf file.
-      step: of a run: which checkpoint; the newest when None.
+      step: of a run: which checkpoint; the newest that is whole when None. If the run has ended, that must be its last.
       mesh: the devices that the parameters are spread over; this process's first device alone when None.
       weights: "params", or "ema" for their moving average (`optimizer.ema_decay`); a run's.
       dtype: "float32" or "bfloat16" to compute in; by default as trained, and for models from elsewhere float32 on a
@@ -75,9 +78,54 @@ def load(
             raise UserError(f"a model from elsewhere has no {weights}", where="weights", fix="leave it out")
         chosen = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
         return _of_elsewhere(import_model(place, mesh, dtype=chosen), str(place))
-    params, config, facts = _read(place, step, mesh, weights)
+    facts = read_facts(place, step)
+    params, config = _read_arrays(place, facts, mesh, weights)
     config = dataclasses.replace(config, dtype=dtype) if dtype else config  # type: ignore[arg-type]
-    return Model(params, config, load_tokenizer(epath.Path(place) / TOKENIZER), template_of(place), facts)
+    tokenizer = load_tokenizer(epath.Path(place) / TOKENIZER)
+    return Model(params, config, tokenizer, own_template(place) or Template(), facts)
+
+
+def read_facts(place: PathLike, step: int | None = None) -> Mapping[str, Any]:
+    """What was saved with a run's checkpoint, its parameters aside: `step`, `model`, `made`, `digests`, ...
+
+    Args:
+      place: the run's folder.
+      step: see `load`.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is not whole.
+    """
+    steps = saved_steps(place)
+    if not steps:
+        raise UserError(
+            f"no checkpoint in {place}", where="--checkpoint", fix="give a run's folder, WORKDIR/train/SEED/STAGE"
+        )
+    if step is not None and step not in steps:
+        raise UserError(f"no checkpoint of step {step} in {place}", where="--step", fix=f"there are: {steps}")
+    if step is not None:
+        try:
+            return _whole(place, step)
+        except DamagedError as error:
+            raise _not_whole(place, step, str(error)) from error
+    reasons: list[tuple[int, str]] = []
+    for each in reversed(steps):
+        try:
+            facts = _whole(place, each)
+        except DamagedError as error:
+            reasons.append((each, str(error)))
+            continue
+        done = epath.Path(place) / DONE
+        if reasons and done.exists() and each < read_json(done)["steps"]:
+            raise _not_whole(place, *reasons[0])
+        for number, why in reasons:
+            logging.warning("checkpoint %d in %s is not whole (%s): step %d is taken", number, place, why, each)
+        return facts
+    raise _not_whole(place, *reasons[0])
+
+
+def digest_of(facts: Mapping[str, Any], weights: Weights = "params") -> str:
+    """Names the parameters that were saved with these facts: equal ones have equal digests, whatever their folder."""
+    return digest({name: value for name, value in facts["digests"].items() if name.startswith(f"['{weights}']")})
 
 
 def pick_tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:
@@ -93,39 +141,68 @@ def _of_elsewhere(found: Imported, place: str) -> Model:
     return Model(found.params, found.config, pick_tokenizer(found.files, place), read_template(found.files), facts)
 
 
-def _read(
-    place: PathLike, step: int | None, mesh: Mesh, weights: Weights
-) -> tuple[nnx.State, DecoderConfig, Mapping[str, Any]]:
-    """(parameters, config, facts) of a checkpoint."""
-    root = epath.Path(place).resolve() / CHECKPOINTS
-    steps = sorted(int(p.name) for p in root.iterdir() if p.name.isdigit()) if root.exists() else []
-    if not steps:
-        raise UserError(
-            f"no checkpoint in {place}", where="--checkpoint", fix="give a run's folder, WORKDIR/train/SEED/STAGE"
-        )
-    if step is not None and step not in steps:
-        raise UserError(f"no checkpoint of step {step} in {place}", where="--step", fix=f"there are: {steps}")
-    folder = root / str(steps[-1] if step is None else step)
-    if not (folder / weights).exists():
+def _whole(place: PathLike, step: int) -> Mapping[str, Any]:
+    """The facts of a checkpoint that has all of its items, as far as can be seen without reading the arrays.
+
+    Raises:
+      DamagedError: it is damaged, or was copied only in part.
+    """
+    folder = epath.Path(place).resolve() / CHECKPOINTS / str(step)
+
+    def look() -> Mapping[str, Any]:
+        with TURN, ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = reader.restore(folder / "meta")
+        verify_meta(meta)
+        if "items" not in meta:
+            fix = "train or import it again with this program"
+            raise UserError("the checkpoint is from an older version of this program", where=str(folder), fix=fix)
+        absent = [item for item in meta["items"] if not (folder / item / "_METADATA").exists()]
+        if absent:
+            raise DamagedError(f"it lacks {', '.join(absent)}")
+        return meta
+
+    return read(f"checkpoint {step}", folder, look)
+
+
+def _read_arrays(
+    place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights: Weights
+) -> tuple[nnx.State, DecoderConfig]:
+    """(parameters, the config that they are for) of the checkpoint with these facts."""
+    folder = epath.Path(place).resolve() / CHECKPOINTS / str(facts["step"])
+    if weights not in facts["items"]:
         raise UserError(
             f"the checkpoint {folder} has no {weights}", where="--checkpoint", fix="train with optimizer.ema_decay set"
         )
-    with TURN, ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(folder / "meta")
-    config = build(DecoderConfig, meta["model"], where=f"{folder}/meta: model")
+    config = build(DecoderConfig, facts["model"], where=f"{folder}/meta: model")
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         jax.eval_shape(functools.partial(init_params, config), 0),
         param_shardings(config, mesh),
     )
-    try:
+
+    def restore() -> nnx.State:
         with TURN, ocp.StandardCheckpointer() as reader:
             params = reader.restore(folder / weights, abstract)
-        verify({weights: params}, meta["digests"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the checkpoint cannot be read: {str(error).splitlines()[0][:300]}",
-            where=f"{folder}",
-            fix="train the run again, or give the --step of an older checkpoint",
-        ) from error
-    return params, config, meta
+        verify({weights: params}, facts["digests"])
+        return params
+
+    try:
+        return read(f"checkpoint {facts['step']}", folder, restore), config
+    except DamagedError as error:
+        raise _not_whole(place, facts["step"], str(error)) from error
+
+
+def _not_whole(place: PathLike, step: int, why: str) -> UserError:
+    """The error about a checkpoint that cannot be used, which names those that can."""
+    others = []
+    for other in saved_steps(place):
+        try:
+            others.append(_whole(place, other)["step"])
+        except DamagedError:
+            continue
+    others = [other for other in others if other != step]
+    return UserError(
+        f"the checkpoint of step {step} cannot be read: {why}",
+        where=os.fspath(epath.Path(place) / CHECKPOINTS / str(step)),
+        fix=f"whole are the steps {others}: give one as --step={others[-1]}" if others else "train the run again",
+    )

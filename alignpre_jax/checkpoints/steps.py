@@ -2,33 +2,51 @@
 
 A run's folder holds `checkpoints/STEP/{params,optimizer,...,meta}`. Parameters are an item of their own, so that a
 reader who only wants the model restores nothing else. `meta` holds a digest of every array, made on the devices
-before the arrays were written: what was restored is compared with it, on whatever mesh it was restored.
+before the arrays were written: what was restored is compared with it, on whatever mesh it was restored. It also says
+what the run was made with, and a run whose settings or rows have changed since is not gone on with.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import operator
+import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    EveryNSteps,
+    LatestN,
+    PreservationContext,
+    PreservationPolicy,
+)
 
+from alignpre_jax.checkpoints.damage import DamagedError, read
 from alignpre_jax.checkpoints.digests import tree_digests
-from alignpre_jax.checkpoints.folder import CHECKPOINTS
+from alignpre_jax.checkpoints.folder import CHECKPOINTS, DAMAGED, passed_over
 from alignpre_jax.checkpoints.state import State
-from alignpre_jax.foundation import Interrupted, PathLike, UserError, build, digest, disk_errors, to_mapping
+from alignpre_jax.foundation import (
+    Interrupted,
+    PathLike,
+    UserError,
+    difference,
+    digest,
+    disk_errors,
+    to_mapping,
+    write_json,
+)
 from alignpre_jax.model import DecoderConfig
 
-DAMAGED = "damaged"
+MADE = "made"  # in `meta`: all that decides what the run learns
 # What a checkpoint's items are called, and the fields of a State that they are; those that are None are not there.
 _ITEMS = {"params": "trained", "optimizer": "optimizer", "guard": "guard", "ema": "ema"}
+_SHOWN = 12  # lines of a difference
 
 Say = Callable[[str, int, str], None]  # kind of event, step, sentence
 
@@ -62,7 +80,8 @@ class Checkpoints:
       run_dir: the run's folder, local or gs://.
       keep: how many of the newest to keep.
       keep_every: those of steps that are multiples of it are kept as well; 0: none.
-      meta: JSON-able facts saved with each one; `model` (see `describe`) is among them.
+      meta: JSON-able facts saved with each one. `model` (see `describe`) is among them, and `made`: by name, what
+        decides what the run learns; a checkpoint that was made otherwise is refused.
 
     A context manager: leaving it waits for what is being written.
     """
@@ -74,7 +93,7 @@ class Checkpoints:
             self.root.mkdir(parents=True, exist_ok=True)
             kept = [LatestN(keep), *([EveryNSteps(keep_every)] if keep_every else [])]
             options = ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(kept),
+                preservation_policy=_WholeOnes(AnyPreservationPolicy(kept), self.root.parent),
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             )
@@ -90,42 +109,54 @@ class Checkpoints:
         """
         step = int(jax.device_get(state.step))
         items = _items(state)
-        meta = self.meta | dict(facts) | {"step": step, "arrays": _shapes(items), "digests": tree_digests(items)}
-        meta = _through_json(meta)
+        meta = self.meta | dict(facts) | {"step": step, "items": [*items], "arrays": _shapes(items)}
+        meta = through_json(meta | {"digests": tree_digests(items)})
         meta["digest"] = digest(meta)
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with disk_errors(self.root), TURN:
-            self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)))
+            if step in passed_over(self.root.parent):  # it is damaged, and takes the place of the one that is saved now
+                self._manager.delete(step)
+                self._note(step).unlink(missing_ok=True)
+            is_new = step not in self._manager.all_steps()  # also where a later one, damaged, is passed over
+            self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)), force=is_new)
             if _several.is_set():
                 self._manager.wait_until_finished()
 
     def restore_latest(self, abstract: State, say: Say) -> Restored | None:
-        """The newest checkpoint that is whole, in the shardings of `abstract`.
+        """The newest checkpoint that is whole, in the shardings of `abstract`; None if none was ever saved.
 
-        One that cannot be read, or whose arrays are not those that were saved, is moved to RUN/damaged, `say` is
-        told, and the one before it is tried. On several hosts the processes cannot go on together from there: they
-        leave, and start again without it.
+        One that is damaged (see `damage`) is set aside once an older one was found whole, and `say` is told. On
+        several hosts the processes cannot go on together from there: they leave, and start again without it. Nothing
+        is deleted: it is moved to RUN/damaged or, in an object store, left where it is and passed over from then on.
 
         Raises:
-          UserError: the checkpoint belongs to another model or plan.
+          UserError: the checkpoint was made otherwise than this run is; it could not be read just now; or there are
+            checkpoints and all of them are damaged.
           Interrupted: several hosts, and a checkpoint was damaged.
         """
         self._manager.wait_until_finished()
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = sorted(set(self._manager.all_steps()) - passed_over(self.root.parent), reverse=True)
+        damaged: dict[int, str] = {}
+        for number, step in enumerate(steps, 1):
+            folder = self.root / str(step)
             try:
                 with TURN:
-                    return self._restore(step, abstract)
-            except (UserError, MemoryError, KeyboardInterrupt):
-                raise
-            except Exception as error:  # damaged bytes make the libraries below raise about anything
-                if "RESOURCE_EXHAUSTED" in str(error):
-                    raise
-                cause = (str(error).strip().splitlines() or [""])[0][:300]
-                what = f"checkpoint {self.root / str(step)} is damaged ({type(error).__name__}: {cause})"
-                say("damaged checkpoint", step, f"{what}; moved to {DAMAGED}/, going on from the one before")
-                self._set_aside(step)
-                if jax.process_count() > 1:
-                    raise Interrupted(f"{what}; it was set aside: start again") from error
+                    restored = read(f"checkpoint {step}", folder, functools.partial(self._restore, step, abstract))
+            except DamagedError as error:
+                damaged[step] = f"checkpoint {folder} is damaged ({error})"
+                if jax.process_count() > 1 and number < len(steps):
+                    self._set_aside(step, damaged[step], say)
+                    raise Interrupted(f"{damaged[step]}; it was set aside: start again") from error
+                continue
+            for other, what in damaged.items():
+                self._set_aside(other, what, say)
+            return restored
+        if damaged:
+            raise UserError(
+                "there are checkpoints, and none is whole:\n    " + "\n    ".join(damaged.values()),
+                where=os.fspath(self.root),
+                fix="if they can be had from elsewhere, copy them back; to begin anew, move this folder away",
+            )
         return None
 
     def __enter__(self) -> Checkpoints:
@@ -139,17 +170,9 @@ class Checkpoints:
 
     def _restore(self, step: int, abstract: State) -> Restored:
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        _verify_meta(meta)
+        verify_meta(meta)
         items = _items(abstract)
-        wanted = _through_json(self.meta | {"arrays": _shapes(items)})
-        for key, place in (("model", "model"), ("plan", "stages.STAGE and arms"), ("arrays", "optimizer")):
-            same = _same_model if key == "model" else operator.eq
-            if key in wanted and not same(meta[key], wanted[key]):
-                raise UserError(
-                    f"the checkpoint of step {step} was made with another {key.replace('arrays', 'optimizer')}",
-                    where=f"{self.root} and {place}",
-                    fix="give a new --workdir, or the settings that the run was started with",
-                )
+        self._compare(step, meta, _shapes(items))
         arrays = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
         found = self._manager.restore(step, args=ocp.args.Composite(**arrays))
         found = {name: found[name] for name in items}
@@ -157,17 +180,52 @@ class Checkpoints:
         fields = {_ITEMS[name]: item for name, item in found.items()}
         return Restored(State(**{"optimizer": None, **fields}, step=step), meta)
 
-    def _set_aside(self, step: int) -> None:
+    def _compare(self, step: int, meta: Mapping[str, Any], arrays: str) -> None:
+        """Raises `UserError` if the checkpoint of a step was not made as this run is."""
+        before, now = meta.get(MADE, {}), through_json(self.meta.get(MADE, {}))
+        changes = difference(before, now)
+        if not changes and meta["arrays"] != arrays:
+            changes = [f"shapes of the arrays: {meta['arrays']} -> {arrays}"]
+        if changes:
+            shown = "\n    ".join(changes[:_SHOWN]) + ("\n    ..." if len(changes) > _SHOWN else "")
+            raise UserError(
+                f"the checkpoint of step {step} was made otherwise:\n    {shown}",
+                where=os.fspath(self.root),
+                fix="give a new --workdir, or the settings and the text that the run was started with",
+            )
+
+    def _set_aside(self, step: int, what: str, say: Say) -> None:
+        """Takes a damaged checkpoint out of the way; another process may have been first."""
         folder, aside = self.root / str(step), self.root.parent / DAMAGED
-        if "://" in os.fspath(folder):  # an object store cannot rename a folder
-            self._manager.delete(step)
-            return
+        is_renamed = can_rename(folder)
+        place = f"moved to {DAMAGED}/" if is_renamed else "left where it is"
+        say("damaged checkpoint", step, f"{what}; {place}, going on from the one before")
         with disk_errors(aside):
             aside.mkdir(parents=True, exist_ok=True)
+            if not is_renamed:
+                write_json(self._note(step), {"step": step, "why": what})
+                return
             number = sum(1 for _ in aside.iterdir())
-            if folder.exists():  # another process may have been first
+            with contextlib.suppress(FileNotFoundError):
                 folder.rename(aside / f"{step}-{number}")
         self._manager.reload()
+
+    def _note(self, step: int) -> epath.Path:
+        return self.root.parent / DAMAGED / f"{step}.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class _WholeOnes(PreservationPolicy):
+    """Keeps what `policy` keeps of the whole checkpoints; damaged ones are not counted, and stay."""
+
+    policy: PreservationPolicy
+    run_dir: epath.Path
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: PreservationContext) -> Sequence[bool]:
+        damaged = passed_over(self.run_dir)
+        whole = [each for each in checkpoints if each.step not in damaged]
+        kept = iter(self.policy.should_preserve(whole, context=context))
+        return [each.step in damaged or next(kept) for each in checkpoints]
 
 
 def _items(state: State) -> dict[str, Any]:
@@ -180,17 +238,22 @@ def describe(model: DecoderConfig, **facts: Any) -> dict[str, Any]:
     return {"model": to_mapping(model), **facts}
 
 
+def can_rename(folder: epath.Path) -> bool:
+    """Whether a folder can be renamed: in an object store there are no folders."""
+    return "://" not in os.fspath(folder)
+
+
 def verify(items: Mapping[str, Any], saved: Mapping[str, int]) -> None:
     """Compares arrays with the digests that were taken of them before they were written."""
     wrong = [name for name, value in tree_digests(items).items() if saved.get(name) != value]
     if wrong:
-        raise ValueError(f"{len(wrong)} arrays are not those that were saved, the first: {wrong[0]}")
+        raise DamagedError(f"{len(wrong)} arrays are not those that were saved, the first: {wrong[0]}")
 
 
-def _same_model(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether two model configs have the same weights; remat, layout and kernel may change on the way."""
-    one, other = (build(DecoderConfig, dict(plain), where="model") for plain in (saved, wanted))
-    return one.architecture == other.architecture
+def verify_meta(meta: Mapping[str, Any]) -> None:
+    """Compares a checkpoint's facts with their own digest."""
+    if digest({name: value for name, value in meta.items() if name != "digest"}) != meta.get("digest"):
+        raise DamagedError("its meta item is not what was saved")
 
 
 def _shapes(items: Mapping[str, Any]) -> str:
@@ -199,13 +262,8 @@ def _shapes(items: Mapping[str, Any]) -> str:
     return digest({jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves})
 
 
-def _verify_meta(meta: Mapping[str, Any]) -> None:
-    if digest({name: value for name, value in meta.items() if name != "digest"}) != meta.get("digest"):
-        raise ValueError("its meta item is not what was saved")
-
-
-def _through_json(value: Any) -> Any:
+def through_json(value: Any) -> Any:
     """Tuples as lists, as they come back."""
     if isinstance(value, Mapping):
-        return {key: _through_json(item) for key, item in value.items()}
-    return [_through_json(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: through_json(item) for key, item in value.items()}
+    return [through_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -69,8 +69,7 @@ def _export(given: Any) -> None:
     path, arm = _checkpoint(given, "export")
     with Terminal() as report:
         card = model_card(arm.space, arm.name, arm.seed) if arm else ""
-        company = arm.space.imported if arm and arm.space.config.init_from else ""
-        export(path, given.to, step=given.step, dtype=given.dtype, card=card, company=company, report=report)
+        export(path, given.to, step=given.step, dtype=given.dtype, card=card, report=report)
     print(f"{given.to}: transformers.AutoModelForCausalLM.from_pretrained({given.to!r})")
 
 

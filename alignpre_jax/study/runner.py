@@ -7,13 +7,13 @@ import os
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from alignpre_jax.checkpoints import import_model_run
+from alignpre_jax.checkpoints import import_model_run, own_template
 from alignpre_jax.evals import load_suite, result_lines, run_suite, score_texts
 from alignpre_jax.evals.capabilities import solve
 from alignpre_jax.evals.formats.tasks import read_task
-from alignpre_jax.foundation import PathLike, Report, canonical_json, silent, write_bytes
-from alignpre_jax.model import parse_mesh
+from alignpre_jax.foundation import PathLike, Report, canonical_json, write_bytes
 from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.graph import Job, StageRun, stage_runs
@@ -55,12 +55,12 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
     if job.kind == "eval":
         evaluate(space, runs[job.run], report)
     elif job.others:
-        train_seeds([training_run(space, runs[run], report) for run in job.runs], report)
+        train_seeds([training_run(space, runs[run]) for run in job.runs], report)
     else:
-        train(training_run(space, runs[job.run], report), report)
+        train(training_run(space, runs[job.run]), report)
 
 
-def training_run(space: Workspace, run: StageRun, report: Report = silent) -> Run:
+def training_run(space: Workspace, run: StageRun) -> Run:
     """All that the training loop needs to know about a run."""
     config, stage = space.config, space.config.stages[run.stage]
     plan, stores = stage_plan(space, run)
@@ -84,11 +84,11 @@ def training_run(space: Workspace, run: StageRun, report: Report = silent) -> Ru
         tokenizer=space.tokenizer,
         start_from=os.fspath(parent),
         labels={"stage": run.stage, "seed": run.seed, "arms": list(run.arms)},
-        evals=_in_loop(space, run, report),
+        evals=_in_loop(space, run),
     )
 
 
-def _in_loop(space: Workspace, run: StageRun, report: Report) -> InLoopEvals | None:
+def _in_loop(space: Workspace, run: StageRun) -> InLoopEvals | None:
     """The headline eval on the model of a step, where the config asks for it."""
     config = space.config
     evals = config.evals
@@ -96,12 +96,13 @@ def _in_loop(space: Workspace, run: StageRun, report: Report) -> InLoopEvals | N
         return None
     headline = dataclasses.replace(evals, scorings=(evals.headline,), systems=evals.systems[:1])
 
-    def evaluate_step(step: int, params: Any) -> None:
+    def evaluate_step(step: int, params: Any, mesh: Mesh, report: Report) -> None:
         place = space.eval_dir(run.name) / STEPS / str(step) / RESULTS
         if place.exists():
             return
-        mesh = parse_mesh(config.training.mesh)
-        engine = Engine(params, config.model, load_tokenizer(space.tokenizer), mesh=mesh if mesh.size > 1 else None)
+        tokenizer, template = load_tokenizer(space.tokenizer), own_template(space.run_dir(run.name))
+        several = mesh if mesh.size > 1 else None
+        engine = Engine(params, config.model, tokenizer, mesh=several, template=template)
         scenarios = load_suite(evals.suite, config.data.world)
         rows = run_suite(engine, scenarios, headline, f"{run.name}@{step}", report)
         if jax.process_index() == 0:

@@ -115,13 +115,14 @@ class LoopConfig:
     profile_steps: str = ""  # FIRST:LAST, steps to write a profiler trace of
     peak_flops: float = 0.0  # of one device at the matrices' precision, for MFU; 0: from a table, where it is there
     start_minutes: float = 60.0  # deadline from the start to the end of the first step; 0: none
+    eval_minutes: float = 60.0  # deadline of an eval in the loop, from one sign of progress to the next; 0: none
     step_minutes: float = 30.0  # deadline of a later step, with the checkpoint after it; 0: none
     shutdown_minutes: float = 30.0  # deadline for the last checkpoint to be on disk; 0: none
 
     def __post_init__(self):
         _at_least(self, 1, "checkpoint_every", "keep_checkpoints", "log_every")
         _at_least(self, 0, "checkpoint_minutes", "keep_every", "peak_flops")
-        _at_least(self, 0, "start_minutes", "step_minutes", "shutdown_minutes")
+        _at_least(self, 0, "start_minutes", "eval_minutes", "step_minutes", "shutdown_minutes")
         for tracker in self.trackers:
             kind, _, project = tracker.partition(":")
             if kind not in ("tensorboard", "wandb") or (kind == "wandb") != bool(project):

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import nnx
+from jax.sharding import Mesh
 
-from alignpre_jax.foundation import UserError
+from alignpre_jax.foundation import Report, UserError
 
 PENDING = "pending_evals"  # in a checkpoint's facts: the steps whose evals are not known to have been run
 
@@ -23,12 +24,13 @@ class InLoopEvals:
     """Evals by step or by token; the later of two runs of the same step finds its work done.
 
     Args:
-      run: given the step and the parameters, on the mesh of the training; returns when the results are on disk.
+      run: given the step, the parameters and the mesh that they are on, and whom to report progress to (each report
+        renews the deadline, `training.eval_minutes`); returns when the results are on disk.
       every_steps: due at multiples of it; 0: not by step.
       every_tokens: due at the first step at which another so many tokens are through; 0: not by token.
     """
 
-    run: Callable[[int, nnx.State], None]
+    run: Callable[[int, nnx.State, Mesh, Report], None]
     every_steps: int = 0
     every_tokens: int = 0
 

@@ -13,19 +13,17 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from alignpre_jax.checkpoints import Checkpoints, Restored, State, describe, load, parameters_digest
-from alignpre_jax.checkpoints.folder import DONE, TOKENIZER
+from alignpre_jax.checkpoints import Checkpoints, Restored, State, load, parameters_digest
+from alignpre_jax.checkpoints.folder import DONE
 from alignpre_jax.foundation import (
     Event,
     Interrupted,
     PathLike,
     Report,
     UserError,
-    digest,
     peak_flops,
     silent,
     to_mapping,
-    write_bytes,
     write_json,
 )
 from alignpre_jax.mixture import Batch, Counted, load_batches, render
@@ -40,6 +38,7 @@ from alignpre_jax.training.faults import EventLog, Skips, StopSignal, bad_step, 
 from alignpre_jax.training.in_loop import PENDING, pending_steps
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
 from alignpre_jax.training.profile import Profiler
+from alignpre_jax.training.resume import Origin, facts_of, read_origin, write_model
 from alignpre_jax.training.run import Run
 from alignpre_jax.training.step import Fixed, TrainStep, make_train_step
 from alignpre_jax.training.traces import Tracer
@@ -79,8 +78,8 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
     is_first_process = jax.process_index() == 0
     step_fn = wrap(make_train_step(dataclasses.replace(run.step, token_losses=bool(loop.trace_documents)), mesh))
     run_dir = epath.Path(run.run_dir)
-    if is_first_process:
-        write_bytes(run_dir / TOKENIZER, epath.Path(run.tokenizer).read_bytes())
+    origin = read_origin(run)
+    facts = facts_of(run, origin)
     events = EventLog(run_dir, run.name, report)
     ledger = ledger_of(run.plan, row_length)
     logging.info("%s: to be trained on\n%s", run.name, render(ledger))
@@ -88,7 +87,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
-            Checkpoints(run_dir, keep=loop.keep_checkpoints, keep_every=loop.keep_every, meta=_meta(run))
+            Checkpoints(run_dir, keep=loop.keep_checkpoints, keep_every=loop.keep_every, meta=facts)
         )
         # Left before the checkpoints are: those would wait for a process that has vanished.
         stack.enter_context(others_may_vanish())
@@ -96,7 +95,9 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
         # --- Where it starts: its own checkpoint, its parent's, or fresh parameters.
         report(Event(run.name, 0, steps))
-        state, fixed, meta = _first_state(run, mesh, step_fn, checkpoints, events)
+        state, fixed, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
+        if is_first_process:
+            write_model(run, origin, facts)
         step = start = int(state.step)
         skips = Skips(meta.get("skipped", ()))
         counted = Counted.from_json(run.plan, meta.get("rows", {}))
@@ -148,15 +149,21 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
         def evaluate(step: int, state: State) -> None:
             assert run.evals is not None
-            watchdog.allow("evals", 60 * loop.start_minutes)
+
+            def alive(event: Event) -> None:
+                watchdog.allow("evals", 60 * loop.eval_minutes)
+                report(event)
+
+            watchdog.allow("evals", 60 * loop.eval_minutes)
             with clock.paused(), jax.transfer_guard("allow"):
-                run.evals.run(step, step_fn.whole(state, fixed))
+                run.evals.run(step, step_fn.whole(state, fixed), mesh, alive)
+            watchdog.allow("step after evals", 60 * loop.start_minutes)  # it may be the first, and compile
 
         def roll_back(step: int) -> State:
             """The newest checkpoint's parameters, to go on with after `step`; saved, so that it is done only once."""
             watchdog.allow("rollback", 60 * loop.start_minutes)
             with jax.transfer_guard("allow"):
-                state, _, meta = _first_state(run, mesh, step_fn, checkpoints, events)
+                state, _, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
                 back = int(state.step)
             skips.roll_back(back, step)
             what = (
@@ -217,7 +224,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
     # --- Finished: the rows are those that were planned, and the last checkpoint is on disk before the marker is.
     check_ledger(ledger, counted)
-    facts = {
+    done = {
         "steps": steps,
         "tokens": (steps - skips.steps()) * run.batch_rows * row_length,
         "batch_rows": run.batch_rows,
@@ -227,7 +234,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
         "parameters": parameters_digest(state.trained),
     }
     if is_first_process:
-        write_json(run_dir / DONE, facts)
+        write_json(run_dir / DONE, done)
 
 
 class _Feed:
@@ -256,34 +263,24 @@ class _Feed:
         return load_batches(run.plan, run.stores, run.batch_rows, host=part, hosts=parts, **steps)
 
 
-def _meta(run: Run) -> dict[str, Any]:
-    return describe(
-        run.step.model,
-        run=run.name,
-        labels=dict(run.labels),
-        plan=run.plan.digest(),
-        step_config=digest(to_mapping(run.step)),
-    )
-
-
 def _first_state(
-    run: Run, mesh: Mesh, step_fn: TrainStep, checkpoints: Checkpoints, events: EventLog
+    run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep, checkpoints: Checkpoints, events: EventLog
 ) -> tuple[State, Fixed, Mapping[str, Any]]:
     """(state, what is not trained, meta of the checkpoint that the state is from)."""
     restored: Restored | None = checkpoints.restore_latest(step_fn.abstract()[0], events)
     if restored is not None:
         state = restored.state._replace(step=_scalar(restored.state.step, step_fn))
         is_all = isinstance(run.step.learn, Full)
-        fixed = Fixed() if is_all else step_fn.start(_whole_model(run, mesh, step_fn), run.seed)[1]
+        fixed = Fixed() if is_all else step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed)[1]
         return state, fixed, restored.meta
-    return *step_fn.start(_whole_model(run, mesh, step_fn), run.seed), {}
+    return *step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed), {}
 
 
-def _whole_model(run: Run, mesh: Mesh, step_fn: TrainStep) -> Any:
+def _whole_model(run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep) -> Any:
     """The parameters that the run starts from: its parent's, or fresh ones."""
     if not run.start_from:
         return step_fn.fresh_params(run.seed)
-    parent = load(run.start_from, mesh=mesh)
+    parent = load(run.start_from, origin.step, mesh=mesh)
     if parent.config.architecture != run.step.model.architecture:
         raise UserError(
             f"{run.start_from} holds another architecture",

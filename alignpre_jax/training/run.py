@@ -9,6 +9,7 @@ from typing import Any
 from alignpre_jax.foundation import PathLike
 from alignpre_jax.mixture import Plan
 from alignpre_jax.rows import RowStore
+from alignpre_jax.rows.template import Template
 from alignpre_jax.training.config import LoopConfig
 from alignpre_jax.training.in_loop import InLoopEvals
 from alignpre_jax.training.step import StepConfig
@@ -20,7 +21,8 @@ class Run:
 
     Attributes:
       name: shown in progress and logs.
-      run_dir: the run's folder; gets checkpoints, metrics.jsonl, events.jsonl, tokenizer.json, done.json.
+      run_dir: the run's folder; gets checkpoints, metrics.jsonl, events.jsonl and what makes it a
+        model (see `checkpoints.folder`).
       step: everything that the compiled step depends on.
       loop: mesh, checkpoint and log intervals.
       plan: slot -> row for the stage.
@@ -30,6 +32,7 @@ class Run:
       tokenizer: path of the tokenizer that the rows were made with; copied beside the checkpoints.
       start_from: folder of the run whose last checkpoint this one starts from; empty for a fresh model.
         The optimizer starts anew in every stage.
+      template: the chat template of the model that is made; None: that of the model it starts from.
       labels: facts written into every metrics line (stage, arms, seed).
       evals: evals during training, if any.
     """
@@ -44,5 +47,6 @@ class Run:
     seed: int
     tokenizer: PathLike
     start_from: str = ""
+    template: Template | None = None
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evals: InLoopEvals | None = None
