@@ -12,8 +12,9 @@ from alignpre_jax.mixture import Batch
 from alignpre_jax.model import Full, Lora, Only, get_preset, merge
 from alignpre_jax.model.mesh import parse_mesh
 from alignpre_jax.model.trees import by_path, nest
-from alignpre_jax.objectives import Mle
+from alignpre_jax.objectives import Mle, Models
 from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, make_train_step
+from alignpre_jax.training.checks import check_objective
 from alignpre_jax.training.identity import check_adapters_off
 
 ROWS, LENGTH = 8, 16
@@ -114,3 +115,50 @@ def test_fresh_adapters_are_checked_against_adapters_that_are_off(dtype):
         moved = nest(factors | {"blocks.v_lora_b": factors["blocks.v_lora_b"] + jnp.float32(1e-3)})
         with pytest.raises(UserError, match=r"fresh adapters change the loss of \d+ of 64 tokens, by up to"):
             check_adapters_off(step, mesh, state._replace(trained=moved), fixed, batch())
+
+
+class Close(Mle):
+    """An objective with a reference: the loss, less the reference's."""
+
+    needs_reference = True
+
+    def terms(self, models, batch):
+        (terms, aux), (other, _) = super().terms(models, batch), super().terms(Models(models.reference), batch)
+        (coefficient, value), (_, before) = terms["nll"], other["nll"]
+        return {"nll": (coefficient, value - before)}, aux
+
+
+@pytest.mark.parametrize("learn", [Full(), LORA], ids=["full", "lora"])
+def test_a_reference_is_beside_the_policy_and_stays(learn):
+    step = dataclasses.replace(config(learn), objective=Close())
+    mesh = parse_mesh("fsdp:1", jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        made = make_train_step(step, mesh)
+        base = made.fresh_params(3)
+        state, fixed = made.start(jax.tree.map(jnp.copy, base))
+        fixed = fixed._replace(reference=base)
+        losses = []
+        for _ in range(3):
+            state, values = made.run(state, fixed, batch())
+            losses.append(float(values["loss"]))
+        assert jax.tree.structure(made.abstract()[1]) == jax.tree.structure(fixed)
+    assert losses[0] == 0.0  # policy and reference go through one program and are equal
+    assert losses[2] < losses[1] < 0.0
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(base))
+
+
+def test_rows_and_models_that_an_objective_needs_are_asked_for(make_run):
+    run = make_run()
+    check_objective(run)
+    with pytest.raises(UserError, match="mle compares with no model"):
+        check_objective(dataclasses.replace(run, reference="somewhere"))
+    needs = dataclasses.replace(run, step=dataclasses.replace(run.step, objective=Close()))
+    with pytest.raises(UserError, match="none is given"):
+        check_objective(needs)
+
+    class Scored(Mle):
+        reads = ("tokens", "segments", "scores")
+
+    lacking = dataclasses.replace(run, step=dataclasses.replace(run.step, objective=Scored()))
+    with pytest.raises(UserError, match=r"reads the columns tokens, segments, scores, and the rows of .* lack scores"):
+        check_objective(lacking)
