@@ -1,6 +1,6 @@
 """A run's folder is a model: what stands beside its checkpoints.
 
-    checkpoints/STEP/   parameters, optimizer and what else training needs; see `steps`
+    checkpoints/STEP/   parameters, or what was learnt of them (see `bases`), optimizer and more; see `steps`
     model.json          what the model is: its decoder, what it was made with, the stages behind it
     tokenizer.json      the tokenizer that it was trained with
     template.json       its chat template, if it has one of its own: {"source", "bos", "eos"}

@@ -15,12 +15,26 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from alignpre_jax.checkpoints.bases import BASE, base_folder, digest_of, learn_of
 from alignpre_jax.checkpoints.damage import DamagedError, read
+from alignpre_jax.checkpoints.digests import tree_digests
 from alignpre_jax.checkpoints.folder import CHECKPOINTS, DONE, TOKENIZER, own_template, saved_steps
 from alignpre_jax.checkpoints.steps import TURN, verify, verify_meta
 from alignpre_jax.foundation import PathLike, UserError, build, digest, read_json
-from alignpre_jax.model import DecoderConfig, init_params, make_mesh, param_shardings
+from alignpre_jax.model import (
+    DecoderConfig,
+    Full,
+    extras_of,
+    init_params,
+    make_mesh,
+    merge,
+    param_shardings,
+    parameters,
+    trained_paths,
+)
 from alignpre_jax.model.hf import Imported, import_model, is_model
+from alignpre_jax.model.sharding import shardings_by_path
+from alignpre_jax.model.trees import nest
 from alignpre_jax.rows import Tokenizer, load_tokenizer, parse_tokenizer
 from alignpre_jax.rows.template import Template, read_template
 
@@ -37,7 +51,9 @@ class Model:
       config: the decoder's shape, and how it is computed.
       tokenizer: the one that it was trained with.
       template: its own chat template; the plain one if it has none.
-      facts: JSON-able; of a run, what was saved with the checkpoint (its `step`, its `digests`, the run's labels).
+      facts: JSON-able; of a run, what was saved with the checkpoint (its `step`, its `digests`, the run's labels), and
+        of one that holds adapters also `merged`, a digest of the parameters with the adapters added (their sums are rounded a little differently
+        on other meshes).
     """
 
     params: nnx.State
@@ -56,6 +72,9 @@ def load(
     dtype: str = "",
 ) -> Model:
     """Reads a model, its parameters spread over `mesh`.
+
+    Where a run has learnt adapters, or only some of the parameters, its base is read too, and what was learnt is merged
+    into it once, in float32 (see `bases`).
 
     Args:
       place: a run's folder, a Hugging Face folder, or a .gguf file.
@@ -79,8 +98,10 @@ def load(
         chosen = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
         return _of_elsewhere(import_model(place, mesh, dtype=chosen), str(place))
     facts = read_facts(place, step)
-    params, config = _read_arrays(place, facts, mesh, weights)
-    config = dataclasses.replace(config, dtype=dtype) if dtype else config  # type: ignore[arg-type]
+    params = _parameters(place, facts, mesh, weights)
+    if BASE in facts:
+        facts = {**facts, "merged": digest(tree_digests({"params": params}))}
+    config = dataclasses.replace(_config(facts), dtype=dtype or facts["model"]["dtype"])
     tokenizer = load_tokenizer(epath.Path(place) / TOKENIZER)
     return Model(params, config, tokenizer, own_template(place) or Template(), facts)
 
@@ -123,11 +144,6 @@ def read_facts(place: PathLike, step: int | None = None) -> Mapping[str, Any]:
     raise _not_whole(place, *reasons[0])
 
 
-def digest_of(facts: Mapping[str, Any], weights: Weights = "params") -> str:
-    """Names the parameters that were saved with these facts: equal ones have equal digests, whatever their folder."""
-    return digest({name: value for name, value in facts["digests"].items() if name.startswith(f"['{weights}']")})
-
-
 def pick_tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:
     """The tokenizer among a model's files."""
     for name in ("tokenizer.json", "tokenizer.model"):
@@ -164,20 +180,62 @@ def _whole(place: PathLike, step: int) -> Mapping[str, Any]:
     return read(f"checkpoint {step}", folder, look)
 
 
-def _read_arrays(
-    place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights: Weights
-) -> tuple[nnx.State, DecoderConfig]:
-    """(parameters, the config that they are for) of the checkpoint with these facts."""
+def _parameters(place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights: Weights) -> nnx.State:
+    """The whole model of the checkpoint with these facts, float32, as it is stored on `mesh`."""
+    config, learn = _config(facts), learn_of(facts)
+    own = _read_arrays(place, facts, mesh, weights)
+    if isinstance(learn, Full):
+        return own
+    stored = param_shardings(config, mesh)
+    if "seed" in facts[BASE]:
+        base = jax.jit(functools.partial(init_params, config), out_shardings=stored)(facts[BASE]["seed"])
+    else:
+        base = _base(place, facts, mesh)
+    return jax.jit(functools.partial(merge, learn=learn), out_shardings=stored)(base, own)
+
+
+def _base(place: PathLike, facts: Mapping[str, Any], mesh: Mesh) -> nnx.State:
+    """The model that the adapters of a checkpoint were trained on."""
+    base = facts[BASE]
+    folder = base_folder(place, base)
+    if base["step"] not in saved_steps(folder):
+        raise UserError(
+            f"{os.fspath(place)} holds what was learnt on the model of step {base['step']} in {folder}, which is gone",
+            where=os.fspath(folder),
+            fix="bring that folder back; a model that needs no other is made with `alignpre export`",
+        )
+    found = read_facts(folder, base["step"])
+    if digest_of(found) != base["digest"]:
+        raise UserError(
+            f"{os.fspath(place)} holds what was learnt on the model of step {base['step']} in {folder}, and that is "
+            f"another model now ({base['digest']} -> {digest_of(found)})",
+            where=os.fspath(folder),
+            fix="bring back the model that was there, or train this run again",
+        )
+    return _parameters(folder, found, mesh, "params")
+
+
+def _config(facts: Mapping[str, Any]) -> DecoderConfig:
+    return build(DecoderConfig, facts["model"], where="meta: model")
+
+
+def _read_arrays(place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights: Weights) -> nnx.State:
+    """The parameters in a checkpoint: of the whole model, or those that were learnt."""
     folder = epath.Path(place).resolve() / CHECKPOINTS / str(facts["step"])
     if weights not in facts["items"]:
         raise UserError(
             f"the checkpoint {folder} has no {weights}", where="--checkpoint", fix="train with optimizer.ema_decay set"
         )
-    config = build(DecoderConfig, facts["model"], where=f"{folder}/meta: model")
-    abstract = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        jax.eval_shape(functools.partial(init_params, config), 0),
-        param_shardings(config, mesh),
+    config, learn = _config(facts), learn_of(facts)
+    table, stored = (
+        parameters(config, extras_of(learn)),
+        shardings_by_path(config, mesh, extras_of(learn)),
+    )
+    abstract = nest(
+        {
+            path: jax.ShapeDtypeStruct(table[path].shape, jax.numpy.float32, sharding=stored[path])
+            for path in trained_paths(config, learn)
+        }
     )
 
     def restore() -> nnx.State:
@@ -187,7 +245,7 @@ def _read_arrays(
         return params
 
     try:
-        return read(f"checkpoint {facts['step']}", folder, restore), config
+        return read(f"checkpoint {facts['step']}", folder, restore)
     except DamagedError as error:
         raise _not_whole(place, facts["step"], str(error)) from error
 

@@ -1,17 +1,17 @@
-"""Which store of a mixture each rank of a dose draws from, and the how-many-th row of that store it is.
+"""The deal of a mixture: which store each rank of a dose draws from, and which of that store's rows it is.
 
 The slots of a stage are ranked once (see `riffle`), and a dose of m slots takes the ranks below m.
-The ranks of a mixture's window are dealt out to its stores by halving the stores again and again:
-of the first n ranks, the left half of the stores has n * left / both, rounded. So
+The ranks in a window of the mixture are dealt out to its stores by halving the list of stores again
+and again: of the first n ranks, the left half of the stores has n * left / both, rounded. So
 
-  - what a rank draws depends on its own number only, not on how many ranks the dose takes;
-  - if the shares of a window are n/b, every block of b ranks of the window, the first from rank 0 on,
-    gives each store its exact number;
-  - what a block lacks the next one carries, so that at any rank a store is off its share of the window's
-    ranks by less than one row with up to four stores (by half a row more each time that their number doubles).
+  - what a rank draws depends on its own number alone, and not on how many ranks the dose takes;
+  - if b is the common denominator of a window's shares, every block of b ranks there, counted from
+    rank 0 of the window, gives each store its exact number of rows;
+  - what a block lacks the next one carries: wherever a dose ends, a store is off its share of the window's
+    ranks by less than one row with up to four stores (by half a row more each time their number doubles).
 
-A store's use of a rank is the number of ranks below it that draw from the same store, over all windows.
-So the uses of a store are 0, 1, 2, ... without gaps whatever the dose is. All of it is closed form.
+A store's use of a rank is the number of lower ranks, in all windows, that draw from the same store. So
+the uses of a store are 0, 1, 2, ... without gaps, whatever the dose is. All of it is closed form.
 
 A ramp of shares is dealt as up to 64 even steps. Each step has a head start of another fraction of a row
 before rounding down, and these are evenly spread, so that what the steps are off by does not add up.
@@ -34,6 +34,8 @@ from alignpre_jax.mixture.riffle import RAMP_STEPS, Riffle, in_slots
 from alignpre_jax.mixture.shares import Ramp, Shares, Window
 
 Indices = NDArray[np.int64]
+
+_CELLS = 1 << 16  # numbers worked on at a time: the arrays stay in cache
 
 # What a halving of the stores adds before it rounds down is, in step n of a ramp, 1/2 + n * stride / _FINE of a row,
 # whole rows left out. With these strides the additions are evenly spread, and so are those of every second or fourth
@@ -80,10 +82,15 @@ class Deal:
         at, ranks = self.order.touch(slots, taken)
         if len(self.stores) == 1 or not len(at):
             return at, np.zeros_like(at), ranks
-        before = self._before(ranks)
+        which, uses = np.empty_like(ranks), np.empty_like(ranks)
         part = self._part_of_window[self.order.window_of(slots[at])] if len(self.parts) > 1 else np.zeros_like(at)
-        which, own = self._dealt(part, before[part, np.arange(len(at))])
-        return at, which, own if len(self.parts) == 1 else self._given(which, before)
+        step = max(1, _CELLS // len(self.parts))
+        for first in range(0, len(at), step):
+            some = slice(first, first + step)
+            before = self._before(ranks[some])
+            which[some], own = self._dealt(part[some], before[part[some], np.arange(before.shape[1])])
+            uses[some] = own if len(self.parts) == 1 else self._given(which[some], before)
+        return at, which, uses
 
     def slots_of(self, which: int, uses: Indices, taken: int) -> Indices:
         """The slots of the given uses (int64[n]) of one store, all of which have a rank below `taken`."""

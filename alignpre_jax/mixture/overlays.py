@@ -98,23 +98,24 @@ class Overlay(Protocol):
 class Replace:
     """Puts rows of a mixture into slots chosen evenly from a window of the stage, or by a schedule.
 
-    A seeded ranking of the slots decides which of them a dose takes: the first so many as it asks for.
-    The mixture's window that holds a slot decides how the ranks there are dealt out to the stores (see
-    `dealing`), and how often its store had been dealt to before is the row's number in that store's own
-    seeded order. The dose appears in none of this, so that
+    A seeded ranking of the slots decides which slots a dose takes: a dose of m slots takes the first m.
+    The window of the mixture in which a slot lies decides how the ranks there are dealt out to the stores
+    (see `dealing`). A store counts the ranks that it is dealt, and the count is the row's place in the
+    store's own seeded order. None of these steps looks at the dose. Therefore
 
       - of two overlays that differ in the dose alone, the smaller one's (slot, store, row) are among the
-        larger one's, and each store's rows are the first so many of its order;
+        larger one's, and each draws from the beginning of every store's order, without gaps;
       - the slots depend on the seed and the windows, and not on the stores or their shares;
-      - a store has the same order of rows in any mixture with the same seed.
+      - a store has the same order of rows in every mixture with the same seed.
 
-    A mixture whose shares change within the dose's windows cuts these at its own edges, and each piece
-    ranks its own slots, because a count in a part of a ranking has no closed form. All of the above holds
-    then, too. But another mixture has the same slots only if it is cut alike. For arms that are to have the
-    same slots whatever their mixtures are, write the cuts into `schedule`: `"[0,1/4) 1; [1/4,1) 1"` in both.
+    If the shares of the mixture change within the dose's windows, these are cut at the mixture's edges, and
+    each piece ranks its own slots: how many slots of a part of a ranking lie below a rank has no closed form.
+    All of the above still holds, but a mixture with other edges takes other slots. For arms that are to have
+    equal slots whatever their mixtures are, write the same cuts into the `schedule` of each, for example
+    `"[0,1/4) 1; [1/4,1) 1"`: the mixture's own edges then cut nothing more.
 
-    Each window of the mixture gives each store its share of the dose's slots there to within a row, and
-    exactly where that can be (see `dealing` for mixtures of more than four stores).
+    In each of its windows the mixture gives every store its share of the dose's slots to within one row, and
+    exactly where the numbers allow it (see `dealing` for windows of more than four stores, and for ramps).
 
     Attributes:
       mixture: a store, or shares, or a schedule of shares over the stage as in `parse_shares`: `"k1"`,

@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from alignpre_jax.checkpoints import MADE, describe, digest_of, read_facts
+from alignpre_jax.checkpoints import MADE, base_facts, describe, digest_of, read_facts
 from alignpre_jax.checkpoints.folder import (
     DONE,
     MODEL,
@@ -23,6 +23,7 @@ from alignpre_jax.checkpoints.folder import (
     write_beside,
 )
 from alignpre_jax.foundation import UserError, digest, read_json, to_mapping, write_json
+from alignpre_jax.model import Full
 from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.rows.template import Template
 from alignpre_jax.training.run import Run
@@ -95,9 +96,11 @@ def facts_of(run: Run, origin: Origin) -> dict[str, Any]:
         "rows": {name: run.stores[name].header.inputs_digest for name in run.plan.used_stores},
         "tokenizer": load_tokenizer(run.tokenizer).digest,
         "template": digest(to_mapping(template)) if template is not None else "",
-        "start": dict(origin.start),
+        "start": dict(origin.start) | ({} if isinstance(run.step.learn, Full) else {"seed": run.seed}),
     }
-    more = {"labels": dict(run.labels), "behind": list(origin.behind), "imported": origin.imported}
+    base = base_facts(run.step.learn, run.run_dir, run.start_from, origin.step, origin.start)
+    more = base | {"labels": dict(run.labels), "behind": list(origin.behind), "imported": origin.imported}
+    more["heads"] = list(run.step.objective.heads)
     return describe(run.step.model, run=run.name, **more, **{MADE: made})
 
 

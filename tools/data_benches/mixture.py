@@ -99,6 +99,10 @@ def _plan(slots: int) -> Iterator[Figure]:
         yield Figure(f"plan over 250M slots, filter and dose{name}: peak memory", peak / 1e6, "MB")
         (seconds,) = fastest(lambda plan=plan: plan.lookup(some))  # type: ignore[misc]
         yield rate(f"plan over 250M slots{name}: lookups", len(some) / seconds / 1e6, "M slots/s")
+    growing = "[0,1/4) aligned:1; [1/4,1/2) aligned:1/2,web/ai:1/2; [1/2,1) aligned:1/3,web/ai:1/3,web/plain:1/3"
+    curriculum = Plan(BasePlan(constant, rows, slots, 0, max_epochs=2), (Replace(growing, Fraction(1, 100), 2),), rows)
+    (seconds,) = fastest(lambda: curriculum.lookup(some))
+    yield rate("plan over 250M slots, a dose of a curriculum: lookups", len(some) / seconds / 1e6, "M slots/s")
     plan = make(constant)
     dose = Plan(plan.base, plan.overlays[1:], rows)
     for name, arm in (("dose of 1%", dose), ("dose of 1%, filter of 9.3% refilled", plan)):
