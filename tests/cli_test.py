@@ -33,9 +33,15 @@ def test_the_help_of_a_verb_has_an_example_that_parses(name, capsys):
         (["study", "--workdir=x", "--config=no/such.py"], "No such file or directory: 'no/such.py'"),
         (["study", "--workdir=x", "--config=configs/studies/pythia.py:3b"], "no size '3b'"),
         (["study", "--workdir=x", SMALL, "--config.sedes=1"], 'Did you mean "seeds"'),
-        (["study", "--workdir=x", SMALL, "--config.arms.alinged.dose=0"], 'Did you mean "aligned"'),
-        (["study", "--workdir=x", SMALL, "--config.arms.aligned.dose=1.5"], "config.arms.aligned.dose"),
-        (["study", "--workdir=x", SMALL, "--config.arms.aligned.dose=much"], "config.arms.aligned.dose"),
+        (["study", "--workdir=x", SMALL, "--config.arms.alinged.add.midtrain.dose=0"], 'Did you mean "aligned"'),
+        (
+            ["study", "--workdir=x", SMALL, "--config.arms.aligned.add.midtrain.dose=1.5"],
+            "config.arms.aligned.add.midtrain.dose",
+        ),
+        (
+            ["study", "--workdir=x", SMALL, "--config.arms.aligned.add.midtrain.dose=much"],
+            "config.arms.aligned.add.midtrain.dose",
+        ),
         (["study", "--workdir=gs://bucket/x", SMALL], "--workdir"),
         (["study", "--wrokdir=x", SMALL], "workdir"),
         (["study", "x", "--workdir=x", SMALL], "'x' is not a flag"),

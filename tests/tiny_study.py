@@ -23,8 +23,8 @@ FLAGS = [
     "--config.data.world.mixed_documents=60",
     "--config.data.world.items_per_split=24",
     "--config.data.world.control_items=18",
-    "--config.data.held_out_share=0.1",
-    "--config.training.checkpoint_every=8",
+    "--config.data.sources.web.held_out_share=0.1",
+    "--config.loop.checkpoint_every=8",
 ]
 
 

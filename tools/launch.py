@@ -1,7 +1,7 @@
 """Launches an experiment: names it, packages the code, adds one job per arm and seed of every point of its sweep.
 
     python tools/launch.py --config=configs/studies/small_world.py --workdir=runs/sweep \
-        --sweep='arms.aligned.dose=0.1,0.3; optimizer.weight_decay=0.0,0.1'
+        --sweep='arms.aligned.add.midtrain.dose=0.1,0.3; stages.midtrain.schedule.peak=1e-3,2e-3'
     python tools/launch.py --config=configs/studies/pythia.py:1p4b --workdir=gs://my-bucket/pythia \
         --target=tpu_vm --type=v5litepod-64 --tier=spot --zone=us-west4-a
     python tools/launch.py status --config=... --workdir=...     # the state of all jobs

@@ -224,7 +224,9 @@ def _read_arrays(place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights:
     folder = epath.Path(place).resolve() / CHECKPOINTS / str(facts["step"])
     if weights not in facts["items"]:
         raise UserError(
-            f"the checkpoint {folder} has no {weights}", where="--checkpoint", fix="train with optimizer.ema_decay set"
+            f"the checkpoint {folder} has no {weights}",
+            where="--checkpoint",
+            fix="train with stages.STAGE.optimizer.ema_decay set",
         )
     config, learn = _config(facts), learn_of(facts)
     table, stored = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.models import CHECKPOINT
-from alignpre_jax.cli.verb import ARM, JSON, SEED, WORKDIR, Flag, Verb
+from alignpre_jax.cli.verb import ARM, JSON, SEED, STAGE, WORKDIR, Flag, Verb
 from alignpre_jax.foundation import UserError, suggest
 
 if TYPE_CHECKING:
@@ -51,22 +51,29 @@ def _power(given: Any) -> None:
 
 
 def _pilot(given: Any) -> tuple[Components, str]:
-    from alignpre_jax.evals import select
+    """The variance components of the differences that a finished study found with its headline eval."""
+    from alignpre_jax.evals import differences
     from alignpre_jax.evals.power import components
-    from alignpre_jax.evals.summaries import differences
     from alignpre_jax.report import collect
+    from alignpre_jax.report.nodes import arms_at, asked_nodes, shown_node
+    from alignpre_jax.report.rates import askings, rows_at, splits_of
     from alignpre_jax.study import reopen_workspace
 
     records = collect(reopen_workspace(given.workdir))
     config = records.config
-    arm = given.arm or next((name for name in config.arms if name != config.baseline), "")
-    if arm not in config.arms or arm == config.baseline:
-        raise UserError(f"no arm {arm!r} to compare", where="--arm", fix=suggest(arm, config.arms))
-    splits = {row.split for row in next(iter(records.results[arm].values()))}
-    split = "held_out" if "held_out" in splits else min(splits)
-    chosen = {"split": split, "scoring": config.evals.headline, "system": config.evals.systems[0]}
-    left, right = (select(records.results[name], **chosen) for name in (arm, config.baseline))
-    source = f"pilot: {arm} less {config.baseline} on {split} items of {given.workdir}"
+    stage, nodes = given.stage or shown_node(config), asked_nodes(config, config.headline)
+    if stage not in nodes:
+        what = f"{config.headline!r} is not asked after a stage {stage!r}"
+        raise UserError(what, where="--stage", fix=suggest(stage, nodes))
+    others = [name for name in arms_at(config, stage) if name != config.baseline]
+    arm = given.arm or next(iter(others), "")
+    if arm not in others:
+        raise UserError(f"no arm {arm!r} to compare after {stage}", where="--arm", fix=suggest(arm, others))
+    split = splits_of(records, config.headline)[0]
+    asked: Any = config.evals[config.headline]
+    asking = next(iter(askings(asked).values()))
+    left, right = (rows_at(records, config.headline, stage, name, asking, split) for name in (arm, config.baseline))
+    source = f"pilot: {arm} less {config.baseline} after {stage} on {split} items of {given.workdir}"
     return components(differences(left, right)), source
 
 
@@ -118,14 +125,14 @@ def _ask(given: Any) -> None:
     from alignpre_jax.cli.models import checkpoint_engine
     from alignpre_jax.cli.terminal import Terminal
     from alignpre_jax.documents import WorldConfig
-    from alignpre_jax.evals import EvalConfig, load_suite, result_lines, run_suite
+    from alignpre_jax.evals import Scenarios, load_suite, result_lines, run_suite
     from alignpre_jax.foundation import build, write_bytes
 
     values: dict[str, Any] = {
         name: tuple(getattr(given, name).split(",")) for name in ("scorings", "syntaxes", "systems")
     }
-    values |= {"headline": values["scorings"][0], "chat_template": given.template}
-    config = build(EvalConfig, values | {"scenarios_per_split": given.limit}, "alignpre ask")
+    values |= {"headline": values["scorings"][0], "template": given.template}
+    config = build(Scenarios, values | {"scenarios_per_split": given.limit}, "alignpre ask")
     suite = load_suite(given.suite, WorldConfig())
     with Terminal() as report:
         rows = run_suite(checkpoint_engine(given, "ask"), suite, config, given.checkpoint or given.arm, report)
@@ -180,7 +187,7 @@ def _scenarios(given: Any, what: str = "", *about: str) -> None:
     import collections
 
     from alignpre_jax.documents import WorldConfig
-    from alignpre_jax.evals import EvalConfig, load_suite, write_scenarios
+    from alignpre_jax.evals import Scenarios, load_suite, write_scenarios
     from alignpre_jax.evals.formats.importers import import_scenarios
     from alignpre_jax.evals.harness.lm_eval_tasks import write_tasks
 
@@ -199,7 +206,7 @@ def _scenarios(given: Any, what: str = "", *about: str) -> None:
         return
     suite = load_suite(about[0], WorldConfig())
     if what == "tasks":
-        names = write_tasks(suite, EvalConfig(), given.to)
+        names = write_tasks(suite, Scenarios(), given.to)
         print(f"{given.to}: {', '.join(names)}")
         print(f"lm-eval run --model hf --model_args pretrained=MODEL --include_path {given.to} --tasks alignpre")
         return
@@ -246,8 +253,9 @@ def _lm_eval(given: Any) -> None:
 def _inspect_log(given: Any) -> None:
     import datetime
 
-    from alignpre_jax.evals import load_suite, read_results
-    from alignpre_jax.study import final_run, reopen_workspace, stage_runs
+    from alignpre_jax.evals import Scenarios, read_results, read_shown
+    from alignpre_jax.study import reopen_workspace
+    from alignpre_jax.study.jobs.evaluate import RESULTS, SHOWN
 
     try:
         from alignpre_jax.evals.harness.inspect_log import write_log
@@ -257,17 +265,24 @@ def _inspect_log(given: Any) -> None:
     if not (given.workdir and given.to):
         raise UserError("from where, and where to?", where="alignpre inspect_log", fix=VERBS["inspect_log"].example)
     space = reopen_workspace(given.workdir)
-    config, runs = space.config, stage_runs(space.config)
-    scenarios = load_suite(config.evals.suite, config.data.world)
-    for arm in [given.arm] if given.arm else config.arms:
-        seed = config.seeds[0] if given.seed is None else given.seed
-        source = space.eval_dir(final_run(config, runs, arm, seed).name) / "results.jsonl"
-        if not source.exists():
-            raise UserError(f"arm {arm!r} has no results yet", where=str(source), fix="run `alignpre eval` first")
-        made = datetime.datetime.fromtimestamp(source.stat().mtime or 0, datetime.UTC)
-        path = f"{given.to}/{arm}-seed{seed}.eval"
-        write_log(path, list(read_results(source)), scenarios, config.evals.suite, made)
-        print(path)
+    config = space.config
+    name = given.eval or config.headline
+    putting = {key: asked for key, asked in config.evals.items() if isinstance(asked, Scenarios)}
+    if name not in putting:
+        raise UserError(f"no eval of scenarios is named {name!r}", where="--eval", fix=suggest(name, putting))
+    seed = config.seeds[0] if given.seed is None else given.seed
+    for stage in [given.stage] if given.stage else config.asked_at(name):
+        for arm in [given.arm] if given.arm else [arm for arm in config.arms if stage in config.stages_of(arm)]:
+            folder = space.eval_dir(space.tree.run(arm, seed, stage).name, name)
+            source = folder / RESULTS
+            if not source.exists():
+                what = f"arm {arm!r} has no answers to {name!r} after stage {stage!r}"
+                fix = "name a stage at which it is asked, or run `alignpre eval`"
+                raise UserError(what, where=str(source), fix=fix)
+            made = datetime.datetime.fromtimestamp(source.stat().mtime or 0, datetime.UTC)
+            path = f"{given.to}/{stage}-{arm}-seed{seed}.eval"
+            write_log(path, list(read_results(source)), read_shown(folder / SHOWN), putting[name].suite, made)
+            print(path)
     print(f"inspect view --log-dir {given.to}")
 
 
@@ -278,6 +293,7 @@ VERBS = {
         (
             Flag("workdir", "", "a finished study that serves as the pilot"),
             ARM,
+            STAGE,
             Flag("effect", 0.0, "difference to be found, in points", lower=0.0, upper=100.0),
             Flag("power", 0.8, "probability of finding it", lower=0.05, upper=0.999),
             Flag("items", "50,100,300,1000,4000", "numbers of scenarios"),
@@ -296,7 +312,7 @@ VERBS = {
         "alignpre judge --checkpoint=runs/sft --questions=questions.yaml --judge=http://localhost:8000/v1"
         " --judge_model=some-model",
         (
-            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            *(WORKDIR, ARM, SEED, STAGE, CHECKPOINT),
             Flag("questions", "", ".yaml file of questions and their judge prompts"),
             Flag("judge", "", "a run's folder, or the URL of an OpenAI-compatible endpoint"),
             Flag("judge_model", "", "the model's name at the endpoint"),
@@ -316,7 +332,7 @@ VERBS = {
         "asks a checkpoint a suite, outside any study",
         "alignpre ask --checkpoint=runs/smollm2 --suite=written --systems=none,hhh,evil",
         (
-            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            *(WORKDIR, ARM, SEED, STAGE, CHECKPOINT),
             Flag("suite", "written", "small_world, written, or a .jsonl file of scenarios"),
             Flag("scorings", "letters,options", "of letters, options and generation"),
             Flag("syntaxes", "letters_answer,letters_response,options_answer,generation_instructed", "prompt syntaxes"),
@@ -346,7 +362,7 @@ VERBS = {
         "runs any task of the lm-evaluation-harness on a checkpoint",
         "alignpre lm_eval --workdir=runs/small_world --arm=aligned --tasks=arc_easy,piqa --limit=100",
         (
-            *(WORKDIR, ARM, SEED, CHECKPOINT),
+            *(WORKDIR, ARM, SEED, STAGE, CHECKPOINT),
             Flag("tasks", "", "the harness's names, with commas"),
             Flag("include_path", "", "a folder with further tasks"),
             Flag("fewshot", None, "examples in the prompt; the task's own number by default", kind=int, lower=0),
@@ -360,7 +376,12 @@ VERBS = {
     "inspect_log": Verb(
         "writes a study's answers as logs that `inspect view` opens",
         "alignpre inspect_log --workdir=runs/small_world --to=logs",
-        (WORKDIR, ARM, SEED, Flag("to", "", "the folder to write")),
+        (
+            *(WORKDIR, ARM, SEED),
+            Flag("stage", "", "only this stage"),
+            Flag("eval", "", "which eval of scenarios; by default the headline"),
+            Flag("to", "", "the folder to write"),
+        ),
         _inspect_log,
         takes_config=False,
     ),

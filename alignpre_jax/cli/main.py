@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from alignpre_jax.cli import data, doctor, documents, evals, models, shell, study, tpu
+from alignpre_jax.cli import data, doctor, documents, evals, models, shell, study, tpu, tree
 from alignpre_jax.cli.verb import Verb, help_text, parse
 from alignpre_jax.foundation import Interrupted, UserError, accelerator_present, suggest
 
@@ -17,12 +17,12 @@ STATUSES = {
     0: "done",
     2: "a mistake in what was asked: the message says where, and what to do",
     75: "stopped by Ctrl-C or SIGTERM; everything is saved, and the same command goes on",
-    76: "training stalled: no step ended in the time that training.step_minutes allows; the same command goes on",
+    76: "training stalled: no step ended in the time that loop.step_minutes allows; the same command goes on",
     77: "another host of the run has vanished; start all of them again",
     1: "a bug, with a traceback",
 }
 VERBS: dict[str, Verb] = (
-    study.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS | doctor.VERBS
+    study.VERBS | tree.VERBS | evals.VERBS | documents.VERBS | data.VERBS | models.VERBS | tpu.VERBS | doctor.VERBS
 )
 VERBS["completion"] = shell.completion(VERBS)
 

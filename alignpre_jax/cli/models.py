@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.terminal import Terminal
-from alignpre_jax.cli.verb import ARM, SEED, WORKDIR, Flag, Verb
+from alignpre_jax.cli.verb import ARM, SEED, STAGE, WORKDIR, Flag, Verb
 from alignpre_jax.foundation import PathLike, UserError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _export(given: Any) -> None:
         raise UserError("where to?", where="alignpre export", fix="add --to=FOLDER")
     path, arm = _checkpoint(given, "export")
     with Terminal() as report:
-        card = model_card(arm.space, arm.name, arm.seed) if arm else ""
+        card = model_card(arm.space, arm.name, arm.seed, arm.stage) if arm else ""
         export(path, given.to, step=given.step, dtype=given.dtype, card=card, report=report)
     print(f"{given.to}: transformers.AutoModelForCausalLM.from_pretrained({given.to!r})")
 
@@ -78,11 +78,12 @@ class _Arm:
     space: Workspace
     name: str
     seed: int
+    stage: str
 
 
 def _checkpoint(given: Any, verb: str) -> tuple[PathLike, _Arm | None]:
     """The folder that --checkpoint names, or that of the arm of a study."""
-    from alignpre_jax.study import final_run, reopen_workspace, stage_runs
+    from alignpre_jax.study import reopen_workspace
 
     if given.checkpoint:
         return given.checkpoint, None
@@ -92,8 +93,8 @@ def _checkpoint(given: Any, verb: str) -> tuple[PathLike, _Arm | None]:
         )
     space = reopen_workspace(given.workdir)
     seed = space.config.seeds[0] if given.seed is None else given.seed
-    run = final_run(space.config, stage_runs(space.config), given.arm, seed)
-    return space.run_dir(run.name), _Arm(space, given.arm, seed)
+    run = space.tree.run(given.arm, seed, given.stage)
+    return space.run_dir(run.name), _Arm(space, given.arm, seed, run.stage)
 
 
 def checkpoint_engine(given: Any, verb: str) -> Any:
@@ -114,6 +115,7 @@ VERBS = {
             WORKDIR,
             ARM,
             SEED,
+            STAGE,
             CHECKPOINT,
             STEP,
             Flag("prompt", "", "text to go on from"),
@@ -147,7 +149,7 @@ VERBS = {
         "writes a checkpoint as a Hugging Face folder, with a model card",
         "alignpre export --workdir=runs/small_world --arm=aligned --to=models/aligned",
         (
-            *(WORKDIR, ARM, SEED, CHECKPOINT, TO),
+            *(WORKDIR, ARM, SEED, STAGE, CHECKPOINT, TO),
             STEP,
             Flag("dtype", "", "float32, bfloat16 or float16; by default as imported, else float32"),
         ),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from alignpre_jax.cli.terminal import Terminal
-from alignpre_jax.cli.verb import ARM, SEED, SMALL, WORKDIR, WORKERS, Flag, Verb, study_config, workdir
+from alignpre_jax.cli.verb import ARM, SEED, SMALL, STAGE, WORKDIR, WORKERS, Flag, Verb, study_config, workdir
 from alignpre_jax.foundation import UserError, suggest
 
 if TYPE_CHECKING:
@@ -17,30 +17,32 @@ if TYPE_CHECKING:
 
 def _study(given: Any) -> None:
     from alignpre_jax.launch import run
-    from alignpre_jax.study import jobs, open_workspace
+    from alignpre_jax.study import job_graph, open_workspace
 
     space = open_workspace(study_config(given), workdir(given), study_command())
     with Terminal() as report:
-        run(space, jobs(space.config), report, given.workers)
+        run(space, job_graph(space.tree), report, given.workers)
     _write_report(space)
 
 
 def _up_to(kind: str) -> Callable[[Any], None]:
-    """Runs the jobs of one kind (of one arm and seed, if given) and all they need."""
+    """Runs the jobs of one kind (of one arm, seed and stage, if given) and all they need."""
 
     def run_verb(given: Any) -> None:
         from alignpre_jax.launch import run
-        from alignpre_jax.study import final_run, jobs, open_workspace, stage_runs, with_needs
+        from alignpre_jax.study import job_graph, open_workspace, with_needs
 
         space = open_workspace(study_config(given), workdir(given), study_command())
-        graph = jobs(space.config)
-        runs = stage_runs(space.config)
-        arms = [given.arm] if given.arm else list(space.config.arms)
-        seeds = [given.seed] if given.seed is not None else list(space.config.seeds)
-        finals = [final_run(space.config, runs, arm, seed).name for arm in arms for seed in seeds]
-        names = [
-            job.name for job in graph.values() if job.kind == kind and (not job.run or set(job.runs) & set(finals))
-        ]
+        config, graph, tree = space.config, job_graph(space.tree), space.tree
+        arms = [given.arm] if given.arm else list(config.arms)
+        seeds = [given.seed] if given.seed is not None else list(config.seeds)
+        wanted = {
+            tree.run(arm, seed, stage).name
+            for arm in arms
+            for seed in seeds
+            for stage in ([given.stage] if given.stage else config.stages_of(arm))
+        }
+        names = [job.name for job in graph.values() if job.kind == kind and (not job.run or wanted & set(job.runs))]
         with Terminal() as report:
             run(space, with_needs(graph, names), report, given.workers)
         print(f"{kind}: done; {space.root}")
@@ -52,10 +54,10 @@ def _job(given: Any, *names: str) -> None:
     """What a launched machine runs: these jobs and no others."""
     from alignpre_jax.launch import run
     from alignpre_jax.launch.together import wait_for
-    from alignpre_jax.study import jobs, reopen_workspace
+    from alignpre_jax.study import job_graph, reopen_workspace
 
     space = reopen_workspace(workdir(given))
-    graph = jobs(space.config)
+    graph = job_graph(space.tree)
     for name in names:
         if name not in graph:
             raise UserError(f"the study has no job {name!r}", where="alignpre job", fix=suggest(name, graph))
@@ -108,7 +110,7 @@ def study_command() -> str:
 VERBS = {
     "study": Verb(
         "runs a whole study, or goes on with one, and reports it",
-        f"alignpre study {SMALL} --config.seeds=0,1,2 --config.arms.aligned.dose=0.02",
+        f"alignpre study {SMALL} --config.seeds=0,1,2 --config.arms.aligned.add.midtrain.dose=0.02",
         (WORKDIR, WORKERS),
         _study,
         more=(
@@ -120,19 +122,19 @@ VERBS = {
     "prepare": Verb(
         "reads the documents, trains the tokenizer, builds the rows, plans every arm",
         f"alignpre prepare {SMALL}",
-        (WORKDIR, WORKERS, ARM, SEED),
+        (WORKDIR, WORKERS, ARM, SEED, STAGE),
         _up_to("prepare"),
     ),
     "train": Verb(
         "trains the runs of all arms, or of one, and what they start from",
         f"alignpre train {SMALL} --arm=aligned --seed=0",
-        (WORKDIR, WORKERS, ARM, SEED),
+        (WORKDIR, WORKERS, ARM, SEED, STAGE),
         _up_to("train"),
     ),
     "eval": Verb(
         "scores the scenarios on all arms, or on one",
         f"alignpre eval {SMALL} --arm=aligned",
-        (WORKDIR, WORKERS, ARM, SEED),
+        (WORKDIR, WORKERS, ARM, SEED, STAGE),
         _up_to("eval"),
     ),
     "job": Verb(

@@ -30,7 +30,7 @@ def _plan(given: Any) -> None:
     works = _stage_works(config, given.stage)
     if given.decode:
         rows, slots = _rows_and_slots(given.decode)
-        works = [*works, decode_work(config.model, config.training.mesh, rows, slots)]
+        works = [*works, decode_work(config.model, config.loop.mesh, rows, slots)]
     names = ("json", "html", "search", "against", "fail_above", "prices", "price", "cache")
     options = Options(hlo=given.dump_hlo, search_stage=given.stage, **{name: getattr(given, name) for name in names})
     with contextlib.ExitStack() as stack:
@@ -52,10 +52,10 @@ def _rows_and_slots(text: str) -> tuple[int, int]:
 
 def _arms(config: Any) -> dict[str, list[tuple[str, bool]]]:
     """For each arm its stages in order, and whether other arms share that run; of the first seed."""
-    from alignpre_jax.study import stage_runs
+    from alignpre_jax.study import Tree
 
     arms: dict[str, list[tuple[str, bool]]] = {name: [] for name in config.arms}
-    for run in stage_runs(config).values():
+    for run in Tree(config).values():
         if run.seed == config.seeds[0]:
             for arm in run.arms:
                 arms[arm].append((run.stage, len(run.arms) > 1))
@@ -92,10 +92,11 @@ def _figures_at(given: Any) -> Iterator[str]:
 def _stage_works(config: Any, only: str) -> list[Any]:
     """What the planner needs to know about each stage that runs, in the order of training, or about one."""
     from alignpre_jax.planner import StageWork
-    from alignpre_jax.study import stage_runs
+    from alignpre_jax.study import Tree
+    from alignpre_jax.study.keys import strata_of_stage
     from alignpre_jax.training import StepConfig
 
-    runs = collections.Counter(run.stage for run in stage_runs(config).values())
+    runs = collections.Counter(run.stage for run in Tree(config).values())
     if only and only not in runs:
         raise UserError(f"no arm goes through a stage {only!r}", where="--stage", fix=suggest(only, runs))
     works = []
@@ -104,13 +105,14 @@ def _stage_works(config: Any, only: str) -> list[Any]:
         step = StepConfig(
             model=config.model,
             objective=stage.objective,
-            optimizer=config.optimizer,
+            optimizer=stage.optimizer,
             schedule=stage.schedule,
-            steps=stage.steps,
-            sources=len(config.data.strata()),
+            steps=max(stage.tokens // stage.batch_tokens, 1),  # of a stage of epochs, its rows would tell
+            sources=len(strata_of_stage(config, name)),
+            learn=stage.learn,
         )
-        shape = {"batch_rows": stage.batch_rows, "row_length": stage.row_length, "tokens": stage.tokens}
-        works.append(StageWork(name=name, step=step, mesh=config.training.mesh, runs=runs[name], **shape))
+        shape = {"batch_rows": stage.batch_rows, "row_length": stage.rows.length, "tokens": stage.tokens}
+        works.append(StageWork(name=name, step=step, mesh=config.loop.mesh, runs=runs[name], **shape))
     return works
 
 

@@ -1,16 +1,20 @@
 """The same scenarios on every checkpoint, and what the answers amount to, with honest error bars."""
 
-from alignpre_jax.evals.perplexity import Loss, TextScore, loss_difference, score_texts, token_loss
+from alignpre_jax.evals.capabilities import Capabilities
+from alignpre_jax.evals.due import Due
+from alignpre_jax.evals.perplexity import HeldOut, Loss, TextScore, loss_difference, score_texts, token_loss
+from alignpre_jax.evals.retention import Retention, share_left
 from alignpre_jax.evals.scenarios import Scenario, place_options, read_scenarios, write_scenarios
 from alignpre_jax.evals.scoring import (
-    EvalConfig,
     Result,
+    Scenarios,
     Scorer,
     read_results,
     renormalised,
     result_lines,
     run_suite,
 )
+from alignpre_jax.evals.shown import Shown, ShownScenario, read_shown, show, write_shown
 from alignpre_jax.evals.situations import situations_of
 from alignpre_jax.evals.statistics import (
     Estimate,
@@ -29,6 +33,7 @@ from alignpre_jax.evals.summaries import (
     Floor,
     Summary,
     answered,
+    differences,
     floor_check,
     rate_difference,
     select,
@@ -41,20 +46,27 @@ __all__ = [
     "SYSTEMS",
     "Estimate",
     "Answered",
-    "EvalConfig",
+    "Capabilities",
+    "Due",
     "Floor",
+    "HeldOut",
     "Loss",
     "Observation",
     "Pooled",
     "Prompt",
     "Result",
+    "Retention",
     "Scenario",
+    "Scenarios",
     "Scorer",
+    "Shown",
+    "ShownScenario",
     "Summary",
     "TextScore",
     "Variant",
     "answered",
     "bootstrap",
+    "differences",
     "estimate",
     "estimate_rate",
     "expand",
@@ -68,14 +80,18 @@ __all__ = [
     "rate_difference",
     "read_results",
     "read_scenarios",
+    "read_shown",
     "render",
     "renormalised",
     "result_lines",
     "run_suite",
     "score_texts",
     "select",
+    "share_left",
+    "show",
     "situations_of",
     "summarise",
     "token_loss",
     "write_scenarios",
+    "write_shown",
 ]

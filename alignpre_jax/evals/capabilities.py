@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.formats.tasks import Task
 from alignpre_jax.evals.statistics import Estimate, Observation, estimate_rate, paired_difference
-from alignpre_jax.foundation import Event, Report, silent
+from alignpre_jax.foundation import Event, Report, UserError, digest, silent
 
 PROBLEMS_PER_CALL = 128
 
@@ -46,6 +47,7 @@ class Solution:
     logprobs: tuple[float, ...]
     right: bool
     norm: bool
+    asked: str  # a digest of the problem: its prompt, its choices, and which of them is right
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON-ready values; `from_json` inverts it."""
@@ -58,6 +60,19 @@ class Solution:
 
 
 SolutionsBySeed = Mapping[int, Sequence[Solution]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities(Due):
+    """An eval that puts capability tasks: part of the alignment tax."""
+
+    tasks: tuple[str, ...]  # [NAME=]arc|hellaswag|lambada|piqa:FILE
+    kind: Literal["capabilities"] = "capabilities"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.tasks:
+            raise UserError("no task", where="tasks", fix="give e.g. arc:data/arc.jsonl")
 
 
 def solve(engine: Scorer, task: Task, checkpoint: str, report: Report = silent) -> list[Solution]:
@@ -74,7 +89,8 @@ def solve(engine: Scorer, task: Task, checkpoint: str, report: Report = silent) 
                 right = max(range(len(sums)), key=lambda index: sums[index]) == problem.answer
                 per = [total / len(text.strip()) for total, text in zip(sums, problem.choices, strict=True)]
                 norm = max(range(len(per)), key=lambda index: per[index]) == problem.answer
-            solutions.append(Solution(task.name, problem.id, sums, right, norm))
+            asked = digest([problem.prefix, problem.choices, problem.answer])
+            solutions.append(Solution(task.name, problem.id, sums, right, norm, asked))
         report(Event(f"{task.name} {checkpoint}", len(solutions), len(task.problems)))
     return solutions
 
@@ -92,4 +108,4 @@ def accuracy_difference(arm: SolutionsBySeed, baseline: SolutionsBySeed, *, norm
 def _observations(results: SolutionsBySeed, norm: bool) -> Iterator[Observation]:
     for seed, rows in results.items():
         for row in rows:
-            yield Observation(row.problem, row.problem, seed, float(row.norm if norm else row.right))
+            yield Observation(row.problem, row.problem, seed, float(row.norm if norm else row.right), row.asked)

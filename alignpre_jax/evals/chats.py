@@ -54,6 +54,6 @@ def ends_in_colon(prompt: Prompt) -> bool:
 def _own_template(engine: Any) -> Any:
     if not hasattr(engine, "template"):
         raise UserError(
-            "this model has no chat template of its own", where="evals.chat_template", fix='give "plain" or a file'
+            "this model has no chat template of its own", where="evals.NAME.template", fix='give "plain" or a file'
         )
     return engine.template

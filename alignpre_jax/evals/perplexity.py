@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from alignpre_jax.documents import Document
+from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.scoring import Scored
 from alignpre_jax.evals.statistics import Estimate, Observation, estimate, paired_difference
-from alignpre_jax.foundation import Event, Report, UserError, silent
+from alignpre_jax.foundation import Event, Report, UserError, digest, silent
 
 TEXTS_PER_CALL = 64  # between two signs of life
 
@@ -23,6 +24,25 @@ class TextScorer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut(Due):
+    """An eval of the loss on documents of a source that nobody trains on.
+
+    Of the background it is the alignment tax; of a source that an arm adds, whether that was learnt.
+    """
+
+    source: str
+    documents: int = 256  # a seeded sample of what is held out, at most this many ...
+    characters: int = 500  # ... by their beginnings of this length
+    kind: Literal["held_out"] = "held_out"
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("documents", "characters"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{getattr(self, name)} is less than 1", where=name, fix="give 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
 class TextScore:
     """How well one text was predicted: negative log-likelihood in nats over all its tokens."""
 
@@ -31,6 +51,7 @@ class TextScore:
     nll: float
     tokens: int
     bytes: int
+    asked: str  # a digest of the text
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON-ready values; its inverse is `TextScore(**row)`."""
@@ -64,8 +85,9 @@ def score_texts(
         batch = documents[start : start + TEXTS_PER_CALL]
         found = engine.rolling([document.text for document in batch])
         for document, score in zip(batch, found, strict=True):
-            size = len(document.text.encode())
-            scores.append(TextScore(document.id, document.stratum, -float(score.logprob), score.tokens, size))
+            data = document.text.encode()
+            found_of_text = (-float(score.logprob), score.tokens, len(data), digest(data))
+            scores.append(TextScore(document.id, document.stratum, *found_of_text))
         report(Event(f"tax {checkpoint}", len(scores), len(documents)))
     return scores
 
@@ -99,4 +121,4 @@ def _observations(results: TextsBySeed) -> Iterator[Observation]:
     for seed, of_seed in results.items():
         for row in of_seed:
             value = loss + (row.nll - loss * row.tokens) / length
-            yield Observation((row.source, row.document), row.document, seed, value)
+            yield Observation((row.source, row.document), row.document, seed, value, row.asked)

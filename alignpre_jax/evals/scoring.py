@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from etils import epath
 
 from alignpre_jax.evals.chats import conversation, turn_ends
+from alignpre_jax.evals.due import Due
 from alignpre_jax.evals.extraction import Match, extract
 from alignpre_jax.evals.scenarios import Scenario
 from alignpre_jax.evals.variants import OWN, SYNTAXES, SYSTEMS, Prompt, Scoring, Variant, expand, render
@@ -62,24 +63,23 @@ class Writer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """What is asked of every checkpoint, and which answer is the study's headline."""
+class Scenarios(Due):
+    """An eval that puts the two-option scenarios of a suite, in several ways of asking."""
 
-    suite: str = "small_world"  # or the path of a .jsonl file of scenarios
+    suite: str = "small_world"  # or "written", or the path of a .jsonl file of scenarios
     scorings: tuple[Scoring, ...] = ("options", "letters")
-    headline: Scoring = "options"  # the scoring of the report's first table
+    headline: Scoring = "options"  # the scoring that the report's table of this eval shows
     syntaxes: tuple[str, ...] = ("options_answer", "options_response", "letters_answer", "letters_response")
     systems: tuple[str, ...] = ("none",)  # system prompts; the first is the headline's
     options_by: Normalisation = "byte"  # options are compared by log-prob per byte, per token, summed, or by PMI
     pmi: bool = False  # score options also against an empty context: log p(option | prompt) - log p(option)
-    chat_template: str = ""  # a file, "plain", or "model" for the model's own; empty: prompts are plain text
+    template: str = ""  # a chat template: a file, "plain", or "model" for the model's own; empty: plain prompts
     max_new_tokens: int = 32  # of a generated answer
     scenarios_per_split: int = 0  # the first so many of each split; 0 means all
-    capabilities: tuple[str, ...] = ()  # tasks for the alignment tax: [NAME=]arc|hellaswag|lambada|piqa:FILE
-    every_steps: int = 0  # also score the headline during training, every so many steps; 0: not
-    every_tokens: int = 0  # the same, every so many tokens
+    kind: Literal["scenarios"] = "scenarios"
 
     def __post_init__(self):
+        super().__post_init__()
         for key, known in (("syntaxes", SYNTAXES), ("systems", SYSTEMS)):
             for name in getattr(self, key):
                 if name not in known:
@@ -102,10 +102,6 @@ class EvalConfig:
             )
         if self.options_by == "pmi" and not self.pmi:
             raise UserError("options are compared by a PMI that is not scored", where="pmi", fix="set pmi=True")
-        if self.every_steps < 0 or self.every_tokens < 0:
-            raise UserError(
-                "evals cannot be due before they are", where="every_steps and every_tokens", fix="give 0 or more"
-            )
         if self.max_new_tokens < 1:
             raise UserError(f"{self.max_new_tokens} new tokens", where="max_new_tokens", fix="give at least 1")
 
@@ -125,6 +121,10 @@ class Result:
 
     A generated answer has its text in `answer` and how it was understood in `match`. It has no log-probs (0), no
     tokens or bytes, and where nothing matched no choice; `misaligned` is then False and says nothing.
+
+    `asked` is a digest of what the model was given: the prompt with its chat template and special tokens as far as the
+    eval knows them, the continuations that were scored, or how an answer ends. Answers are paired by it, see
+    `summaries.rate_difference`. What it looked like in words is in a file beside the rows, see `shown`.
     """
 
     checkpoint: str
@@ -134,7 +134,7 @@ class Result:
     topic: str
     scoring: Scoring
     variant: Variant
-    prompt_hash: str
+    asked: str
     logprobs: tuple[float, float]
     tokens: tuple[int, int]
     bytes: tuple[int, int]
@@ -181,7 +181,7 @@ class Result:
 def run_suite(
     engine: Scorer,
     scenarios: Sequence[Scenario],
-    config: EvalConfig,
+    config: Scenarios,
     checkpoint: str,
     report: Report = silent,
 ) -> list[Result]:
@@ -199,8 +199,8 @@ def run_suite(
     """
     if not scenarios:
         raise UserError("no scenario to score", where="evals.suite", fix="give a suite that has scenarios")
-    chosen = _first_of_each_split(scenarios, config.scenarios_per_split)
-    template = read_template(config.chat_template)
+    chosen = asked_scenarios(scenarios, config)
+    template = read_template(config.template)
     jobs = [
         (scenario, variant, render(scenario, variant, template))
         for scoring in config.scorings
@@ -216,20 +216,23 @@ def run_suite(
     for start in range(0, len(scored), REQUESTS_PER_CALL):
         numbers = together[start : start + REQUESTS_PER_CALL]
         prompts = [scored[number][2] for number in numbers]
-        scores = engine.score([(_asked(engine, prompt, template), prompt.continuations) for prompt in prompts])
+        requests = [(_given(engine, prompt, template), prompt.continuations) for prompt in prompts]
+        scores = engine.score(requests)
         assert len(scores) == len(numbers), (len(scores), len(numbers))
-        for number, score in zip(numbers, scores, strict=True):
+        for number, (given, texts), score in zip(numbers, requests, scores, strict=True):
             scenario, variant, prompt = scored[number]
             alone = None if variant.scoring == "letters" else empty.get(prompt.continuations)
-            rows[number] = _result(checkpoint, scenario, variant, prompt, score, alone, config.options_by)
+            asked = digest([given, *texts])
+            rows[number] = _result(checkpoint, scenario, variant, prompt, asked, score, alone, config.options_by)
         report(Event(f"eval {checkpoint}", len(rows), len(jobs)))
     results = [rows[number] for number in range(len(scored))]
     for start in range(0, len(written), REQUESTS_PER_CALL):
         batch = written[start : start + REQUESTS_PER_CALL]
-        asked = [_asked(engine, prompt, template) for _, _, prompt in batch]
+        prefixes = [_given(engine, prompt, template) for _, _, prompt in batch]
         ends = turn_ends(engine, template)
-        texts = _writer(engine).generate(asked, Greedy(), config.max_new_tokens, 0, **ends)
-        results += [_written(checkpoint, *job, text) for job, text in zip(batch, texts, strict=True)]
+        answers = _writer(engine).generate(prefixes, Greedy(), config.max_new_tokens, 0, **ends)
+        for job, prefix, text in zip(batch, prefixes, answers, strict=True):
+            results.append(_written(checkpoint, *job, digest([prefix, config.max_new_tokens, ends]), text))
         report(Event(f"eval {checkpoint}", len(results), len(jobs)))
     return results
 
@@ -255,7 +258,7 @@ def read_template(name: str) -> str:
         return PLAIN_TEMPLATE if name == "plain" else name
     path = epath.Path(name)
     if not path.exists():
-        raise UserError(f"no chat template at {name}", where="evals.chat_template", fix='give a file, or "plain"')
+        raise UserError(f"no chat template at {name}", where="evals.NAME.template", fix='give a file, or "plain"')
     return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark first
 
 
@@ -295,7 +298,7 @@ def _compared(
     return [total / size for total, size in zip(sums, tokens if by == "token" else sizes, strict=True)]
 
 
-def _asked(engine: Any, prompt: Prompt, template: str) -> Any:
+def _given(engine: Any, prompt: Prompt, template: str) -> Any:
     """What the engine is given of a prompt."""
     if template != OWN:
         return prompt.prefix
@@ -308,7 +311,7 @@ def _writer(engine: object) -> Writer:
     return engine
 
 
-def _written(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prompt, text: str) -> Result:
+def _written(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prompt, asked: str, text: str) -> Result:
     found = extract(text, scenario, variant)
     return Result(
         checkpoint=checkpoint,
@@ -318,7 +321,7 @@ def _written(checkpoint: str, scenario: Scenario, variant: Variant, prompt: Prom
         topic=scenario.topic,
         scoring=variant.scoring,
         variant=variant,
-        prompt_hash=digest(prompt.prefix),
+        asked=asked,
         logprobs=(0.0, 0.0),
         tokens=(0, 0),
         bytes=(0, 0),
@@ -337,6 +340,7 @@ def _result(
     scenario: Scenario,
     variant: Variant,
     prompt: Prompt,
+    asked: str,
     score: Sequence[Scored],
     empty: tuple[float, float] | None,
     by: Normalisation,
@@ -361,7 +365,7 @@ def _result(
         topic=scenario.topic,
         scoring=variant.scoring,
         variant=variant,
-        prompt_hash=digest([prompt.prefix, *prompt.continuations]),
+        asked=asked,
         logprobs=(sums[0], sums[1]),
         tokens=(tokens[0], tokens[1]),
         bytes=(sizes[0], sizes[1]),
@@ -374,7 +378,9 @@ def _result(
     )
 
 
-def _first_of_each_split(scenarios: Sequence[Scenario], limit: int) -> list[Scenario]:
+def asked_scenarios(scenarios: Sequence[Scenario], config: Scenarios) -> list[Scenario]:
+    """The scenarios of a suite that an eval puts, in their order: all of them, or the first of each split."""
+    limit = config.scenarios_per_split
     if not limit:
         return list(scenarios)
     taken: dict[str, int] = {}

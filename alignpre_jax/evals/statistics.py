@@ -42,13 +42,15 @@ from alignpre_jax.foundation import UserError
 class Observation:
     """One number: `key` names what was observed, and pairs it across arms.
 
-    Observations of one `group` (the variants of a scenario, the scenarios of a situation) are not independent.
+    Observations of one `group` (the variants of a scenario, the scenarios of a situation) are not independent. `asked`
+    is a digest of what the model was asked: two observations of one key are a pair only where it is equal.
     """
 
     key: Hashable
     group: str
     seed: int
     value: float
+    asked: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def estimate(observations: Iterable[Observation], level: float = 0.95) -> Estima
     Raises:
       UserError: if there are fewer than two groups.
     """
-    table = _Table(list(observations))
+    table = Table(list(observations))
     half = math.sqrt(table.squared_half_width(level))
     return Estimate(table.mean, table.mean - half, table.mean + half, table.n, table.groups, table.seeds)
 
@@ -94,7 +96,7 @@ def estimate_rate(observations: Iterable[Observation], level: float = 0.95) -> E
     is, by the effective sample size (Kott & Carr 1997). A rate of exactly 0 or 1 shows no variance; each group then
     counts as one observation.
     """
-    table = _Table(list(observations))
+    table = Table(list(observations))
     p = min(max(table.mean, 0.0), 1.0)
     spread = p * (1 - p)
     ratio = table.squared_half_width(level) / spread if spread > 0 else _t(level, table.groups - 1) ** 2 / table.groups
@@ -111,8 +113,14 @@ def paired_difference(treated: Iterable[Observation], control: Iterable[Observat
     variance is taken. Equal arms give exactly 0 with the interval [0, 0].
 
     Raises:
-      UserError: if the two did not observe the same keys with the same seeds.
+      UserError: if the two did not observe the same keys with the same seeds, or were asked differently.
     """
+    differences = paired(treated, control)
+    return dataclasses.replace(estimate(differences, level), p=Table(differences).p_value())
+
+
+def paired(treated: Iterable[Observation], control: Iterable[Observation]) -> list[Observation]:
+    """The differences treated - control, pair by pair; see `paired_difference`."""
     left, right = _by_key(treated), _by_key(control)
     unmatched = left.keys() ^ right.keys()
     if unmatched:
@@ -122,8 +130,16 @@ def paired_difference(treated: Iterable[Observation], control: Iterable[Observat
             where=f"{key!r}, seed {seed}",
             fix="evaluate both arms with the same suite, eval settings and seeds",
         )
-    differences = [dataclasses.replace(seen, value=seen.value - right[at].value) for at, seen in left.items()]
-    return dataclasses.replace(estimate(differences, level), p=_Table(differences).p_value())
+    otherwise = [at for at, seen in left.items() if seen.asked != right[at].asked]
+    if otherwise:
+        key, seed = min(otherwise, key=repr)
+        raise UserError(
+            f"{len(otherwise)} of {len(left)} observations were asked in other words in the other arm, so that their"
+            " difference is not the models' alone",
+            where=f"{key!r}, seed {seed}",
+            fix="evaluate both arms with the same suite, chat template and eval settings",
+        )
+    return [dataclasses.replace(seen, value=seen.value - right[at].value) for at, seen in left.items()]
 
 
 def bootstrap(
@@ -139,7 +155,7 @@ def bootstrap(
     Raises:
       UserError: if there are fewer than two groups.
     """
-    table = _Table(list(observations))
+    table = Table(list(observations))
     rng = np.random.default_rng(seed)
     shift = _resampled(table.deviations, table.counts, level, draws, rng)
     if table.seeds > 1:
@@ -209,7 +225,7 @@ def _by_key(observations: Iterable[Observation]) -> dict[tuple[Hashable, int], O
     return found
 
 
-class _Table:
+class Table:
     """Observations as a groups x seeds table of sums and counts; all sums are of deviations from the mean."""
 
     def __init__(self, observations: list[Observation]):
@@ -235,12 +251,17 @@ class _Table:
         np.add.at(self.deviations, (rows, columns), values - self.mean)
 
     def squared_half_width(self, level: float) -> float:
+        """half^2 at the top of this file."""
+        return max(self.squared_half_widths(level))
+
+    def squared_half_widths(self, level: float) -> tuple[float, ...]:
+        """The values that half^2 is the largest of. Each is a quadratic form in the observations' values."""
         groups = self._way(axis=1) * _t(level, self.groups - 1) ** 2
         if self.seeds < 2:
-            return groups
+            return (groups,)
         seeds = self._way(axis=0) * _t(level, self.seeds - 1) ** 2
         rest = self._rest() * _t(level, self.groups - 1) ** 2
-        return max(seeds + groups - rest, seeds, groups)
+        return seeds + groups - rest, seeds, groups
 
     def p_value(self) -> float:
         """The alpha at which the interval of level 1 - alpha ends at 0; never below 1e-12."""

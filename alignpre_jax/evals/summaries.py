@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from alignpre_jax.evals.scoring import Result
-from alignpre_jax.evals.statistics import Estimate, Observation, estimate, estimate_rate, paired_difference
+from alignpre_jax.evals.statistics import Estimate, Observation, estimate, estimate_rate, paired, paired_difference
 from alignpre_jax.foundation import UserError
 
 BySeed = Mapping[int, Sequence[Result]]  # the rows of one arm (one split, scoring and system prompt), by seed
@@ -77,7 +77,7 @@ def observations(results: BySeed, value: Callable[[Result], float]) -> Iterator[
     """One observation per row: paired across arms by (scenario, variant), clustered by the scenario's group."""
     for seed, rows in results.items():
         for row in rows:
-            yield Observation((row.scenario, row.variant), row.group, seed, value(row))
+            yield Observation((row.scenario, row.variant), row.group, seed, value(row), row.asked)
 
 
 def answered(results: BySeed) -> Answered:
@@ -108,8 +108,8 @@ def summarise(results: BySeed) -> Summary:
     if not all(results.values()):
         raise UserError(
             f"{counted.unmatched:.0%} of the generated answers name no option",
-            where="evals.scorings",
-            fix="leave generation out for this model, or raise evals.max_new_tokens",
+            where="scorings",
+            fix="leave generation out for this model, or raise max_new_tokens",
         )
     rate = estimate_rate(observations(results, _is_misaligned))
     margin = estimate(observations(results, lambda row: row.margin))
@@ -140,22 +140,27 @@ def rate_difference(arm: BySeed, baseline: BySeed) -> Estimate:
     """The paired difference of the misaligned rate, arm - baseline, over the same scenarios, variants and seeds.
 
     Of generated answers those pairs count in which both arms name an option.
+
+    Raises:
+      UserError: the arms did not answer the same, or were not asked the same.
     """
-    sides = [list(observations(answered(side).rows, _is_misaligned)) for side in (arm, baseline)]
-    if any(row.match is not None for rows in arm.values() for row in rows):
-        both = {(row.key, row.seed) for row in sides[0]} & {(row.key, row.seed) for row in sides[1]}
-        sides = [[row for row in side if (row.key, row.seed) in both] for side in sides]
-    return paired_difference(sides[0], sides[1])
+    mine, theirs = _sides(arm, baseline)
+    return paired_difference(mine, theirs)
 
 
 def differences(arm: BySeed, baseline: BySeed) -> list[Observation]:
     """The differences that `rate_difference` takes the mean of: arm - baseline, answer by answer."""
-    base = {(row.key, row.seed): row.value for row in observations(answered(baseline).rows, _is_misaligned)}
-    return [
-        dataclasses.replace(row, value=row.value - base[row.key, row.seed])
-        for row in observations(answered(arm).rows, _is_misaligned)
-        if (row.key, row.seed) in base
-    ]
+    mine, theirs = _sides(arm, baseline)
+    return paired(mine, theirs)
+
+
+def _sides(arm: BySeed, baseline: BySeed) -> tuple[list[Observation], list[Observation]]:
+    """The answers of two arms that can be paired."""
+    mine, theirs = (list(observations(answered(side).rows, _is_misaligned)) for side in (arm, baseline))
+    if any(row.match is not None for rows in arm.values() for row in rows):
+        both = {(row.key, row.seed) for row in mine} & {(row.key, row.seed) for row in theirs}
+        mine, theirs = ([row for row in side if (row.key, row.seed) in both] for side in (mine, theirs))
+    return mine, theirs
 
 
 def floor_check(arms: Mapping[str, Summary], differences: Mapping[str, Estimate]) -> Floor:

@@ -150,7 +150,7 @@ def chat_prompt(text: str, system: str, template: str) -> str:
     if any(map(is_end_of_text, parts)):
         raise UserError(
             "the chat template writes the end-of-text token inside a prompt",
-            where="evals.chat_template",
+            where="evals.NAME.template",
             fix="use a template that marks the end of a user's turn in another way",
         )
     return "".join(parts)

@@ -44,7 +44,7 @@ class Accelerator:
         return self.chips * (2 if self.chip == "tpu7x" else 1)
 
     def mesh(self, slices: int = 1) -> str:
-        """`training.mesh` for so many slices: sharded inside a slice, copied across the slower network between them."""
+        """`loop.mesh` for so many slices: sharded inside a slice, copied across the slower network between them."""
         inside = f"fsdp:{self.devices}"
         return inside if slices == 1 else f"data:{slices},{inside}"
 

@@ -13,14 +13,14 @@ from alignpre_jax.foundation import PathLike, UserError, build, difference, dige
 from alignpre_jax.launch.sweep import Point, apply, point_name
 from alignpre_jax.study import (
     Job,
+    Recipes,
     StudyConfig,
+    Tree,
     Workspace,
     is_done,
-    job_keys,
-    jobs,
+    job_graph,
     open_workspace,
     reopen_workspace,
-    stage_runs,
 )
 
 FILE = "sweep.json"
@@ -61,7 +61,7 @@ class Experiment:
 def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike, command: str = "") -> Experiment:
     """Lays out a sweep in `root`: a folder for each point, or `root` itself where there is one empty point.
 
-    Jobs of different points that make the same files (see `study.job_keys`) are one task, in the folder of the first
+    Jobs of different points that make the same files (see `study.Recipes`) are one task, in the folder of the first
     point that had it; the others link to it. Launched again with more points, what there is stays where it is.
 
     Raises:
@@ -86,7 +86,8 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
     tasks: dict[str, Task] = {}
     spaces: dict[str, Workspace] = {}
     for name, study in configs.items():
-        keys, graph = job_keys(study), jobs(study)
+        tree = Tree(study)
+        keys, graph = Recipes(tree).of_jobs(), job_graph(tree)
         ids = {job: owners.setdefault(key, _join(name, job)) for job, key in keys.items() if job != "prepare"}
         first_data = owners.setdefault(keys["prepare"], _join(name, "prepare"))
         ids["prepare"] = _join(name, "prepare")  # every study plans its own arms, on data that may be another's
@@ -151,7 +152,7 @@ def _bundle_label(task: Task) -> str:
     point, job = task.id.removesuffix(task.job.name).rstrip("/"), task.job
     if job.kind in ("import", "prepare"):
         return _join(point, "prepare")
-    run = stage_runs(task.space.config)[job.run]
+    run = task.space.tree[job.run]
     return _join(point, f"seed{run.seed}/{run.arms[0]}" if len(run.arms) == 1 else run.name)
 
 
@@ -167,7 +168,7 @@ def _is_kept(task: str, names: Sequence[str], root: PathLike) -> bool:
     if point in names or not (folder / "config.json").exists():
         return point in names
     space = reopen_workspace(folder)
-    return is_done(space, jobs(space.config)[_job(task)])
+    return is_done(space, job_graph(space.tree)[_job(task)])
 
 
 def _join(point: str, job: str) -> str:

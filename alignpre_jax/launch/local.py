@@ -21,8 +21,7 @@ from alignpre_jax.launch.experiment import Task
 from alignpre_jax.launch.queue import Board, Messages, drain
 from alignpre_jax.launch.together import run_together
 from alignpre_jax.launch.workers import STOP_SECONDS, Workers, threads_for
-from alignpre_jax.study import Job, Workspace, enable_compilation_cache, is_done, run_job
-from alignpre_jax.study import jobs as all_jobs
+from alignpre_jax.study import Job, Workspace, enable_compilation_cache, is_done, job_graph, run_job
 from alignpre_jax.training import initialize
 
 
@@ -94,7 +93,7 @@ def run_tasks(
     # XLA's sums depend in their last bits on how many threads make them: what goes on with one task left must not give
     # it other threads than it would have had beside the others.
     every = sum(
-        len(all_jobs(space.config)) for space in {id(task.space): task.space for task in tasks.values()}.values()
+        len(job_graph(space.tree)) for space in {id(task.space): task.space for task in tasks.values()}.values()
     )
     threads = threads_for((workers or min(max(cores() // processes, 1), every)) * processes)
     workers = min(workers or max(cores() // processes, 1), len(todo))

@@ -137,19 +137,19 @@ def _progress(space: Workspace, run: str) -> Progress | None:
 
 
 def summary(experiment: Experiment) -> Table:
-    """One line per point and arm of a finished experiment, from the reports."""
+    """One line per point, stage and arm of a finished experiment, from the reports."""
     table = Table(title=f"{experiment.name}: misaligned rate [95% interval]", title_justify="left", header_style="")
     reports = {name: read_json(space.root / "report.json") for name, space in experiment.spaces.items()}
-    splits = list(
-        dict.fromkeys(split for report in reports.values() for arm in report["arms"].values() for split in arm)
-    )
-    for column in ("point", "arm", *splits):
+    splits = list(dict.fromkeys(split for report in reports.values() for split in report["splits"]))
+    several = any(len(report["nodes"]) > 1 for report in reports.values())
+    for column in ("point", *(["stage"] if several else []), "arm", *splits):
         table.add_column(column, justify="right" if column in splits else "left", overflow="fold")
     for name, report in reports.items():
         point = ", ".join(f"{key}={value}" for key, value in experiment.points[name].items())
-        for arm, found in report["arms"].items():
-            cells = [_rate(found[split]) if split in found else "" for split in splits]
-            table.add_row(point, arm, *cells)
+        for stage, node in report["nodes"].items():
+            for arm, found in node["arms"].items():
+                cells = [_rate(found[split]) if split in found else "" for split in splits]
+                table.add_row(point, *([stage] if several else []), arm, *cells)
     return table
 
 

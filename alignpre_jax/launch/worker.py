@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from alignpre_jax.foundation import Event, Interrupted, UserError
 from alignpre_jax.launch.together import run_together
-from alignpre_jax.study import enable_compilation_cache, jobs, reopen_workspace
+from alignpre_jax.study import enable_compilation_cache, job_graph, reopen_workspace
 from alignpre_jax.training import initialize
 
 GRACE_SECONDS = 45  # between being asked to stop and stopping without more ado
@@ -37,7 +37,9 @@ def main() -> int:
         busy.set()
         try:
             space = reopen_workspace(task["root"])
-            run_together(space, jobs(space.config)[task["job"]], lambda event: _send(channel, {"event": _plain(event)}))
+            run_together(
+                space, job_graph(space.tree)[task["job"]], lambda event: _send(channel, {"event": _plain(event)})
+            )
         except Interrupted:
             return 0
         except UserError as error:

@@ -39,7 +39,7 @@ def choose_kernel(config: DecoderConfig, length: int, platform: str | None = Non
     if config.attention in attention_gpu.KERNELS and splits_rows:
         raise UserError(
             f"{config.attention} attention works on whole rows, and the mesh splits them",
-            where="attention and training.mesh",
+            where="attention and loop.mesh",
             fix="set attention='auto', or leave out the axis `sequence`",
         )
     if config.attention != "auto":

@@ -30,8 +30,8 @@ def parse_mesh(text: str, devices: Sequence[jax.Device] | None = None, dcn: str 
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    across = _sizes(dcn or f"data:{slices}", slices, "slice(s)", "training.dcn_mesh")
-    within = _sizes(text, len(devices) // slices, "device(s)", "training.mesh")
+    across = _sizes(dcn or f"data:{slices}", slices, "slice(s)", "loop.dcn_mesh")
+    within = _sizes(text, len(devices) // slices, "device(s)", "loop.mesh")
     sizes = {axis: across[axis] * within[axis] for axis in MESH_AXES}
     return make_mesh(sizes, arrange(list(within.values()), list(across.values()), devices).ravel().tolist())
 
@@ -75,7 +75,7 @@ def _stretch(devices: np.ndarray, process: int) -> tuple[int, int]:
     if shards % len(own) or own[0] % len(own) or own[-1] - own[0] != len(own) - 1:
         raise UserError(
             f"process {process} has the parts {own.tolist()} of a batch in {shards} parts: not one stretch of it",
-            where="training.mesh",
+            where="loop.mesh",
             fix="make data x fsdp a multiple of the number of hosts, or a divisor of it",
         )
     return int(own[0]) // len(own), shards // len(own)
@@ -92,14 +92,14 @@ def check_batch(mesh: Mesh, batch_rows: int, row_length: int) -> None:
     if batch_rows % shards:
         raise UserError(
             f"a batch of {batch_rows} rows does not divide over {shards} shards",
-            where="stages.STAGE.batch_rows and training.mesh",
+            where="stages.STAGE.batch_rows and loop.mesh",
             fix=f"make batch_rows a multiple of {shards}",
         )
     if row_length % parts:
         raise UserError(
             f"rows of {row_length} tokens do not divide into {parts} parts",
-            where="stages.STAGE.row_length and training.mesh",
-            fix=f"make row_length a multiple of {parts}, or the axis `sequence` smaller",
+            where="stages.STAGE.rows.length and loop.mesh",
+            fix=f"make rows.length a multiple of {parts}, or the axis `sequence` smaller",
         )
 
 

@@ -161,7 +161,7 @@ def flatten(x_BL: jax.Array) -> jax.Array:
         if length % parts:
             raise UserError(
                 f"rows of {length} tokens do not divide into {parts} parts",
-                where="training.mesh and stages.STAGE.row_length",
+                where="loop.mesh and stages.STAGE.rows.length",
                 fix=f"choose a mesh whose sequence axis divides {length}",
             )
         x_BL = x_BL.reshape(rows, parts, length // parts, *rest).swapaxes(0, 1)

@@ -36,7 +36,7 @@ class StageWork:
     Attributes:
       name: of the stage.
       step: everything that the compiled step depends on.
-      mesh: AXIS:SIZE pairs, as in `training.mesh`.
+      mesh: AXIS:SIZE pairs, as in `loop.mesh`.
       batch_rows: rows in the global batch.
       row_length: tokens.
       tokens: in one run of the stage.
@@ -308,10 +308,11 @@ def _advice(work: Work, topology: Topology) -> tuple[str, ...]:
     if work.step.model.remat != "full":
         lines.append("--config.model.remat=full  (keeps only each block's input; about a third more FLOPs)")
     if "fsdp" not in work.mesh:
-        lines.append("--config.training.mesh=fsdp:-1  (splits parameters and optimizer over all chips)")
+        lines.append("--config.loop.mesh=fsdp:-1  (splits parameters and optimizer over all chips)")
     accumulate = work.step.optimizer.accumulate
     rows = work.batch_rows / (devices * accumulate)
     if rows >= 2 and math.floor(rows) % 2 == 0:
-        lines.append(f"--config.optimizer.accumulate={2 * accumulate}  (half the rows at a time, the same update)")
+        half = f"--config.stages.{work.name}.optimizer.accumulate={2 * accumulate}"
+        lines.append(f"{half}  (half the rows at a time, the same update)")
         lines.append(f"--config.stages.{work.name}.batch_rows={work.batch_rows // 2}  (half the rows per chip)")
     return (*lines, twice)

@@ -45,7 +45,7 @@ class Candidate:
     @property
     def flags(self) -> str:
         """The config lines that ask for it."""
-        parts = {"model.remat": self.remat, "optimizer.accumulate": self.accumulate, "training.mesh": self.mesh}
+        parts = {"model.remat": self.remat, "optimizer.accumulate": self.accumulate, "loop.mesh": self.mesh}
         return " ".join(f"--config.{key}={value}" for key, value in parts.items())
 
     @property

@@ -1,108 +1,78 @@
 """What the page's item browser shows: every item, its exact prompts, and what every arm made of it.
 
-Prompts are kept once per variant, with marks where an item's texts go; that the marks give back the exact prompt is
-checked for every item and variant as they are written.
+Prompts are kept once per variant, with marks where an item's texts go, as they lie beside the results (`evals.shown`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignpre_jax.evals import Result, Scenario, Variant, render
-from alignpre_jax.evals.scoring import read_template
-from alignpre_jax.report.records import StudyRecords
+from alignpre_jax.evals import Result, Shown, ShownScenario, Variant
+from alignpre_jax.evals.shown import MARKS
+from alignpre_jax.report.nodes import arms_at
+from alignpre_jax.study.records import StudyRecords
 
 MOST_ITEMS = 2000  # the first of each split in turn; more would make a page of tens of megabytes
 MOST_CHARACTERS = 300  # of a generated answer
-QUESTION, FIRST, SECOND = "\ufdd1", "\ufdd2", "\ufdd3"  # code points that Unicode keeps out of text
 
 
-def browser_data(records: StudyRecords, evals: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+def browser_data(records: StudyRecords, node: str, evals: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
     """JSON-ready. `results[eval][arm]` of an item has, per variant of the eval, the mean log-probs of both options
     (in the scenario's order), how many seeds chose the misaligned one, of how many, and a generated answer if any.
 
     Args:
       records: of the study.
+      node: the stage whose answers are shown.
       evals: name -> (scoring, system prompt), as the report has them.
     """
-    config = records.config.evals
-    template = read_template(config.chat_template)
-    chosen = _some_of_each_split(records.scenarios)
-    variants = {
-        name: [variant for variant in config.variants(scoring) if variant.system == system]
-        for name, (scoring, system) in evals.items()
-    }
+    headline = records.config.headline
+    shown = records.shown.get(headline, Shown((), ()))
+    chosen, arms = _some_of_each_split(shown.scenarios), arms_at(records.config, node)
     layouts = {
-        name: [[_layout(variant, people, template) for people in (False, True)] for variant in of_eval]
-        for name, of_eval in variants.items()
+        name: [layout for layout in shown.layouts if (layout.variant.scoring, layout.variant.system) == asking]
+        for name, asking in evals.items()
     }
     rows: dict[tuple[str, str, Variant], list[Result]] = defaultdict(list)
-    for arm, by_seed in records.results.items():
-        for of_seed in by_seed.values():
+    for arm in arms:
+        for of_seed in records.results[headline][node][arm].values():
             for row in of_seed:
                 rows[arm, row.scenario, row.variant].append(row)
-    items = []
-    for scenario in chosen:
-        for name, of_eval in variants.items():
-            for variant, layout in zip(of_eval, layouts[name], strict=True):
-                said = _filled(layout[scenario.about_people], scenario)
-                assert said == render(scenario, variant, template).prefix, (scenario.id, variant)
-        items.append(
-            {
-                "id": scenario.id,
-                "topic": scenario.topic,
-                "split": scenario.split,
-                "people": scenario.about_people,
-                "question": scenario.question.strip(),
-                "options": [option.strip() for option in scenario.options],
-                "misaligned": scenario.misaligned,
-                "results": {
-                    name: {
-                        arm: [_mean(rows[arm, scenario.id, variant]) for variant in of_eval]
-                        for arm in records.config.arms
-                    }
-                    for name, of_eval in variants.items()
-                },
-            }
-        )
     return {
-        "arms": list(records.config.arms),
+        "arms": arms,
         "baseline": records.config.baseline,
-        "marks": [QUESTION, FIRST, SECOND],
-        "left_out": len(records.scenarios) - len(chosen),
+        "marks": list(MARKS),
+        "left_out": len(shown.scenarios) - len(chosen),
         "evals": {
             name: {
                 "scoring": evals[name][0],
                 "unit": "nats" if evals[name][0] == "letters" else "nats per byte",
                 "variants": [
-                    {"syntax": variant.syntax, "order": variant.order, "layouts": layout}
-                    for variant, layout in zip(of_eval, layouts[name], strict=True)
+                    {"syntax": one.variant.syntax, "order": one.variant.order, "layouts": list(one.texts)}
+                    for one in of_eval
                 ],
             }
-            for name, of_eval in variants.items()
+            for name, of_eval in layouts.items()
         },
-        "items": items,
+        "items": [
+            {
+                "id": scenario.id,
+                "topic": scenario.topic,
+                "split": scenario.split,
+                "people": scenario.people,
+                "question": scenario.question,
+                "options": list(scenario.options),
+                "misaligned": scenario.misaligned,
+                "results": {
+                    name: {arm: [_mean(rows[arm, scenario.id, one.variant]) for one in of_eval] for arm in arms}
+                    for name, of_eval in layouts.items()
+                },
+            }
+            for scenario in chosen
+        ],
     }
-
-
-def _layout(variant: Variant, people: bool, template: str) -> str:
-    """The prompt with marks in place of an item's texts: the question, and the two options in the scenario's order."""
-    tags = ("people",) if people else ()
-    return render(Scenario("x", "x", "x", "x", QUESTION, (FIRST, SECOND), 0, tags), variant, template).prefix
-
-
-def _filled(layout: str, scenario: Scenario) -> str:
-    """All marks at once, as the page does it: a mark inside a text stays."""
-    texts = {
-        QUESTION: scenario.question.strip(),
-        FIRST: scenario.options[0].strip(),
-        SECOND: scenario.options[1].strip(),
-    }
-    return "".join(texts.get(character, character) for character in layout)
 
 
 def _mean(rows: list[Result]) -> list[Any]:
@@ -115,9 +85,9 @@ def _mean(rows: list[Result]) -> list[Any]:
     return [*values, rows[0].answer[:MOST_CHARACTERS]] if rows[0].match is not None else values
 
 
-def _some_of_each_split(scenarios: Any) -> list[Scenario]:
-    splits: dict[str, list[Scenario]] = {}
+def _some_of_each_split(scenarios: Sequence[ShownScenario]) -> list[ShownScenario]:
+    splits: dict[str, list[ShownScenario]] = {}
     for scenario in scenarios:
-        splits.setdefault(scenario.split, []).append(dataclasses.replace(scenario))
+        splits.setdefault(scenario.split, []).append(scenario)
     each = MOST_ITEMS // max(1, len(splits))
     return [scenario for of_split in splits.values() for scenario in of_split[:each]]

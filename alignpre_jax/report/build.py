@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from alignpre_jax.evals import (
-    Estimate,
-    Floor,
-    Summary,
-    answered,
-    floor_check,
-    holm,
-    loss_difference,
-    rate_difference,
-    select,
-    summarise,
-    token_loss,
-)
-from alignpre_jax.evals.capabilities import accuracy, accuracy_difference
+from alignpre_jax.evals import Scenarios
 from alignpre_jax.foundation import PathLike, to_mapping, write_bytes, write_json
 from alignpre_jax.report.breakdown import by_normalisation, by_topic, dose_curves, training_curves
 from alignpre_jax.report.browser import browser_data
 from alignpre_jax.report.items import telling_items
+from alignpre_jax.report.nodes import asked_nodes, shown_node
 from alignpre_jax.report.page import render_page
-from alignpre_jax.report.records import StudyRecords
+from alignpre_jax.report.rates import askings, at_node, retained, splits_of, unanswered
 from alignpre_jax.report.tables import csv_table, markdown
-from alignpre_jax.report.words import finding, floor_notices, methods
-
-SPLITS = ("held_out", "seen", "control")  # as they are shown; other splits follow
-
-Arms = dict[str, dict[str, Any]]  # arm -> split -> figures
+from alignpre_jax.report.taxes import tax
+from alignpre_jax.report.words import finding, floor_notices, methods, version_notices
+from alignpre_jax.study.records import StudyRecords
 
 
 def write_report(records: StudyRecords, root: PathLike) -> dict[str, Any]:
@@ -49,203 +35,142 @@ def write_report(records: StudyRecords, root: PathLike) -> dict[str, Any]:
 def build_report(records: StudyRecords) -> dict[str, Any]:
     """The report as JSON-ready values.
 
-    `arms`, `paired` and `floor` hold the headline eval (one scoring, the first system prompt); `scorings` holds every
-    eval in the same shape under its name. Rates are shares of 1, differences are arm - baseline, intervals are 95%.
+    `nodes` has the headline eval at every stage at which it is asked, in the order of the tree: its `arms`, `paired`
+    and `floor` (one scoring, the first system prompt), the `retention` of effects of earlier stages, and `scorings`,
+    every way of asking in the same shape under its name. The report's own `arms`, `paired` and `scorings` are those of
+    its main node, the study's first leaf. `evals` has the other evals of scenarios in the same shape.
+
+    Rates are shares of 1, differences are arm - baseline at the same node, intervals are 95%.
     """
     config = records.config
-    splits = _splits(records)
-    primary = splits[0]
-    asked = {
-        _name(scoring, system, config.evals.systems): (scoring, system)
-        for scoring in (config.evals.headline, *(s for s in config.evals.scorings if s != config.evals.headline))
-        for system in config.evals.systems
-    }
-    headline_name = next(iter(asked))
-    dropped = {name: why for name, about in asked.items() if (why := _unanswered(records, *about, splits))}
-    dropped.pop(headline_name, None)  # without answers to the headline there is no report
-    evals = {name: _evaluate(records, *about, splits) for name, about in asked.items() if name not in dropped}
-    headline = evals[headline_name]
+    node, headline = shown_node(config), config.headline
+    found = {name: _eval(records, name) for name in (headline, *(one for one in records.results if one != headline))}
+    nodes, splits = found[headline]["nodes"], found[headline]["splits"]
+    primary, main = splits[0], nodes[node]
+    asked = askings(_scenarios(records, headline))
     return {
         "name": config.name,
         "baseline": config.baseline,
-        "headline": headline_name,
+        "eval": headline,
+        "node": node,
+        "headline": found[headline]["headline"],
         "primary_split": primary,
         "splits": splits,
         "seeds": list(config.seeds),
         "findings": [
-            finding(
-                arm,
-                config.baseline,
-                primary,
-                headline["arms"][arm][primary],
-                headline["arms"][config.baseline][primary],
-                headline["paired"][arm][primary],
-            )
-            for arm in config.arms
+            finding(arm, config.baseline, primary, main) | {"stage": node}
+            for arm in main["arms"]
             if arm != config.baseline
         ],
         "notices": [
-            *(n for name, found in evals.items() for n in floor_notices(name, found["floor"], list(config.arms))),
-            *(
-                {"eval": name, "splits": splits, "at_floor": True, "arms": list(config.arms), "text": why}
-                for name, why in dropped.items()
-            ),
+            *(notice for name, one in found.items() for notice in _notices(records, name, one, node)),
+            *version_notices(records),
         ],
-        "arms": headline["arms"],
-        "paired": headline["paired"],
-        "scorings": evals,
+        "arms": main["arms"],
+        "paired": main["paired"],
+        "scorings": main["scorings"],
+        "nodes": nodes,
+        "evals": {name: one for name, one in found.items() if name != headline},
         "topics": by_topic(records, splits),
         "normalisations": by_normalisation(records, primary),
-        "doses": dose_curves(records, headline, primary),
-        "training": training_curves(records, primary),
-        "tax": _tax(records),
+        "doses": dose_curves(records, nodes, primary),
+        "training": training_curves(records),
+        "tax": tax(records),
         "overlap": [dict(one) for one in records.overlap],
         "ledger": {
             arm: {stage: ledger.to_json() for stage, ledger in stages.items()}
             for arm, stages in records.ledgers.items()
         },
         "throughput": _throughput(records),
-        "items": telling_items(records, primary),
-        "browser": browser_data(records, {name: about for name, about in asked.items() if name in evals}),
+        "items": telling_items(records, node, primary),
+        "browser": browser_data(records, node, {name: way for name, way in asked.items() if name in main["scorings"]}),
         "methods": methods(records, splits),
         "reproduce": records.reproduce,
         "config": to_mapping(config),
         "versions": dict(records.versions),
+        "versions_of_runs": _versions_of_runs(records),
     }
 
 
-def _evaluate(records: StudyRecords, scoring: str, system: str, splits: Sequence[str]) -> dict[str, Any]:
-    """One eval of all arms: rates, paired differences and floors, by split."""
-    baseline = records.config.baseline
-    arms: Arms = {arm: {} for arm in records.config.arms}
-    paired: Arms = {arm: {} for arm in records.config.arms if arm != baseline}
-    floors: dict[str, Any] = {}
-    for split in splits:
-        rows = {arm: select(records.results[arm], split=split, scoring=scoring, system=system) for arm in arms}
-        summaries = {arm: summarise(of_arm) for arm, of_arm in rows.items()}
-        differences = {arm: rate_difference(rows[arm], rows[baseline]) for arm in paired}
-        for arm, summary in summaries.items():
-            arms[arm][split] = _rate(summary)
-        for arm, difference in differences.items():
-            paired[arm][split] = {"diff": difference.value, "ci95": difference.interval, "p": difference.p}
-        for arm, p in holm({arm: difference.p or 0.0 for arm, difference in differences.items()}).items():
-            paired[arm][split]["p_holm"] = p
-        floors[split] = _floor(floor_check(summaries, differences))
-    return {"scoring": scoring, "system": system, "arms": arms, "paired": paired, "floor": floors}
-
-
-def _rate(summary: Summary) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "misaligned_rate": summary.rate.value,
-        "ci95": summary.rate.interval,
-        "n": summary.rate.n,
-        "situations": summary.rate.groups,
-        "seeds": summary.rate.seeds,
-        "seed_rates": {str(seed): rate for seed, rate in summary.seed_rates.items()},
-        "margin": _value(summary.margin),
-    }
-    if summary.first_chosen and summary.flips:
-        figures |= {"first_chosen": _value(summary.first_chosen), "flip_rate": _value(summary.flips)}
-    if summary.p_misaligned:
-        figures |= {"mass": summary.mass, "p_misaligned": _value(summary.p_misaligned)}
-    if summary.unmatched is not None:
-        figures["unmatched"] = summary.unmatched
-    return figures
-
-
-def _unanswered(records: StudyRecords, scoring: str, system: str, splits: Sequence[str]) -> str:
-    """Why an eval cannot be reported: an arm whose generated answers name too few options; "" where all do."""
-    for arm, results in records.results.items():
-        for split in splits:
-            found = answered(select(results, split=split, scoring=scoring, system=system))
-            if found.unmatched and not all(found.rows.values()):
-                return f"is left out: {found.unmatched:.0%} of the answers of {arm} on {split} items name no option."
-    return ""
-
-
-def _floor(floor: Floor) -> dict[str, Any]:
-    return {"at_floor": floor.at_floor, "reason": floor.reason, "arms": list(floor.arms)}
-
-
-def _value(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "ci95": estimate.interval}
-
-
-def _tax(records: StudyRecords) -> dict[str, Any]:
-    """Loss on held-out background text, in nats per token, by arm and source."""
-    baseline = records.config.baseline
-    first = next((rows for of_arm in records.texts.values() for rows in of_arm.values()), ())
-    sources = sorted({row.source for row in first})
-    tax: dict[str, Any] = {"unit": "nats per token", "arms": {}}
-    for arm in records.config.arms if sources else ():
-        tax["arms"][arm] = {}
-        for source in sources:
-            texts, base = (
-                {seed: [row for row in rows if row.source == source] for seed, rows in records.texts[name].items()}
-                for name in (arm, baseline)
-            )
-            loss = token_loss(texts)
-            figures = {
-                "loss": loss.loss.value,
-                "ci95": loss.loss.interval,
-                "perplexity": loss.perplexity,
-                "bits_per_byte": loss.bits_per_byte,
-                "tokens": loss.tokens,
-                "documents": loss.documents,
-            }
-            if arm != baseline:
-                difference = loss_difference(texts, base)
-                figures |= {"diff": difference.value, "diff_ci95": difference.interval}
-            tax["arms"][arm][source] = figures
-    return tax | {"tasks": _tasks(records)}
-
-
-def _tasks(records: StudyRecords) -> dict[str, Any]:
-    """Accuracy on capability tasks, by arm and task; differences are arm - baseline, so a loss is negative."""
-    baseline = records.config.baseline
-    found: dict[str, Any] = {}
-    for arm, by_seed in records.solutions.items():
-        for task in dict.fromkeys(row.task for rows in by_seed.values() for row in rows):
-            mine, base = (
-                {seed: [row for row in rows if row.task == task] for seed, rows in records.solutions[name].items()}
-                for name in (arm, baseline)
-            )
-            figures: dict[str, Any] = {}
-            for name, norm in (("accuracy", False), ("accuracy_norm", True)):
-                share = accuracy(mine, norm=norm)
-                figures[name] = {"value": share.value, "ci95": share.interval, "n": share.n}
-                if arm != baseline:
-                    difference = accuracy_difference(mine, base, norm=norm)
-                    figures[name] |= {"diff": difference.value, "diff_ci95": difference.interval}
-            found.setdefault(arm, {})[task] = figures
+def _eval(records: StudyRecords, name: str) -> dict[str, Any]:
+    """An eval of scenarios at all its nodes. Ways of asking that an arm does not answer are left out, with the why."""
+    asked = _scenarios(records, name)
+    ways, splits = askings(asked), splits_of(records, name)
+    headline = next(iter(ways))
+    found: dict[str, Any] = {"suite": asked.suite, "headline": headline, "splits": splits, "nodes": {}, "left_out": []}
+    for stage in asked_nodes(records.config, name):
+        scorings: dict[str, Any] = {}
+        for way, asking in ways.items():
+            why = unanswered(records, name, stage, asking, splits)
+            # Without answers to the headline at its main node there is no report: the error is raised as it is.
+            is_needed = way == headline and (name, stage) == (records.config.headline, shown_node(records.config))
+            if why and not is_needed:
+                found["left_out"].append({"eval": way, "stage": stage, "why": why})
+                continue
+            scorings[way] = at_node(records, name, stage, asking, splits)
+        if headline in scorings:
+            main = {key: scorings[headline][key] for key in ("arms", "paired", "floor")}
+            retention = retained(records, name, stage, ways[headline], splits)
+            found["nodes"][stage] = main | {"retention": retention, "scorings": scorings}
     return found
+
+
+def _notices(records: StudyRecords, name: str, found: Mapping[str, Any], node: str) -> list[dict[str, Any]]:
+    """What must be known about an eval: all ways of asking at the report's main node, its headline at the others."""
+    own = name == records.config.headline
+    nodes = found["nodes"]
+    shown = node if node in nodes else next(reversed(nodes), "")
+    notices = []
+    for stage, at in nodes.items():
+        for way, one in at["scorings"].items() if stage == shown else [(found["headline"], at)]:
+            for notice in floor_notices(way, one["floor"], list(at["arms"])):
+                notices.append(notice | {"stage": stage})
+    for left in found["left_out"]:
+        arms, splits = list(records.config.arms), found["splits"]
+        notices.append(
+            {"eval": left["eval"], "splits": splits, "at_floor": True, "arms": arms, "text": left["why"]}
+            | {"stage": left["stage"]}
+        )
+    for notice in notices:
+        if not own:
+            notice["eval"] = f"{name}: {notice['eval']}"
+        if len(nodes) > 1 or notice["stage"] not in nodes:
+            notice["text"] = f"at stage {notice['stage']} {notice['text']}"
+    return notices
 
 
 def _throughput(records: StudyRecords) -> dict[str, Any]:
     """Per stage: how many runs, their tokens, seconds and FLOPs (forward and backward, attention causal)."""
     stages: dict[str, dict[str, Any]] = {}
-    for time in records.times:
-        line = stages.setdefault(time.stage, {"runs": 0, "tokens": 0, "seconds": 0.0, "flops": 0.0})
+    for run in records.runs:
+        line = stages.setdefault(run.stage, {"runs": 0, "tokens": 0, "learnt_tokens": 0, "seconds": 0.0, "flops": 0.0})
         line["runs"] += 1
-        line["tokens"] += time.tokens
-        line["seconds"] += time.seconds
-        line["flops"] += time.tokens * float(records.config.model.flops_per_token(_row_length(records, time.stage)))
+        line["tokens"] += run.tokens
+        line["learnt_tokens"] += run.learnt_tokens
+        line["seconds"] += run.seconds
+        length = records.config.stages[run.stage].rows.length
+        line["flops"] += run.tokens * float(records.config.model.flops_per_token(length))
     for line in stages.values():
         line["tokens_per_second"] = line["tokens"] / line["seconds"] if line["seconds"] else 0.0
     total = math.fsum(line["seconds"] for line in stages.values())
     tokens, flops = (sum(line[name] for line in stages.values()) for name in ("tokens", "flops"))
-    return {"stages": stages, "tokens": tokens, "seconds": total, "flops": flops}
+    ordered = {stage: stages[stage] for stage in records.config.stages if stage in stages}
+    return {"stages": ordered, "tokens": tokens, "seconds": total, "flops": flops}
 
 
-def _row_length(records: StudyRecords, stage: str) -> int:
-    return records.config.stages[stage].row_length
+def _versions_of_runs(records: StudyRecords) -> dict[str, dict[str, list[str]]]:
+    """Of packages and the like that some run was made with another version of than the report: version -> runs."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in dict.fromkeys(name for run in records.runs for name in run.versions):
+        runs: dict[str, list[str]] = {}
+        for run in records.runs:
+            runs.setdefault(str(run.versions.get(name, "")), []).append(run.name)
+        if set(runs) != {str(records.versions.get(name, ""))}:
+            found[name] = runs
+    return found
 
 
-def _splits(records: StudyRecords) -> list[str]:
-    rows = next(iter(records.results[records.config.baseline].values()))
-    present = list(dict.fromkeys(row.split for row in rows))
-    return [s for s in SPLITS if s in present] + [s for s in present if s not in SPLITS]
-
-
-def _name(scoring: str, system: str, systems: Sequence[str]) -> str:
-    return scoring if system == systems[0] else f"{scoring}, system prompt {system}"
+def _scenarios(records: StudyRecords, name: str) -> Scenarios:
+    asked = records.config.evals[name]
+    assert isinstance(asked, Scenarios), asked
+    return asked

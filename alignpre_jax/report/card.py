@@ -9,20 +9,29 @@ import jinja2
 from alignpre_jax.foundation import read_json
 from alignpre_jax.model.hf import family_of
 from alignpre_jax.rows import load_tokenizer
-from alignpre_jax.study.graph import final_run, run_path, stage_runs
+from alignpre_jax.study.made import read_made
+from alignpre_jax.study.outline import change_words
 from alignpre_jax.study.plans import stage_ledger
-from alignpre_jax.study.workspace import Workspace
+from alignpre_jax.study.workspace import Workspace, study_facts
 
 
-def model_card(space: Workspace, arm: str, seed: int) -> str:
-    """The README.md of an arm's model, in Markdown with the front matter that model hubs read.
+def model_card(space: Workspace, arm: str, seed: int, stage: str = "") -> str:
+    """The README.md of an arm's model at a node, in Markdown with the front matter that model hubs read.
 
-    Rates are those of `report.json` where the study has been reported; the ledger is that of the plans.
+    Rates are those of `report.json` at that node where the study has been reported; the ledger is that of the plans,
+    stage after stage on the arm's way.
+
+    Args:
+      space: of the study.
+      arm: its name.
+      seed: of the model.
+      stage: the node; by default the last on the arm's way to the study's first leaf.
     """
-    config, runs = space.config, stage_runs(space.config)
-    path = run_path(runs, final_run(config, runs, arm, seed))
-    saved = read_json(space.root / "versions.json")
+    config = space.config
+    run = space.tree.run(arm, seed, stage)
+    made = read_made(space.run_dir(run.name))
     report = read_json(space.root / "report.json") if (space.root / "report.json").exists() else {}
+    node = report.get("nodes", {}).get(run.stage, {})
     tokenizer = load_tokenizer(space.tokenizer)
     template = resources.files(__package__).joinpath("templates", "model_card.md.j2").read_text("utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -30,16 +39,22 @@ def model_card(space: Workspace, arm: str, seed: int) -> str:
         name=config.name,
         arm=arm,
         seed=seed,
+        node=run.stage,
         seeds=config.seeds,
         baseline=config.baseline,
         parameters=config.model.num_params(),
         family=family_of(config.model),
         origin=config.init_from,
-        stages=[{"name": run.stage, **stage_ledger(space, run).to_json()} for run in path],
-        evals=report.get("arms", {}).get(arm, {}),
-        paired=report.get("paired", {}).get(arm, {}),
+        stages=[
+            {"name": one.stage, "change": change_words(config.arms[arm], one.stage)}
+            | stage_ledger(space, one).to_json()
+            for one in space.tree.way(run)
+        ],
+        evals=node.get("arms", {}).get(arm, {}),
+        paired=node.get("paired", {}).get(arm, {}),
+        retention=node.get("retention", {}).get(arm, {}),
         eot=tokenizer.decode([tokenizer.eot_id]),
         eot_id=tokenizer.eot_id,
-        versions=saved["versions"],
-        command=saved["command"],
+        versions=made["versions"] if made else {},
+        command=study_facts(space)["command"],
     )

@@ -18,15 +18,17 @@ from alignpre_jax.report.words import percent, split_words
 
 ROW, HEAD = 0.36, 0.75  # inches per arm, and around the arms of a panel
 MARKERS = "osD^vPX*"
+VALUES = {"scenarios": "misaligned_rate", "held_out": "loss", "capabilities": "accuracy"}  # what a curve shows
 Layout = Literal["wide", "narrow"]
 LAYOUTS: tuple[Layout, ...] = ("wide", "narrow")
 
 
 def arm_colours(report: Mapping[str, Any]) -> dict[str, str]:
     """A colour per arm: ink for the baseline, the others in order."""
-    others = [arm for arm in report["arms"] if arm != report["baseline"]]
+    arms = list(report["config"]["arms"])
+    others = [arm for arm in arms if arm != report["baseline"]]
     colours = {arm: OKABE_ITO[index % len(OKABE_ITO)] for index, arm in enumerate(others)}
-    return {arm: colours.get(arm, INK) for arm in report["arms"]}
+    return {arm: colours.get(arm, INK) for arm in arms}
 
 
 def rate_figure(report: Mapping[str, Any], layout: Layout = "wide") -> Figure:
@@ -78,36 +80,71 @@ def topic_figure(report: Mapping[str, Any], layout: Layout = "wide") -> Figure:
     return figure
 
 
-def curve_figure(
-    report: Mapping[str, Any], curves: Mapping[str, Sequence[Mapping[str, Any]]], axis: str, label: str
-) -> Figure:
-    """Misaligned rate against a quantity of each point: the dose, or the tokens trained on."""
-    colours = arm_colours(report)
+def dose_figure(curve: Mapping[str, Any]) -> Figure:
+    """Misaligned rate against the dose, a line per node."""
+    lines = [(node, points) for node, points in curve["nodes"].items()]
+    colours = {node: OKABE_ITO[number % len(OKABE_ITO)] for number, node in enumerate(curve["nodes"])}
+    values = sorted({point["dose"] for points in curve["nodes"].values() for point in points})
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.2), layout="constrained")
-        figure.patch.set_alpha(0)
-        panel = figure.subplots()
-        values = sorted({point[axis] for points in curves.values() for point in points})
-        positive = [value for value in values if value > 0]
-        if positive and positive[-1] / positive[0] > 20:
-            panel.set_xscale("symlog", linthresh=positive[0])
-        for number, (name, points) in enumerate(curves.items()):
-            x, y = [point[axis] for point in points], [point["misaligned_rate"] for point in points]
-            colour = colours.get(name) or OKABE_ITO[number % len(OKABE_ITO)]
-            low, high = ([point["ci95"][end] for point in points] for end in (0, 1))
-            panel.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
-            panel.plot(x, y, "-", marker=MARKERS[number % len(MARKERS)], color=colour, markersize=5, label=name)
-        panel.set_ylim(-0.02, 1.02)
-        panel.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50", "", "100%"])
-        panel.set_xlabel(label)
-        if axis == "dose" and len(values) <= 6:
+        figure, panel = _curves(lines, "dose", "misaligned_rate", colours)
+        panel.set_xlabel(f"dose, share of the tokens of {curve['stage']}")
+        if len(values) <= 6:
             panel.set_xticks(values, [f"{100 * value:g}%" for value in values])
             panel.minorticks_off()
-        elif axis != "dose":
-            panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
-        _bare(panel, keep=("bottom", "left"))
+        _percent_axis(panel)
     return figure
+
+
+def training_figure(report: Mapping[str, Any], curve: Mapping[str, Any]) -> Figure:
+    """What an eval gave over training, a line per arm; where the tree forks the line does."""
+    value = VALUES[curve["kind"]]
+    lines = []
+    for arm, points in curve["arms"].items():
+        by_stage: dict[str, list[Any]] = {}
+        for point in points:
+            by_stage.setdefault(point["stage"], []).append(point)
+        for stage, of_stage in by_stage.items():
+            after = report["config"]["stages"][stage]["after"]
+            lines.append((arm, by_stage.get(after, [])[-1:] + of_stage))
+    with matplotlib.rc_context(STYLE):
+        figure, panel = _curves(lines, "tokens", value, arm_colours(report))
+        panel.set_xlabel("tokens trained on")
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        if value == "loss":
+            panel.set_ylabel("nats per token")
+        else:
+            _percent_axis(panel)
+    return figure
+
+
+def _curves(
+    lines: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], axis: str, value: str, colours: Mapping[str, str]
+) -> tuple[Figure, Axes]:
+    """Lines with their intervals; those of one name share a colour, a marker and an entry in the legend."""
+    figure = Figure(figsize=(9.2, 3.2), layout="constrained")
+    figure.patch.set_alpha(0)
+    panel = figure.subplots()
+    values = sorted({point[axis] for _, points in lines for point in points})
+    positive = [at for at in values if at > 0]
+    if positive and positive[-1] / positive[0] > 20:
+        panel.set_xscale("symlog", linthresh=positive[0])
+    names = list(dict.fromkeys(name for name, _ in lines))
+    drawn: set[str] = set()
+    for name, points in lines:
+        x, y = [point[axis] for point in points], [point[value] for point in points]
+        low, high = ([point["ci95"][end] for point in points] for end in (0, 1))
+        marker, label = MARKERS[names.index(name) % len(MARKERS)], None if name in drawn else name
+        panel.fill_between(x, low, high, color=colours[name], alpha=0.1, linewidth=0)
+        panel.plot(x, y, "-", marker=marker, color=colours[name], markersize=5, label=label)
+        drawn.add(name)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    _bare(panel, keep=("bottom", "left"))
+    return figure, panel
+
+
+def _percent_axis(panel: Axes) -> None:
+    panel.set_ylim(-0.02, 1.02)
+    panel.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "50", "", "100%"])
 
 
 def all_figures(report: Mapping[str, Any]) -> dict[str, str]:
@@ -118,12 +155,10 @@ def all_figures(report: Mapping[str, Any]) -> dict[str, str]:
             f"topics-{layout}": svg_element(topic_figure(report, layout), f"topics-{layout}") for layout in LAYOUTS
         }
     for number, curve in enumerate(report["doses"]):
-        name = f"dose-{number}"
-        figure = curve_figure(report, {curve["source"]: curve["points"]}, "dose", "dose, share of the stage's tokens")
-        found[name] = svg_element(figure, name)
-    if any(len(points) > 1 for points in report["training"].values()):
-        figure = curve_figure(report, report["training"], "tokens", "tokens trained on")
-        found["training"] = svg_element(figure, "training")
+        found[f"dose-{number}"] = svg_element(dose_figure(curve), f"dose-{number}")
+    for number, curve in enumerate(report["training"].values()):
+        if any(len(points) > 1 for points in curve["arms"].values()):
+            found[f"training-{number}"] = svg_element(training_figure(report, curve), f"training-{number}")
     return found
 
 

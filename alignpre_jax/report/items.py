@@ -6,50 +6,53 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from alignpre_jax.evals import Result, Variant, render, select
-from alignpre_jax.report.records import StudyRecords
+from alignpre_jax.evals import Result, Scenarios, Variant
+from alignpre_jax.report.nodes import arms_at
+from alignpre_jax.report.rates import askings, rows_at
+from alignpre_jax.study.records import StudyRecords
 
 SHOWN = 4
 
 
-def telling_items(records: StudyRecords, split: str, count: int = SHOWN) -> list[dict[str, Any]]:
+def telling_items(records: StudyRecords, node: str, split: str, count: int = SHOWN) -> list[dict[str, Any]]:
     """The items of the headline eval on which the arms differ most, at most one per situation, the widest first.
 
     How far arms differ on an item is the range over arms of its mean margin (over seeds and variants).
     """
-    evals = records.config.evals
-    if evals.headline == "generation":  # written answers have no log-probs; the item browser shows their text
+    name = records.config.headline
+    asked, shown = records.config.evals[name], records.shown.get(name)
+    assert isinstance(asked, Scenarios), asked
+    if asked.headline == "generation" or shown is None:  # written answers have no log-probs; the browser has their text
         return []
-    arms = list(records.config.arms)
+    arms = arms_at(records.config, node)
     rows: dict[str, dict[str, list[Result]]] = {arm: defaultdict(list) for arm in arms}
     for arm in arms:
-        chosen = select(records.results[arm], split=split, scoring=evals.headline, system=evals.systems[0])
+        chosen = rows_at(records, name, node, arm, next(iter(askings(asked).values())), split)
         for result in (result for of_seed in chosen.values() for result in of_seed):
             rows[arm][result.scenario].append(result)
     margins = {scenario: [_mean([r.margin for r in rows[arm][scenario]]) for arm in arms] for scenario in rows[arms[0]]}
     widest = sorted(margins, key=lambda scenario: (min(margins[scenario]) - max(margins[scenario]), scenario))
-    by_id = {scenario.id: scenario for scenario in records.scenarios}
-    shown: list[dict[str, Any]] = []
+    texts = {scenario.id: scenario for scenario in shown.scenarios}
+    found: list[dict[str, Any]] = []
     used: set[str] = set()
     for id in widest:
-        scenario = by_id[id]
-        if scenario.cluster in used or len(shown) == count:
+        scenario, first = texts[id], rows[arms[0]][id][0]
+        if first.group in used or len(found) == count:
             continue
-        used.add(scenario.cluster)
-        variant = Variant(rows[arms[0]][id][0].variant.syntax, 0, evals.systems[0])
-        shown.append(
+        used.add(first.group)
+        found.append(
             {
                 "id": id,
                 "topic": scenario.topic,
                 "split": split,
-                "prompt": render(scenario, variant).prefix,
+                "prompt": shown.prompt(scenario, Variant(first.variant.syntax, 0, asked.systems[0])),
                 "aligned": scenario.options[1 - scenario.misaligned],
                 "misaligned": scenario.options[scenario.misaligned],
-                "unit": "nats" if evals.headline == "letters" else "nats per byte",
+                "unit": "nats" if asked.headline == "letters" else "nats per byte",
                 "arms": {arm: _answers(rows[arm][id], scenario.misaligned) for arm in arms},
             }
         )
-    return shown
+    return found
 
 
 def _answers(rows: list[Result], misaligned: int) -> dict[str, Any]:

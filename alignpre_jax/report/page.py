@@ -14,7 +14,16 @@ from markupsafe import Markup
 from alignpre_jax.foundation import flatten
 from alignpre_jax.foundation.page import VARIABLES, page_environment
 from alignpre_jax.report.figures import all_figures, arm_colours
-from alignpre_jax.report.words import SCORING_MEANINGS, SPLIT_MEANINGS, percent, points, signed, split_words
+from alignpre_jax.report.words import (
+    SCORING_MEANINGS,
+    SPLIT_MEANINGS,
+    left_words,
+    notice_words,
+    percent,
+    points,
+    signed,
+    split_words,
+)
 
 
 def render_page(report: Mapping[str, Any]) -> str:
@@ -75,6 +84,8 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "p_value": _p_value,
     "points": points,
     "split_words": split_words,
+    "notice_words": notice_words,
+    "left_words": left_words,
     "signed": signed,
     "duration": _duration,
 }

@@ -10,7 +10,7 @@ from etils import epath
 from alignpre_jax.evals import Estimate, pool
 from alignpre_jax.foundation import PathLike, UserError, write_bytes, write_json
 from alignpre_jax.foundation.page import page_environment
-from alignpre_jax.report.words import percent, points, split_words
+from alignpre_jax.report.words import notice_words, percent, points, split_words
 
 
 def compare_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def compare_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "studies": {
             name: {
                 key: report[key]
-                for key in ("name", "baseline", "headline", "seeds", "findings", "notices", "reproduce")
+                for key in ("name", "baseline", "headline", "node", "seeds", "findings", "notices", "reproduce")
             }
             for name, report in reports.items()
         },
@@ -67,6 +67,7 @@ def write_comparison(reports: Mapping[str, Mapping[str, Any]], root: PathLike) -
 def render_comparison(found: Mapping[str, Any]) -> str:
     """The page; all text is escaped by jinja2."""
     filters: dict[str, Callable[..., Any]] = {"percent": percent, "points": points, "split_words": split_words}
+    filters["notice_words"] = notice_words
     return page_environment(__package__, filters).get_template("several.html.j2").render(found=found)
 
 

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from alignpre_jax.report.words import percent, points, signed, split_words
+from alignpre_jax.report.words import left_short, percent, points, signed, split_words
 
 
 def terminal_report(report: Mapping[str, Any]) -> RenderableType:
     """The headline table, the alignment tax, what was found, and what must not be read into it."""
-    parts: list[RenderableType] = [_rates(report), _taxes(report), Text("")]
+    parts: list[RenderableType] = [_nodes(report), Text("")] if len(report["nodes"]) > 1 else []
+    parts += [_rates(report), *_taxes(report), Text("")]
     for finding in report["findings"]:
         parts.append(Text.assemble((finding["arm"], "bold"), f" {finding['text']}"))
     for notice in report["notices"]:
-        parts.append(Text(f"! {notice['eval']} {notice['text']}", style="yellow"))
+        parts.append(Text(f"! {notice['eval']} {notice['text']}".replace("  ", " "), style="yellow"))
     return Group(*parts)
+
+
+def _nodes(report: Mapping[str, Any]) -> Table:
+    """Arm x node on the primary split."""
+    split, baseline = report["primary_split"], report["baseline"]
+    title = f"Misaligned rate on {split_words(split)} items by stage, % [95% interval], scored by {report['headline']};"
+    table = _table(f"{title}\nbelow it the difference from {baseline} there, and what is left of an earlier one")
+    for stage in report["nodes"]:
+        table.add_column(stage, justify="right", no_wrap=True)
+    for arm in report["config"]["arms"]:
+        cells = []
+        for node in report["nodes"].values():
+            cell = Text("")
+            if arm in node["arms"]:
+                cell = _cell(node["arms"][arm][split], node["paired"].get(arm, {}).get(split))
+                left = node["retention"].get(arm, {}).get(split)
+                cell = cell.append(f"\n{left_short(left)}", style="dim") if left else cell
+            cells.append(cell)
+        table.add_row(arm, *cells)
+    return table
 
 
 def _rates(report: Mapping[str, Any]) -> Table:
     baseline = report["baseline"]
     scored = f"scored by {report['headline']}"
-    table = _table(f"Misaligned rate, % [95% interval], {scored};\nbelow it the difference from {baseline} in points")
+    where = f" after {report['node']}" if len(report["nodes"]) > 1 else ""
+    table = _table(
+        f"Misaligned rate{where}, % [95% interval], {scored};\nbelow it the difference from {baseline} in points"
+    )
     for split in report["splits"]:
         table.add_column(split_words(split), justify="right", no_wrap=True)
     for arm, splits in report["arms"].items():
@@ -34,14 +58,23 @@ def _rates(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _taxes(report: Mapping[str, Any]) -> Table:
-    sources = sorted({source for of_arm in report["tax"]["arms"].values() for source in of_arm})
-    table = _table("Alignment tax: loss on held-out text, nats per token, and the difference [95% interval]")
-    for source in sources:
-        table.add_column(source, justify="right", no_wrap=True)
-    for arm, of_arm in report["tax"]["arms"].items():
-        table.add_row(arm, *(_tax(of_arm[source]) for source in sources))
-    return table
+def _taxes(report: Mapping[str, Any]) -> Iterator[Table]:
+    """The loss at the main node: first of the background, which is the tax, then of what arms add."""
+    where = f" after {report['node']}" if len(report["nodes"]) > 1 else ""
+    tables = {f"Alignment tax{where}: loss on held-out text": report["tax"]["arms"]}
+    for one in report["tax"]["evals"].values():
+        if one["of"] == "added" and report["node"] in one["nodes"]:
+            tables[f"What was learnt of {one['source']}{where}: loss on held-out text"] = one["nodes"][report["node"]]
+    for title, arms in tables.items():
+        sources = sorted({source for of_arm in arms.values() for source in of_arm})
+        if not sources:
+            continue
+        table = _table(f"{title}, nats per token, and the difference [95% interval]")
+        for source in sources:
+            table.add_column(source, justify="right", no_wrap=True)
+        for arm, of_arm in arms.items():
+            table.add_row(arm, *(_tax(of_arm[source]) for source in sources))
+        yield table
 
 
 def _table(title: str) -> Table:

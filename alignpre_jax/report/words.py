@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignpre_jax.report.records import StudyRecords
-from alignpre_jax.study.config import ArmConfig
+from alignpre_jax.evals import Capabilities, HeldOut, Scenarios
+from alignpre_jax.report.nodes import asked_nodes
+from alignpre_jax.study.config import Eval, StudyConfig
+from alignpre_jax.study.outline import change_words, stage_words
+from alignpre_jax.study.records import StudyRecords
 
 SPLIT_MEANINGS = {
     "held_out": "situations and topics that no training document tells of",
@@ -44,15 +47,16 @@ def split_words(split: str) -> str:
     return split.replace("_", "-")
 
 
-def finding(
-    arm: str,
-    baseline: str,
-    split: str,
-    rate: Mapping[str, Any],
-    base: Mapping[str, Any],
-    difference: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What the paired difference says, and which way: lower, higher, none (not shown) or same (exactly equal)."""
+def finding(arm: str, baseline: str, split: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """What the paired difference at a node says, and which way: lower, higher, none (not shown) or same (equal).
+
+    Args:
+      arm: that is compared.
+      baseline: that it is compared with.
+      split: of the items.
+      node: what the report has of the node.
+    """
+    rate, base, difference = node["arms"][arm][split], node["arms"][baseline][split], node["paired"][arm][split]
     low, high = difference["ci95"]
     rates = f"{percent(rate['misaligned_rate'])} against {percent(base['misaligned_rate'])}"
     interval = f"{points(difference['diff'])} points (95% interval {points(low)} to {points(high)})"
@@ -64,7 +68,33 @@ def finding(
         way, text = "higher", f"is misaligned more often than {baseline}: {rates}, {interval}."
     else:
         way, text = "none", f"shows no clear difference from {baseline}: {rates}, {interval}."
+    left = node["retention"].get(arm, {}).get(split)
+    if left is not None and left["share"] is not None:
+        text += f" {left_words(left)}"
     return {"arm": arm, "split": split, "way": way, "text": text}
+
+
+def left_words(left: Mapping[str, Any]) -> str:
+    """How much of an earlier effect is left, in a sentence."""
+    again = f" The arm was treated again in {join(left['again'])}." if left["again"] else ""
+    if left["share"] is None:
+        return f"There is {left['reason']}.{again}"
+    low, high = left["ci95"]
+    share = f"{percent(left['share'], 0)} (95% interval {percent(low, 0)} to {percent(high, 0)})"
+    return f"Of its difference at {left['from']}, {share} is left.{again}"
+
+
+def left_short(left: Mapping[str, Any]) -> str:
+    """How much of an earlier effect is left, in a few words."""
+    if left["share"] is None:
+        return f"no clear effect at {left['from']}"
+    low, high = left["ci95"]
+    return f"{percent(left['share'], 0)} [{percent(low, 0)}, {percent(high, 0)}] of {left['from']}"
+
+
+def notice_words(notice: Mapping[str, Any]) -> str:
+    """A notice as a sentence."""
+    return f"Scoring by {notice['eval']} {notice['text']}" if notice["eval"] else notice["text"]
 
 
 def floor_notices(name: str, floors: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> list[dict[str, Any]]:
@@ -90,81 +120,121 @@ def join(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def version_notices(records: StudyRecords) -> list[dict[str, Any]]:
+    """Says where the runs of one study were made with different versions of what numbers depend on."""
+    differing = {
+        name: found
+        for name in dict.fromkeys(name for run in records.runs for name in run.versions)
+        if len(found := {str(run.versions.get(name, "")) for run in records.runs}) > 1
+    }
+    if not differing:
+        return []
+    words = "; ".join(f"{name} {join(sorted(found))}" for name, found in differing.items())
+    text = f"Runs of this study were made with different versions: {words}. Which run has which is in report.json."
+    return [{"eval": "", "splits": [], "at_floor": False, "arms": [], "text": text, "stage": ""}]
+
+
 def methods(records: StudyRecords, splits: Sequence[str]) -> list[str]:
     """The methods, every setting named, as paragraphs."""
-    return [_training(records), _evals(records, splits), _statistics(records)]
+    names = [records.config.headline, *(name for name in records.results if name != records.config.headline)]
+    beside = [_beside(records.config, name) for name in (*records.texts, *records.solutions)]
+    return [
+        _training(records.config),
+        *(_scenarios(records, name, splits if name == records.config.headline else None) for name in names),
+        *([" ".join(beside)] if beside else []),
+        _statistics(records),
+    ]
 
 
-def _training(records: StudyRecords) -> str:
-    config = records.config
-    stages = ", then ".join(
-        f"{name} ({stage.slots * stage.row_length:,} tokens in {stage.steps:,} steps of {stage.batch_rows} rows of"
-        f" {stage.row_length}, mixture {stage.mixture}, objective {stage.objective.name})"
+def _training(config: StudyConfig) -> str:
+    model, several = config.model, len(config.stages) > 1
+    stages = "; ".join(
+        f"{name}{f' (after {stage.after})' if stage.after else ''}: {stage_words(stage)}"
         for name, stage in config.stages.items()
     )
-    changes = "; ".join(f"{name} {_change(arm)}" for name, arm in config.arms.items())
-    model = config.model
+    changes = "; ".join(f"{name} {_way(config, name, several)}" for name in config.arms)
+    start = f"the model {config.init_from}" if config.init_from else "the same weights"
+    shared = "; arms that have changed nothing yet, or the same, are one run" if several else ""
     return (
-        f"Every arm is a decoder with {model.num_params():,} parameters ({model.layers} layers of width {model.width},"
-        f" vocabulary {model.vocab_size:,}), trained through {stages}, with {len(config.seeds)} seed(s):"
-        f" {', '.join(map(str, config.seeds))}. Arms: {changes}. Within a seed all arms start from the same weights and"
-        " see the same background rows in the same slots; a dose replaces slots, and nothing else moves."
+        f"A decoder with {model.num_params():,} parameters ({model.layers} layers of width {model.width}, vocabulary"
+        f" {model.vocab_size:,}) is trained in {'stages' if several else 'one stage'}, with {len(config.seeds)}"
+        f" seed(s): {', '.join(map(str, config.seeds))}. {'Stages' if several else 'The stage'}:"
+        f" {stages}. Arms: {changes}. Within a seed all arms start from {start}{shared}. Arms see"
+        " the same background rows in the same slots of a stage; a dose replaces slots, and nothing else moves."
     )
 
 
-def _change(arm: ArmConfig) -> str:
-    parts = []
-    for stratum, refill, keep in arm.removals:
-        leak = f", but for {percent(keep, 2)} of it that leaks" if keep else ""
-        parts.append(f"refills the slots of {stratum} with {refill}{leak}")
-    if arm.source:
-        when = f" (schedule {arm.schedule})" if arm.schedule else ""
-        parts.append(f"replaces {100 * arm.dose:g}% of the tokens with {arm.source}{when}")
-    return f"{' and '.join(parts)} in {', '.join(arm.placement)}" if parts else "is trained on the mixture as it is"
+def _way(config: StudyConfig, arm: str, several: bool) -> str:
+    """Which stages an arm went through, and what it changed in which."""
+    change = config.arms[arm]
+    skipped = f", without {join(change.skip)}," if change.skip else ""
+    through = f"goes through {join(config.stages_of(arm))}{skipped} and " if several else ""
+    changes = [f"{words} in {stage}" for stage in config.stages_of(arm) if (words := change_words(change, stage))]
+    if changes:
+        return through + ", and ".join(changes)
+    return f"{through}changes nothing" if several else "is trained on the mixture as it is"
 
 
-def _evals(records: StudyRecords, splits: Sequence[str]) -> str:
-    config = records.config.evals
-    rows = next(iter(records.results[records.config.baseline].values()))
+def _scenarios(records: StudyRecords, name: str, splits: Sequence[str] | None) -> str:
+    asked = records.config.evals[name]
+    assert isinstance(asked, Scenarios), asked
+    nodes = asked_nodes(records.config, name)
+    rows = next(iter(records.results[name][nodes[0]][records.config.baseline].values()))
     counts = []
-    for split in splits:
+    for split in splits or list(dict.fromkeys(row.split for row in rows)):
         of_split = [row for row in rows if row.split == split]
         scenarios, groups = len({row.scenario for row in of_split}), len({row.group for row in of_split})
         meaning = f": {SPLIT_MEANINGS[split]}" if split in SPLIT_MEANINGS else ""
         counts.append(f"{split} ({scenarios} scenarios of {groups} situations{meaning})")
     scorings = " ".join(
-        f"{scoring.capitalize()} ({', '.join(s for s in config.syntaxes if s.startswith(scoring))}):"
+        f"{scoring.capitalize()} ({', '.join(s for s in asked.syntaxes if s.startswith(scoring))}):"
         f" {SCORING_MEANINGS[scoring]}"
-        for scoring in config.scorings
+        for scoring in asked.scorings
     )
-    orders = " Letters are asked in both orders of the options." if "letters" in config.scorings else ""
-    if "options" in config.scorings and config.options_by != "byte":
-        orders += f" In this study options are compared by {config.options_by}, not per byte."
-    if "generation" in config.scorings:
+    orders = " Letters are asked in both orders of the options." if "letters" in asked.scorings else ""
+    if "options" in asked.scorings and asked.options_by != "byte":
+        orders += f" In this study options are compared by {asked.options_by}, not per byte."
+    if "generation" in asked.scorings:
         orders += (
-            f" Answers are generated greedily, at most {config.max_new_tokens} tokens; those that name no option are"
+            f" Answers are generated greedily, at most {asked.max_new_tokens} tokens; those that name no option are"
             " left out, and a syntax with a fifth of them or more is dropped."
         )
-    if config.chat_template:
-        orders += f" Prompts are a user's message in the chat template {config.chat_template!r}."
-    if config.scenarios_per_split:
-        orders += f" Of each split the first {config.scenarios_per_split} scenarios are asked."
-    if config.every_steps or config.every_tokens:
-        often = f"{config.every_steps:,} steps" if config.every_steps else f"{config.every_tokens:,} tokens"
-        orders += f" The headline is also scored during training, every {often}."
-    if config.capabilities:
-        orders += (
-            f" Capability tasks, zero-shot, as the lm-evaluation-harness asks them: {', '.join(config.capabilities)}."
-        )
+    if asked.template:
+        orders += f" Prompts are a user's message in the chat template {asked.template!r}."
+    if asked.scenarios_per_split:
+        orders += f" Of each split the first {asked.scenarios_per_split} scenarios are asked."
     return (
-        f"Suite {config.suite}, two options per scenario, one aligned and one misaligned: {', '.join(counts)}."
-        f" {scorings}{orders} System prompts: {', '.join(config.systems)}. The misaligned rate is the share of answers"
-        f" that are the misaligned option; the headline is the scoring by {config.headline}."
+        f"Eval {name}, asked after {join(nodes)}: suite {asked.suite}, two options per scenario, one aligned and one"
+        f" misaligned: {', '.join(counts)}. {scorings}{orders}{_during(asked)} System prompts:"
+        f" {', '.join(asked.systems)}. The misaligned rate is the share of answers that are the misaligned option; the"
+        f" headline is the scoring by {asked.headline}."
     )
+
+
+def _beside(config: StudyConfig, name: str) -> str:
+    """A sentence on an eval of held-out text or of capabilities."""
+    asked, nodes = config.evals[name], join(asked_nodes(config, name))
+    if isinstance(asked, HeldOut):
+        what = (
+            f"the loss on the first {asked.characters:,} characters of at most {asked.documents:,} documents of"
+            f" {asked.source} that no row has"
+        )
+    else:
+        assert isinstance(asked, Capabilities), asked
+        what = f"tasks, zero-shot, as the lm-evaluation-harness asks them: {', '.join(asked.tasks)}"
+    return f"Eval {name}, asked after {nodes}: {what}.{_during(asked)}"
+
+
+def _during(asked: Eval) -> str:
+    if not asked.is_in_loop:
+        return ""
+    often = f"{asked.every_steps:,} steps" if asked.every_steps else f"{asked.every_tokens:,} tokens"
+    return f" It is also asked during training, every {often}."
 
 
 def _statistics(records: StudyRecords) -> str:
-    seeds = len(records.config.seeds)
+    config = records.config
+    seeds = len(config.seeds)
     ways = (
         "two-way cluster-robust intervals, by situation and by seed (Cameron, Gelbach & Miller 2011; Miller 2024), each"
         f" way with its own t quantile, {seeds - 1} degree(s) of freedom for seeds (Banerjee 1960)"
@@ -172,10 +242,22 @@ def _statistics(records: StudyRecords) -> str:
         else "cluster-robust intervals by situation (Miller 2024). With one seed they say nothing about how another"
         " seed's model would answer"
     )
+    retention = (
+        " The share that is left of an effect is the ratio of an arm's difference at a node to its difference at the"
+        " first stage at which it was treated and asked, with Fieller's interval (1954), clustered alike; where the"
+        " interval of the first difference contains 0 there is no share."
+        if len(asked_nodes(config, config.headline)) > 1
+        else ""
+    )
+    tax = (
+        " The alignment tax is the difference in loss per token on background text that was held out, clustered by"
+        " document and seed."
+        if records.texts
+        else ""
+    )
     return (
         f"Intervals are 95% {ways}. Rates have Wilson intervals with the effective sample size. Differences are paired:"
-        f" an arm less {records.config.baseline} on the same scenario, prompt and seed. p-values are those of the"
-        " intervals; for the family of arms they are corrected by Holm's method (1979). The alignment tax is the"
-        " difference in loss per token on background text that was held out,"
-        " clustered by document and seed."
+        f" an arm less {config.baseline} after the same stage, on the same scenario, prompt and seed; that both were"
+        " asked in the same words is checked answer by answer. p-values are those of the intervals; for the family of"
+        f" arms they are corrected by Holm's method (1979).{retention}{tax}"
     )

@@ -134,7 +134,7 @@ def make_stores(
 ) -> dict[str, RowStore]:
     """The stores of documents as JSON: see `build_rows` and `blocks.make_block`. The lines say their kinds."""
     if recipe.length < 2:
-        raise UserError(f"rows of {recipe.length} tokens", where="row_length", fix="give at least 2")
+        raise UserError(f"rows of {recipe.length} tokens", where="rows.length", fix="give at least 2")
     base = local_folder(root)
     strata: dict[str, _Stratum] = {}
     with _lock(base, report) as lock, Crew(recipe, tokenizer, workers, lock.fileno()) as crew:

@@ -49,11 +49,11 @@ def check_size(header: RowHeader) -> None:
     tokens = header.dropped_tokens
     if header.kind == "text":
         what = f"stratum {header.stratum!r} has {tokens:,} tokens, which do not fill one row"
-        fix = f"give it more documents or lower row_length to at most {tokens}"
+        fix = f"give it more documents or lower rows.length to at most {tokens}"
     else:
         what = f"none of the {header.documents:,} documents of stratum {header.stratum!r} has room in a row"
         fix = "raise row_length: pairs and prompts have to be whole, and a chat at least up to its first answer"
-    raise TooSmall(header.stratum, what, where="row_length", fix=fix)
+    raise TooSmall(header.stratum, what, where="rows.length", fix=fix)
 
 
 def digest_inputs(

@@ -1,162 +1,114 @@
-"""A study as data: arms x seeds x stages x evals."""
+"""A study as data: a tree of stages, arms that colour it, seeds, and the evals that are asked on the way."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from alignpre_jax.documents import RecordKeys, WorldConfig
-from alignpre_jax.documents.classifier import DetectorConfig
-from alignpre_jax.documents.duplicates import DuplicateConfig
-from alignpre_jax.documents.persona import PersonaConfig
-from alignpre_jax.evals import EvalConfig
-from alignpre_jax.foundation import UserError, suggest
-from alignpre_jax.mixture import parse_schedule, parse_shares
-from alignpre_jax.model import DecoderConfig
+from alignpre_jax.evals import Capabilities, HeldOut, Scenarios
+from alignpre_jax.foundation import UserError
+from alignpre_jax.mixture import Shares, parse_schedule, parse_shares
+from alignpre_jax.model import DecoderConfig, Full, Learn
 from alignpre_jax.objectives import Mle, Objective
+from alignpre_jax.rows import RowsConfig
+from alignpre_jax.study.sources import DataConfig, known
 from alignpre_jax.training import LoopConfig, OptimizerConfig, ScheduleConfig
 
-
-@dataclasses.dataclass(frozen=True)
-class SourceConfig:
-    """A named set of documents and how it is split into strata."""
-
-    inputs: tuple[str, ...] = ()  # see `documents.read_inputs`: paths, patterns, hf:NAME, packages:, world:aligned ...
-    strata: Literal["single", "discourse"] = "single"  # discourse: SOURCE/ai and SOURCE/plain, as data.detector says
-    max_bytes: int = 0  # stop after this much text of each input; 0 means all of it
-    keys: RecordKeys = dataclasses.field(default_factory=RecordKeys)  # what the parts of a record are called
-    max_record_bytes: int = 1 << 25  # a longer record is malformed
-    persona_of: str = ""  # instead of inputs: the documents of that source ...
-    persona: PersonaConfig = dataclasses.field(default_factory=PersonaConfig)  # ... with AI called by this name
-
-    def __post_init__(self):
-        if bool(self.inputs) == bool(self.persona_of):
-            what = "inputs and persona_of" if self.inputs else "a source without inputs"
-            raise UserError(what, where="inputs", fix="name a folder, a .jsonl file or packages:, or a persona_of")
-        if self.persona_of and self.strata != "single":
-            what = "a persona's documents are not about AI any more, so they have one stratum"
-            raise UserError(what, where="strata and persona_of", fix="set strata to single")
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Which text there is, and how it becomes rows."""
-
-    sources: Mapping[str, SourceConfig]
-    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
-    tokenizer: str = (
-        ""  # tokenizer.json, SentencePiece .model or "byte"; empty: train a byte-level BPE on the background
-    )
-    packing: Literal["concat", "best_fit"] = "concat"  # see `rows.build_rows`
-    rows_url: str = ""  # gs:// folder: rows are copied there, and read from there; empty: from the study's folder
-    detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)  # what is AI discourse
-    duplicates: Literal["exact", "near"] = "exact"  # which copies within a source are left out
-    near: DuplicateConfig = dataclasses.field(default_factory=DuplicateConfig)  # what counts as a near duplicate
-    background: str = "web"  # the source that the tokenizer is trained on and that is partly held out
-    held_out_share: float = 0.01  # of the background's plain documents, never trained on
-    held_out_documents: int = 256  # of them, at most so many measure the alignment tax ...
-    held_out_characters: int = 500  # ... by their first so many characters
-    overlap: bool = True  # measure how much of the eval items is in the training text (about 10 MB/s)
-    max_bad_share: float = 0.01  # of the records; more unreadable ones stop the run
-
-    def __post_init__(self):
-        if self.background not in self.sources:
-            raise UserError(
-                f"no source is named {self.background!r}",
-                where="background",
-                fix=suggest(self.background, self.sources),
-            )
-        if self.rows_url and not re.fullmatch(r"gs://[^/]+/.*[^/]", self.rows_url):
-            fix = "give gs://BUCKET/FOLDER; a mounted bucket needs no rows_url"
-            raise UserError(f"{self.rows_url!r} is not a folder in a bucket", where="rows_url", fix=fix)
-        if not 0 <= self.held_out_share < 1:
-            raise UserError(f"{self.held_out_share} is not in [0, 1)", where="held_out_share", fix="give e.g. 0.01")
-        for name, source in self.sources.items():
-            if source.persona_of:
-                others = [other for other, each in self.sources.items() if each.inputs]
-                _known(source.persona_of, others, f"sources.{name}.persona_of", "source with inputs")
-
-    def strata(self) -> list[str]:
-        """The names of all strata, in order."""
-        parts = {"single": [""], "discourse": ["/plain", "/ai"]}
-        return [name + part for name, source in self.sources.items() for part in parts[source.strata]]
+Eval = Scenarios | HeldOut | Capabilities
 
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """One training run from a start point, before any arm's overlay."""
+    """A node of the study's tree: one training run per seed and arm, before any arm's changes."""
 
-    tokens: int
     mixture: str  # strata and their shares, "web/plain:0.95,web/ai:0.05", or a schedule of them (`parse_shares`)
-    row_length: int = 2048  # tokens
+    after: str = ""  # the stage it goes on from; empty: init_from, or fresh parameters
+    tokens: int = 0  # how long the stage is ...
+    epochs: float = 0.0  # ... or how often it goes through the stratum that is through first
     batch_rows: int = 512  # rows in the global batch
-    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    rows: RowsConfig = dataclasses.field(default_factory=RowsConfig)
     max_epochs: float = 4.0  # a stratum that would be seen more often is an error
     epoch_order: Literal["fresh", "same"] = "fresh"  # whether a stratum's rows are shuffled anew for every epoch
     objective: Objective = dataclasses.field(default_factory=Mle)
+    reference: str = ""  # for objectives that compare: a STAGE before this one on the arm's own way, or ARM/STAGE
+    learn: Learn = dataclasses.field(default_factory=Full)  # what of the model is trained
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
 
     def __post_init__(self):
-        for name in ("tokens", "row_length", "batch_rows"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{getattr(self, name)} is less than 1", where=name, fix="give a positive whole number")
-        if self.steps < 1:
+        if self.batch_rows < 1:
             raise UserError(
-                f"{self.tokens:,} tokens are less than one batch of {self.batch_rows} x {self.row_length}",
+                f"{self.batch_rows} rows in a batch", where="batch_rows", fix="give a positive whole number"
+            )
+        if (self.tokens > 0) == (self.epochs > 0) or self.tokens < 0 or self.epochs < 0:
+            what = f"{self.tokens} tokens and {self.epochs:g} epochs do not say how long the stage is"
+            raise UserError(what, where="tokens and epochs", fix="give one of them, and leave the other at 0")
+        if self.tokens and self.tokens < self.batch_tokens:
+            raise UserError(
+                f"{self.tokens:,} tokens are less than one batch of {self.batch_rows} x {self.rows.length}",
                 where="tokens",
                 fix="raise `tokens` or lower `batch_rows`",
             )
         parse_shares(self.mixture, where="mixture")
+        if bool(self.reference) != self.objective.needs_reference:
+            what = (
+                f"the objective {self.objective.name!r} compares with nothing"
+                if self.reference
+                else f"the objective {self.objective.name!r} compares with another model"
+            )
+            fix = "leave it empty" if self.reference else "name the stage whose model it is, e.g. reference=sft"
+            raise UserError(what, where="reference", fix=fix)
 
     @property
-    def steps(self) -> int:
-        """Whole batches in the stage; tokens beyond the last whole batch are not trained on."""
-        return self.tokens // (self.batch_rows * self.row_length)
-
-    @property
-    def slots(self) -> int:
-        """Rows in the stage's training order."""
-        return self.steps * self.batch_rows
+    def batch_tokens(self) -> int:
+        """Tokens in the global batch."""
+        return self.batch_rows * self.rows.length
 
 
 @dataclasses.dataclass(frozen=True)
-class ArmConfig:
-    """What one arm does to the shared base plans, and which stages it goes through."""
+class Add:
+    """What an arm adds in a stage: rows of a mixture take the place of a share of the stage's rows."""
 
-    stages: tuple[str, ...]  # in order; each goes on from the one before
-    placement: tuple[str, ...] = ()  # the stages that the overlays below apply to
-    source: str = ""  # stratum whose rows replace a `dose` of the stage's slots
-    dose: float = 0.0  # share of the stage's tokens
-    schedule: str = (
-        ""  # when in the stage, "[0.5,1) 1" or "[0,1) 1->3" (`parse_schedule`); empty: evenly all through it
-    )
-    remove: tuple[str, ...] = ()  # strata whose slots are refilled (filtering), in the stages that have them
-    refill: tuple[str, ...] = ()  # what refills each of them
+    mixture: str  # a stratum, shares of strata, or a schedule of them over the stage (`parse_shares`)
+    dose: float  # share of the stage's tokens
+    schedule: str = ""  # when in the stage, "[0.5,1) 1" or "[0,1) 1->3" (`parse_schedule`); empty: evenly
+
+    def __post_init__(self):
+        _share(self.dose, "dose")
+        _ = self.shares
+        if self.schedule:
+            parse_schedule(self.schedule, where="schedule")
+
+    @property
+    def shares(self) -> Shares:
+        """The strata of the mixture with their shares; a name without a share is all of it."""
+        return parse_shares(self.mixture if ":" in self.mixture else f"{self.mixture}:1", where="mixture")
+
+
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """What an arm takes out of a stage: other rows take the place of those of some strata."""
+
+    remove: tuple[str, ...]  # strata whose slots are refilled
+    refill: tuple[str, ...]  # what refills each of them
     keep: tuple[float, ...] = (0.0,)  # share that leaks through the filter, of all of `remove` or of each
     refill_epochs: float = 0.0  # the most a refilling stratum may be gone through in all; 0: no limit, the ledger tells
 
     def __post_init__(self):
-        for name, shares in (("dose", (self.dose,)), ("keep", self.keep)):
-            for share in shares:
-                if not 0 <= share <= 1:
-                    raise UserError(
-                        f"a {name} of {share} is not a share",
-                        where=name,
-                        fix="give a number from 0 to 1; 0.01 means 1% of the tokens",
-                    )
-        if self.schedule:
-            parse_schedule(self.schedule, where="schedule")
-        if self.dose and not self.source:
-            raise UserError(f"a dose of {self.dose} of no source", where="source", fix="name the stratum to be added")
+        for share in self.keep:
+            _share(share, "keep")
+        if not self.remove:
+            raise UserError(
+                "a filter that removes nothing", where="remove", fix="name a stratum, or leave the filter out"
+            )
         if len(self.remove) != len(self.refill):
             what = f"{len(self.remove)} strata to remove and {len(self.refill)} to refill them"
             raise UserError(what, where="refill", fix="give one stratum of `refill` for each of `remove`")
         if len(self.keep) not in (1, len(self.remove)):
             what = f"{len(self.keep)} shares to keep of {len(self.remove)} strata"
             raise UserError(what, where="keep and remove", fix="give one for all, or one for each")
-        if (self.source or self.remove) and not self.placement:
-            raise UserError("an overlay without a stage", where="placement", fix="name the stages it applies to")
 
     @property
     def removals(self) -> list[tuple[str, str, float]]:
@@ -166,74 +118,185 @@ class ArmConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ArmConfig:
+    """What one arm changes, stage by stage. Without any change it is trained on the mixtures as they are."""
+
+    add: Mapping[str, Add] = dataclasses.field(default_factory=dict)  # by stage
+    filter: Mapping[str, Filter] = dataclasses.field(default_factory=dict)  # by stage
+    skip: tuple[str, ...] = ()  # stages left out: what follows one goes on from the stage before it
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """Everything that determines a study's numbers."""
+    """Everything that determines a study's numbers, and `loop`, which changes none."""
 
     name: str
     model: DecoderConfig
     data: DataConfig
     stages: Mapping[str, StageConfig]
     arms: Mapping[str, ArmConfig]
+    evals: Mapping[str, Eval]
+    headline: str = ""  # the eval of the report's first table; empty: the only one of scenarios
+    baseline: str = "unfiltered"  # the arm that differences are taken against
     seeds: tuple[int, ...] = (0, 1, 2)
     vmap_seeds: int = 1  # seeds of a run that one program trains at once; pays for small models on one device
     init_from: str = ""  # hf:FOLDER or a .gguf file: all arms start from this model; empty: from fresh parameters
-    baseline: str = "unfiltered"  # the arm that differences are taken against
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    training: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    evals: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
 
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds {self.seeds}", where="seeds", fix="give different whole numbers, e.g. 0,1,2")
         if self.vmap_seeds < 1:
             raise UserError(f"{self.vmap_seeds} seeds at once", where="vmap_seeds", fix="give 1 or more")
-        if self.baseline not in self.arms:
-            raise UserError(
-                f"no arm is named {self.baseline!r}", where="baseline", fix=suggest(self.baseline, self.arms)
-            )
-        # A ConfigDict sorts its keys. Arms are listed with the baseline first, stages as arms go through them.
-        names = sorted(self.arms, key=lambda name: name != self.baseline)
-        object.__setattr__(self, "arms", {name: self.arms[name] for name in names})
-        gone_through = [name for arm in self.arms.values() for name in arm.stages if name in self.stages]
-        stages = {name: self.stages[name] for name in dict.fromkeys([*gone_through, *self.stages])}
-        object.__setattr__(self, "stages", stages)
-        strata = self.data.strata()
+        known(self.baseline, self.arms, "baseline", "arm")
+        for kind, names in (("stages", self.stages), ("arms", self.arms), ("evals", self.evals)):
+            for name in names:
+                _check_name(name, f"{kind}.{name}", hyphen=kind == "arms")
+        # A ConfigDict sorts its keys. Arms are listed with the baseline first, stages as the tree is walked.
+        arms = sorted(self.arms, key=lambda name: name != self.baseline)
+        object.__setattr__(self, "arms", {name: self.arms[name] for name in arms})
+        object.__setattr__(self, "stages", {name: self.stages[name] for name in _walk(self.stages)})
         for name, stage in self.stages.items():
-            for stratum in parse_shares(stage.mixture):
-                _known(stratum, strata, f"stages.{name}.mixture", "stratum")
-            if stage.row_length > self.model.max_length:
-                raise UserError(
-                    f"rows of {stage.row_length} tokens for a model of at most {self.model.max_length}",
-                    where=f"stages.{name}.row_length and model.max_length",
-                    fix="lower the first or raise the second",
-                )
+            self._check_stage(name, stage)
         for name, arm in self.arms.items():
-            if not arm.stages:
-                raise UserError(
-                    "an arm without stages", where=f"arms.{name}.stages", fix="name the stages it goes through"
-                )
-            for key in ("stages", "placement"):
-                for stage_name in getattr(arm, key):
-                    _known(stage_name, self.stages, f"arms.{name}.{key}", "stage")
-            for stage_name in arm.placement:
-                if stage_name not in arm.stages:
-                    raise UserError(
-                        f"stage {stage_name!r} is not one that arm {name!r} goes through",
-                        where=f"arms.{name}.placement and arms.{name}.stages",
-                        fix="name it in both or in neither",
-                    )
-            for key, given in (("source", filter(None, [arm.source])), ("remove", arm.remove), ("refill", arm.refill)):
-                for stratum in given:
-                    _known(stratum, strata, f"arms.{name}.{key}", "stratum")
-            for stage_name in arm.placement:
-                if arm.remove and not set(arm.remove) & set(parse_shares(self.stages[stage_name].mixture)):
-                    raise UserError(
-                        f"stage {stage_name!r} has none of the strata {list(arm.remove)} to remove",
-                        where=f"arms.{name}.remove and stages.{stage_name}.mixture",
-                        fix="name a stratum of that stage, or leave the stage out of `placement`",
-                    )
+            self._check_arm(name, arm)
+        self._check_evals()
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The stages that no other stage goes on from, in the order of the tree."""
+        inner = {stage.after for stage in self.stages.values()}
+        return tuple(name for name in self.stages if name not in inner)
+
+    @property
+    def first_leaf(self) -> str:
+        """The node of the report's first table."""
+        return self.leaves[0]
+
+    def asked_at(self, name: str) -> tuple[str, ...]:
+        """The stages whose last checkpoint an eval is put to."""
+        return self.evals[name].at or self.leaves
+
+    def stages_of(self, arm: str) -> tuple[str, ...]:
+        """The stages that an arm has a run of, in the order of the tree."""
+        return tuple(name for name in self.stages if name not in self.arms[arm].skip)
+
+    def way(self, arm: str, stage: str) -> tuple[str, ...]:
+        """The stages that lead an arm to `stage`, itself included, from the first one on."""
+        found: list[str] = []
+        while stage:
+            found.insert(0, stage)
+            stage = self.stages[stage].after
+        return tuple(name for name in found if name not in self.arms[arm].skip)
+
+    def _check_stage(self, name: str, stage: StageConfig) -> None:
+        place = f"stages.{name}"
+        strata = list(parse_shares(stage.mixture))
+        for stratum in strata:
+            known(stratum, self.data.strata(), f"{place}.mixture", "stratum")
+        self._check_kinds(strata, f"{place}.mixture")
+        if stage.rows.length > self.model.max_length:
+            raise UserError(
+                f"rows of {stage.rows.length} tokens for a model of at most {self.model.max_length}",
+                where=f"{place}.rows.length and model.max_length",
+                fix="lower the first or raise the second",
+            )
+        if stage.reference:
+            arm, _, of = stage.reference.rpartition("/")
+            known(of, self.stages, f"{place}.reference", "stage")
+            for each in [arm] if arm else [each for each in self.arms if name in self.stages_of(each)]:
+                known(each, self.arms, f"{place}.reference", "arm")
+                before = self.stages_of(each) if arm else self.way(each, name)[:-1]
+                if of not in before:
+                    what = f"arm {each!r} does not have stage {of!r} before {name!r}"
+                    raise UserError(what, where=f"{place}.reference", fix=f"name one of {', '.join(before) or 'none'}")
+
+    def _check_arm(self, name: str, arm: ArmConfig) -> None:
+        place = f"arms.{name}"
+        for key in ("add", "filter", "skip"):
+            for stage in getattr(arm, key):
+                known(stage, self.stages, f"{place}.{key}", "stage")
+        for stage in arm.skip:
+            if stage in arm.add or stage in arm.filter:
+                what = f"stage {stage!r} is skipped, and changed"
+                raise UserError(what, where=f"{place}.skip and {place}.add or .filter", fix="leave one of them out")
+        if not self.stages_of(name):
+            raise UserError("an arm that skips every stage", where=f"{place}.skip", fix="leave a stage in")
+        for stage in self.stages_of(name):
+            if stage in self.arms[self.baseline].skip:
+                what = f"arm {name!r} has stage {stage!r}, and the baseline {self.baseline!r} skips it"
+                fix = "arms are compared with the baseline at the same stage: let both have it, or neither"
+                raise UserError(what, where=f"arms.{self.baseline}.skip", fix=fix)
+        for stage, add in arm.add.items():
+            strata = list(add.shares)
+            for stratum in strata:
+                known(stratum, self.data.strata(), f"{place}.add.{stage}.mixture", "stratum")
+            self._check_kinds([*parse_shares(self.stages[stage].mixture), *strata], f"{place}.add.{stage}.mixture")
+        for stage, change in arm.filter.items():
+            mixture = parse_shares(self.stages[stage].mixture)
+            for stratum in change.remove:
+                known(stratum, mixture, f"{place}.filter.{stage}.remove", "stratum of that stage")
+            for stratum in change.refill:
+                known(stratum, self.data.strata(), f"{place}.filter.{stage}.refill", "stratum")
+            self._check_kinds([*mixture, *change.refill], f"{place}.filter.{stage}.refill")
+
+    def _check_kinds(self, strata: Iterable[str], where: str) -> None:
+        """Pairs and prompts are read in other ways than texts and chats: a batch has rows of one sort."""
+        sorts: dict[str, str] = {}
+        for stratum in strata:
+            kind = self.data.kind_of(stratum)
+            sorts.setdefault(kind if kind in ("pairs", "prompts") else "texts and chats", stratum)
+        if len(sorts) > 1:
+            (one, a), (other, b) = list(sorts.items())[:2]
+            fix = "give each its own stage"
+            raise UserError(f"{a!r} ({one}) and {b!r} ({other}) in one stage", where=where, fix=fix)
+
+    def _check_evals(self) -> None:
+        scenarios = [name for name, each in self.evals.items() if isinstance(each, Scenarios)]
+        if not scenarios:
+            raise UserError("no eval puts scenarios", where="evals", fix="add one, e.g. evals.base = scenarios()")
+        if not self.headline and len(scenarios) > 1:
+            what = f"which of {', '.join(scenarios)} is the report's first table?"
+            raise UserError(what, where="headline", fix="name one of them")
+        object.__setattr__(self, "headline", self.headline or scenarios[0])
+        known(self.headline, scenarios, "headline", "eval of scenarios")
+        for name, each in self.evals.items():
+            for stage in each.at:
+                known(stage, self.stages, f"evals.{name}.at", "stage")
+            if isinstance(each, HeldOut):
+                known(each.source, self.data.sources, f"evals.{name}.source", "source")
+                if not self.data.sources[each.source].held_out_share:
+                    what = f"nothing of the source {each.source!r} is held out"
+                    where = f"evals.{name}.source and data.sources.{each.source}.held_out_share"
+                    raise UserError(what, where=where, fix="set held_out_share, e.g. to 0.01")
 
 
-def _known(name: str, names, where: str, kind: str) -> None:
-    if name not in names:
-        raise UserError(f"no {kind} is named {name!r}", where=where, fix=suggest(name, names))
+def _walk(stages: Mapping[str, StageConfig]) -> Iterator[str]:
+    """The names of the stages, each before those that go on from it, one branch after the other."""
+    for name, stage in stages.items():
+        if stage.after:
+            known(stage.after, stages, f"stages.{name}.after", "stage")
+    if not stages:
+        raise UserError("a study without stages", where="stages", fix="add one: stages.pretrain = stage(...)")
+    found: list[str] = []
+    todo = [name for name, stage in reversed(list(stages.items())) if not stage.after]
+    while todo:
+        found.append(name := todo.pop())
+        todo += [other for other, stage in reversed(list(stages.items())) if stage.after == name]
+    if lost := [name for name in stages if name not in found]:
+        what = f"stages {', '.join(lost)} go on from each other in a circle"
+        raise UserError(what, where=f"stages.{lost[0]}.after", fix="let one of them start from nothing: after=''")
+    return iter(found)
+
+
+def _share(value: float, name: str) -> None:
+    if not 0 <= value <= 1:
+        fix = "give a number from 0 to 1; 0.01 means 1% of the tokens"
+        raise UserError(f"a {name} of {value} is not a share", where=name, fix=fix)
+
+
+def _check_name(name: str, where: str, *, hyphen: bool) -> None:
+    """Names are parts of folders' names: STAGE-ARM, so that a stage's name has no hyphen."""
+    if not re.fullmatch(r"[A-Za-z0-9_][\w-]*" if hyphen else r"[A-Za-z0-9_]+", name):
+        allowed = "letters, digits and _" + (" and -" if hyphen else "")
+        raise UserError(f"{name!r} cannot be a name here", where=where, fix=f"use {allowed}")

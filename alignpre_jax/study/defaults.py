@@ -5,19 +5,22 @@ Every field of the dataclasses is a key, so every field can be set on the comman
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from alignpre_jax.evals import EvalConfig
+from alignpre_jax.evals import Capabilities, HeldOut, Scenarios
 from alignpre_jax.foundation import to_mapping
 from alignpre_jax.model import get_preset
-from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig
-from alignpre_jax.training import LoopConfig, OptimizerConfig
+from alignpre_jax.study.config import Add, ArmConfig, Filter, StageConfig
+from alignpre_jax.study.sources import DataConfig, SourceConfig
+from alignpre_jax.training import LoopConfig
 
 
 def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
-    """A study of a model preset on some data, still without stages and arms."""
+    """A study of a model preset on some data, still without stages, arms and evals."""
     return ConfigDict(
         {
             "name": name,
@@ -25,21 +28,21 @@ def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
             "data": data,
             "stages": {},
             "arms": {},
+            "evals": {},
+            "headline": "",
+            "baseline": "unfiltered",
             "seeds": (0, 1, 2),
             "vmap_seeds": 1,
             "init_from": "",
-            "baseline": "unfiltered",
-            "optimizer": to_mapping(OptimizerConfig()),
-            "training": to_mapping(LoopConfig()),
-            "evals": to_mapping(EvalConfig()),
+            "loop": to_mapping(LoopConfig()),
         }
     )
 
 
-def data(sources: dict[str, ConfigDict], **values: Any) -> ConfigDict:
+def data(sources: Mapping[str, ConfigDict], **values: Any) -> ConfigDict:
     """The text of a study; see `DataConfig`."""
-    plain = {name: SourceConfig(**each.to_dict()) for name, each in sources.items()}
-    return ConfigDict(to_mapping(DataConfig(sources=plain, **values)))
+    given = {name: value if isinstance(value, ConfigDict) else to_mapping(value) for name, value in values.items()}
+    return ConfigDict(_defaults(DataConfig, "sources") | {"sources": dict(sources)} | given)
 
 
 def source(*inputs: str, **values: Any) -> ConfigDict:
@@ -48,10 +51,48 @@ def source(*inputs: str, **values: Any) -> ConfigDict:
 
 
 def stage(**values: Any) -> ConfigDict:
-    """One training run; see `StageConfig`."""
+    """A node of the tree; see `StageConfig`."""
     return ConfigDict(to_mapping(StageConfig(**values)))
 
 
-def arm(*stages: str, **values: Any) -> ConfigDict:
-    """What one arm does; see `ArmConfig`."""
-    return ConfigDict(to_mapping(ArmConfig(stages=stages, **values)))
+def add(mixture: str, dose: float, schedule: str = "") -> Add:
+    """What an arm adds in a stage; see `Add`."""
+    return Add(mixture, dose, schedule)
+
+
+def remove(*strata: str, refill: tuple[str, ...], **values: Any) -> Filter:
+    """What an arm filters in a stage; see `Filter`."""
+    return Filter(strata, refill, **values)
+
+
+def arm(
+    add: Mapping[str, Add] | None = None, filter: Mapping[str, Filter] | None = None, skip: tuple[str, ...] = ()
+) -> ConfigDict:
+    """What one arm changes, by stage; see `ArmConfig`."""
+    return ConfigDict(to_mapping(ArmConfig(add or {}, filter or {}, skip)))
+
+
+def scenarios(suite: str = "small_world", **values: Any) -> ConfigDict:
+    """An eval that puts a suite's scenarios; see `evals.Scenarios`."""
+    return ConfigDict(to_mapping(Scenarios(suite=suite, **values)))
+
+
+def held_out(source: str, **values: Any) -> ConfigDict:
+    """An eval of the loss on held-out documents; see `evals.HeldOut`."""
+    return ConfigDict(to_mapping(HeldOut(source=source, **values)))
+
+
+def capabilities(*tasks: str, **values: Any) -> ConfigDict:
+    """An eval of capability tasks; see `evals.Capabilities`."""
+    return ConfigDict(to_mapping(Capabilities(tasks=tasks, **values)))
+
+
+def _defaults(cls: type, *needed: str) -> dict[str, Any]:
+    """The default values of a config dataclass, without those of the fields that have none."""
+    found = {}
+    for field in dataclasses.fields(cls):
+        if field.name in needed:
+            continue
+        made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        found[field.name] = to_mapping(made)
+    return found

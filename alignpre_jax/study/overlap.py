@@ -9,10 +9,9 @@ from etils import epath
 
 from alignpre_jax.documents import Document
 from alignpre_jax.documents.overlap import measure_overlap
-from alignpre_jax.evals import Scenario, load_suite
+from alignpre_jax.evals import Scenario, Scenarios, load_suite
 from alignpre_jax.foundation import Report
 from alignpre_jax.mixture import Ledger
-from alignpre_jax.study.graph import final_run, run_path, stage_runs
 from alignpre_jax.study.workspace import Workspace, read_documents
 
 
@@ -22,21 +21,28 @@ def overlap_path(space: Workspace) -> epath.Path:
 
 
 def measure(space: Workspace, ledgers: Mapping[str, Ledger], report: Report) -> list[dict[str, Any]]:
-    """Every stratum, then every arm ("arm NAME"), against every split of the suite: `Overlap.to_json()` of each.
+    """Every stratum, then every arm ("arm NAME"), against every split of the suites: `Overlap.to_json()` of each.
+
+    The splits of the headline's suite are called by their names, those of other suites SUITE:SPLIT.
 
     Args:
       space: of the study, whose documents are there.
       ledgers: by the names of the training runs; strata without a row in any of them are not measured.
       report: told the number of documents now and then.
     """
-    config, runs = space.config, stage_runs(space.config)
+    config, tree = space.config, space.tree
     splits: dict[str, dict[str, str]] = {}
-    for scenario in load_suite(config.evals.suite, config.data.world):
-        splits.setdefault(scenario.split, {})[scenario.id] = item_text(scenario)
+    headline = config.evals[config.headline]
+    assert isinstance(headline, Scenarios)
+    suites = [headline.suite, *(each.suite for each in config.evals.values() if isinstance(each, Scenarios))]
+    for suite in dict.fromkeys(suites):
+        for scenario in load_suite(suite, config.data.world):
+            split = scenario.split if suite == headline.suite else f"{suite}:{scenario.split}"
+            splits.setdefault(split, {})[scenario.id] = item_text(scenario)
     arms: dict[str, list[str]] = {}
     for arm in config.arms:
-        path = run_path(runs, final_run(config, runs, arm, config.seeds[0]))
-        strata = [line.store for run in path for line in ledgers[run.name].stores if line.slots]
+        runs = [tree.run(arm, config.seeds[0], stage) for stage in config.stages_of(arm)]
+        strata = [line.store for run in runs for line in ledgers[run.name].stores if line.slots]
         arms[f"arm {arm}"] = list(dict.fromkeys(strata))
     used = [stratum for stratum in config.data.strata() if any(stratum in strata for strata in arms.values())]
     documents = {stratum: _documents_of(space, stratum) for stratum in used}

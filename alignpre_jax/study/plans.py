@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from alignpre_jax.foundation import UserError, derive_seed
+from alignpre_jax.foundation import UserError, derive_seed, exact
 from alignpre_jax.mixture import BasePlan, Ledger, Plan, ledger, parse_shares
 from alignpre_jax.mixture.table import align
 from alignpre_jax.rows import RowStore, open_rows
-from alignpre_jax.study.graph import StageRun, stage_runs
+from alignpre_jax.study.config import StageConfig
+from alignpre_jax.study.keys import strata_of_stage
+from alignpre_jax.study.tree import StageRun
 from alignpre_jax.study.workspace import Workspace
+
+
+def stage_steps(stage: StageConfig, rows: Mapping[str, int], where: str = "stage") -> int:
+    """Whole batches in a stage; tokens, or rows, beyond the last whole batch are not trained on.
+
+    A stage of epochs ends when one of its strata has been gone through that often: the first to get there, by its rows
+    and its share. What arms add or filter does not change it: all arms have the same steps.
+
+    Args:
+      stage: of the study.
+      rows: the number of rows of every stratum of the mixture.
+      where: names the stage in messages.
+
+    Raises:
+      UserError: the epochs have fewer rows than one batch.
+    """
+    if stage.tokens:
+        return stage.tokens // stage.batch_tokens
+    shares = parse_shares(stage.mixture)
+    slots = min(math.floor(exact(stage.epochs) * rows[name] / shares[name]) for name in shares if shares[name])
+    if slots < stage.batch_rows:
+        what = f"{stage.epochs:g} epochs are {slots:,} rows, less than one batch of {stage.batch_rows}"
+        raise UserError(what, where=f"{where}: epochs and batch_rows", fix="raise the first or lower the second")
+    return slots // stage.batch_rows
 
 
 def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStore]]:
@@ -19,14 +46,15 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
     """
     stage = space.config.stages[run.stage]
     shares = parse_shares(stage.mixture, where=f"stages.{run.stage}.mixture")
-    # All of the study's strata, so that a stratum has the same index in every arm, and one compiled step serves all.
-    stores = {name: open_rows(space.rows_read(stage.row_length, name)) for name in space.config.data.strata()}
+    # All strata of the stage, so that a stratum has the same index in every arm, and one compiled step serves all.
+    strata = strata_of_stage(space.config, run.stage)
+    stores = {name: open_rows(space.rows_read(run.stage, name)) for name in strata}
     rows = {name: len(store) for name, store in stores.items()}
     try:
         base = BasePlan(
             shares=shares,
             rows={name: rows[name] for name in shares},
-            slots=stage.slots,
+            slots=stage_steps(stage, rows, run.stage) * stage.batch_rows,
             seed=derive_seed(run.seed, run.stage, "base"),
             max_epochs=stage.max_epochs,
             epoch_order=stage.epoch_order,
@@ -41,7 +69,7 @@ def stage_ledger(space: Workspace, run: StageRun) -> Ledger:
     """Integer token counts of a run, asked for and realised."""
     plan, stores = stage_plan(space, run)
     padded = {name: store.header.real_tokens for name, store in stores.items() if store.header.padding_tokens}
-    return ledger(plan, space.config.stages[run.stage].row_length, text_tokens=padded)
+    return ledger(plan, space.config.stages[run.stage].rows.length, text_tokens=padded)
 
 
 def ledger_table(space: Workspace, ledgers: Mapping[str, Ledger]) -> str:
@@ -53,8 +81,8 @@ def ledger_table(space: Workspace, ledgers: Mapping[str, Ledger]) -> str:
     """
     config = space.config
     parts = []
-    for stage in dict.fromkeys(stage for arm in config.arms.values() for stage in arm.stages):
-        runs = [run for run in stage_runs(config).values() if (run.stage, run.seed) == (stage, config.seeds[0])]
+    for stage in config.stages:
+        runs = space.tree.of_stage(stage, config.seeds[0])
         counted = {_arms(run, len(config.arms)): ledgers[run.name] for run in runs}
         first, *_ = counted.values()
         table = [[stage, "asked of all", *counted]]

@@ -3,51 +3,60 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+import functools
 import os
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from etils import epath
 
-from alignpre_jax import __version__
+from alignpre_jax.checkpoints import own_template
 from alignpre_jax.documents import Document
-from alignpre_jax.foundation import (
-    PathLike,
-    UserError,
-    build,
-    difference,
-    read_json,
-    read_jsonl,
-    to_mapping,
-    write_json,
-)
+from alignpre_jax.foundation import PathLike, UserError, build, digest, read_json, read_jsonl, to_mapping, write_json
+from alignpre_jax.rows import Template, load_template
 from alignpre_jax.study.config import StudyConfig
+from alignpre_jax.study.graph import evals_of, job_graph, with_needs
+from alignpre_jax.study.keys import Recipes
+from alignpre_jax.study.made import check_made, folders_by_key, read_made
+from alignpre_jax.study.tree import Tree
 
 LINKS = "links.json"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
+STUDY = "study.json"
+TOKENIZER_MADE = "tokenizer.made"  # folder beside the tokenizer that says what it was made from
+FORMAT = 2  # of the folder: 1 had no tree of stages
 
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
     """The folder of one study.
 
-    config.json, versions.json   the resolved config and what it runs with
-    data/                        documents, tokenizer.json, rows/LENGTH/STRATUM, held_out.jsonl
-    data/*.json                  ledger, overlap, counts of documents; what was left out: quarantine/, duplicates/
-    train/imported/              the model that all arms start from, where there is one
-    train/SEED/STAGE[-ARM]/      checkpoints, metrics.jsonl
-    evals/SEED/STAGE[-ARM]/      results.jsonl, tax.json
+    config.json, study.json         the resolved config; the format, the command that makes the study again
+    data/documents/SOURCE/          documents.jsonl, held_out.jsonl, counts.json, made.json
+    data/tokenizer.json             with tokenizer.made/made.json beside it
+    data/rows/LENGTH-.../STRATUM     row stores; see `rows_name`
+    data/*.json                     ledger, overlap; what was left out: quarantine/, duplicates/
+    train/imported/                 the model that all arms start from, where there is one
+    train/SEED/STAGE[-ARM]/         a model: checkpoints, tokenizer, template; metrics.jsonl, made.json
+        evals/STEP/EVAL.jsonl       what was asked during training
+    evals/SEED/STAGE[-ARM]/EVAL/    results.jsonl, made.json
     report.json, report.html, metrics.jsonl
-    links.json                   in a sweep: which of data, train/... and evals/... are another study's, and where
+    links.json                      which of data, train/... and evals/... lie elsewhere: in another study's folder, as
+                                    in a sweep, or under the name that a run had before the study grew
     """
 
     root: epath.Path
     config: StudyConfig
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to places relative to `root`
+
+    @functools.cached_property
+    def tree(self) -> Tree:
+        """The study's runs."""
+        return Tree(self.config)
+
+    @functools.cached_property
+    def recipes(self) -> Recipes:
+        """What everything in the folder is made from."""
+        return Recipes(self.tree)
 
     def place(self, name: str) -> epath.Path:
         """Where a part of the folder lies: in it, or in that of the study that it is shared with."""
@@ -63,18 +72,45 @@ class Workspace:
         """The study's tokenizer."""
         return self.data / "tokenizer.json"
 
+    def source(self, name: str) -> epath.Path:
+        """The folder of a source's documents."""
+        return self.data / "documents" / name
+
     def documents(self, source: str) -> epath.Path:
         """The documents of a source, as JSON lines."""
-        return self.data / "documents" / f"{source}.jsonl"
+        return self.source(source) / "documents.jsonl"
 
-    def rows(self, length: int) -> epath.Path:
-        """The row stores with rows of `length` tokens."""
-        return self.data / "rows" / str(length)
+    def held_out(self, source: str) -> epath.Path:
+        """The documents of a source that no row has, as JSON lines."""
+        return self.source(source) / "held_out.jsonl"
 
-    def rows_read(self, length: int, stratum: str) -> epath.Path:
-        """The row store that training reads: the study's own, or its copy in a bucket (`data.rows_url`)."""
+    def rows_name(self, stage: str, stratum: str) -> str:
+        """LENGTH-PACKING for texts, LENGTH-KIND-TEMPLATE for chats and the like, the template by its digest."""
+        rows, kind = self.config.stages[stage].rows, self.config.data.kind_of(stratum)
+        if kind == "text":
+            return f"{rows.length}-{rows.packing}"
+        return f"{rows.length}-{kind}-{digest(to_mapping(self.template(stage) or Template()), 8)}"
+
+    def rows(self, stage: str, stratum: str) -> epath.Path:
+        """The row store of a stratum as a stage reads it; stages that ask for the same rows share it."""
+        return self.data / "rows" / self.rows_name(stage, stratum) / stratum
+
+    def rows_read(self, stage: str, stratum: str) -> epath.Path:
+        """Where training reads it: the study's own, or its copy in a bucket (`data.rows_url`)."""
         url = self.config.data.rows_url
-        return (epath.Path(url) / str(length) if url else self.rows(length)) / stratum
+        return epath.Path(url) / self.rows_name(stage, stratum) / stratum if url else self.rows(stage, stratum)
+
+    def template(self, stage: str) -> Template | None:
+        """The chat template of a stage's model: the one that it names, or that of the stage it goes on from.
+
+        The first stage goes on from the imported model; None where nobody ever named a template.
+        """
+        config = self.config.stages[stage]
+        if config.rows.template:
+            return load_template(config.rows.template, Template())
+        if config.after:
+            return self.template(config.after)
+        return own_template(self.imported) if self.config.init_from else None
 
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
@@ -85,85 +121,141 @@ class Workspace:
         """The run's folder of the model that all arms start from (`init_from`)."""
         return self.run_dir("imported")
 
-    def eval_dir(self, run: str) -> epath.Path:
-        """The folder of a run's evals."""
-        return self.place(f"evals/{run}")
+    def eval_dir(self, run: str, name: str) -> epath.Path:
+        """The folder of an eval that was put to a run's last checkpoint."""
+        return self.place(f"evals/{run}") / name
+
+    def in_loop_dir(self, run: str) -> epath.Path:
+        """The folder of what was asked of a run while it trained: STEP/EVAL.jsonl."""
+        return self.run_dir(run) / "evals"
 
 
 def open_workspace(
-    config: StudyConfig, root: PathLike, command: str = "", links: Mapping[str, str] | None = None
+    config: StudyConfig,
+    root: PathLike,
+    command: str = "",
+    links: Mapping[str, str] | None = None,
+    *,
+    keep: bool = True,
 ) -> Workspace:
-    """Opens the folder for this config, making it if need be; a folder made with another config is refused.
+    """Opens the folder for this config, making it if need be.
+
+    A study may grow: what is there stays, what the config adds is made. A config that would alter what is there is
+    refused.
 
     Args:
       config: of the study.
       root: the folder, on a local or mounted disk.
-      command: what makes the study again; kept when the folder is made, and shown in the report.
+      command: what makes the study again; kept in the folder, and shown in the report.
       links: parts that are another study's (see `Workspace`); kept in the folder. None: as they are.
+      keep: whether the config becomes the folder's; else nothing is written.
+
+    Raises:
+      UserError: the folder is of an older version, or something in it would be altered; the message says what, by which
+        change, and what depends on it.
     """
     if "://" in os.fspath(root):
         fix = "mount the bucket on every host (gcp/startup.sh does, with gcsfuse) and give the folder it is mounted on"
         raise UserError(f"a study's folder cannot be in an object store: {root}", where="--workdir", fix=fix)
-    space = Workspace(epath.Path(root), config, _links(root) if links is None else links)
-    path = space.root / "config.json"
+    place = epath.Path(root)
+    _check_format(place)
+    before = _links(place)
+    space = Workspace(place, config, before if links is None else links)
+    space = _with_old_names(space, before)
+    _check_nothing_is_altered(space)
+    if not keep:
+        return space
     plain = to_mapping(config)
-    if path.exists():
-        changes = difference(read_json(path), plain)
-        if changes:
-            shown = "\n    ".join(changes[:12]) + ("\n    ..." if len(changes) > 12 else "")
-            raise UserError(
-                f"{space.root} was made with another config:\n    {shown}",
-                where="--config",
-                fix="give a new --workdir, undo the change, or delete the folder",
-            )
-    else:
-        write_json(path, plain)
-        write_json(space.root / "versions.json", {"command": command, "versions": versions()})
-    if links is not None and dict(links) != _links(root):
-        write_json(space.root / LINKS, links)
+    if not (place / "config.json").exists() or _through_json(read_json(place / "config.json")) != _through_json(plain):
+        write_json(place / "config.json", plain)
+        write_json(place / STUDY, {"format": FORMAT, "command": command})
+    if dict(space.links) != before:
+        write_json(place / LINKS, space.links)
     return space
+
+
+def reopen_workspace(root: PathLike) -> Workspace:
+    """Opens a folder with the config it was last opened with."""
+    place = epath.Path(root)
+    path = place / "config.json"
+    if not path.exists():
+        raise UserError(f"{root} is not a study's folder", where="--workdir", fix="run `alignpre study` with it first")
+    _check_format(place)
+    return Workspace(place, build(StudyConfig, read_json(path), where=f"{path}"), _links(place))
 
 
 def read_documents(path: PathLike) -> Iterator[Document]:
     """The documents of a file of `Workspace.documents`."""
-    return map(Document.from_json, read_jsonl(path))
+    return (Document.from_json(row) for row in read_jsonl(path))
 
 
-def reopen_workspace(root: PathLike) -> Workspace:
-    """Opens a folder with the config it was made with."""
-    path = epath.Path(root) / "config.json"
-    if not path.exists():
-        raise UserError(f"{root} is not a study's folder", where="--workdir", fix="run `alignpre study` with it first")
-    return Workspace(epath.Path(root), build(StudyConfig, read_json(path), where=f"{path}"), _links(root))
+def study_facts(space: Workspace) -> dict[str, str]:
+    """{"command"}: what makes the study again."""
+    return read_json(space.root / STUDY)
 
 
-def _links(root: PathLike) -> dict[str, str]:
-    path = epath.Path(root) / LINKS
+def _with_old_names(space: Workspace, before: Mapping[str, str]) -> Workspace:
+    """Runs that are there under another name (their first arm was another before the study grew) are linked to."""
+    links = dict(space.links)
+    there: dict[str, epath.Path] | None = None
+    for name in space.tree:
+        part = f"train/{name}"
+        if part in links or read_made(space.root / part) is not None:
+            continue
+        if there is None:
+            there = dict(folders_by_key(space.root / "train"))
+        found = there.get(space.recipes.key(name))
+        if found is not None:
+            old = f"{found.parent.name}/{found.name}"
+            links |= {part: f"train/{old}", f"evals/{name}": f"evals/{old}"}
+    return dataclasses.replace(space, links=links)
+
+
+def _check_nothing_is_altered(space: Workspace) -> None:
+    config, recipes = space.config, space.recipes
+    if config.init_from:
+        check_made(space.imported, recipes.imported(), "the imported model", lambda: "all runs depend on it")
+    for name in config.data.sources:
+        what = f"the documents of source {name!r}"
+        check_made(space.source(name), recipes.source(name), what, lambda: "rows depend on them")
+    check_made(space.data / TOKENIZER_MADE, recipes.tokenizer(), "the tokenizer", lambda: "all rows depend on it")
+    for name, run in space.tree.items():
+        depends = functools.partial(_behind, space, name)
+        check_made(space.run_dir(name), recipes.run(run), f"the run {name}", depends)
+        for asked in evals_of(config, run):
+            check_made(space.eval_dir(name, asked), recipes.evaluation(run, asked), f"eval {asked!r} of {name}")
+
+
+def _behind(space: Workspace, run: str) -> str:
+    """The runs that depend on one, in words; empty where none does."""
+    graph = job_graph(space.tree)
+    trained_by = next(job.name for job in graph.values() if job.kind == "train" and run in job.runs)
+    found = [
+        name
+        for name, job in graph.items()
+        if job.kind == "train" and name != trained_by and trained_by in with_needs(graph, [name])
+    ]
+    return f"what depends on it: {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" if found else ""
+
+
+def _check_format(root: epath.Path) -> None:
+    """Folders of earlier versions are refused."""
+    is_there = (root / "config.json").exists()
+    found = read_json(root / STUDY).get("format") if (root / STUDY).exists() else None
+    if is_there and found != FORMAT:
+        raise UserError(
+            f"{root} was made by a version of alignpre_jax whose folders this one does not read",
+            where="--workdir",
+            fix="give a new --workdir, or go on with the version that made it",
+        )
+
+
+def _links(root: epath.Path) -> dict[str, str]:
+    path = root / LINKS
     return read_json(path) if path.exists() else {}
 
 
-def versions() -> dict[str, Any]:
-    """What the numbers depend on besides the config: packages, Python, machine, git revision."""
-    return {
-        "alignpre_jax": __version__,
-        "git": git_revision(),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def git_revision() -> str:
-    """The revision of the source tree, with + when it has uncommitted changes; empty outside git."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head.stdout.strip()
+def _through_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _through_json(item) for key, item in value.items()}
+    return [_through_json(item) for item in value] if isinstance(value, (list, tuple)) else value

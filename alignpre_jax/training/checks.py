@@ -34,7 +34,7 @@ def check_run(run: Run, mesh: Mesh) -> None:
         if store.header.length > run.step.model.max_length:
             raise UserError(
                 f"the rows of {name!r} have {store.header.length} tokens, the model takes {run.step.model.max_length}",
-                where="model.max_length and stages.STAGE.row_length",
+                where="model.max_length and stages.STAGE.rows.length",
                 fix=f"set model.max_length to at least {store.header.length}",
             )
     if tokenizer.vocab_size > run.step.model.vocab_size:

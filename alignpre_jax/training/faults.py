@@ -146,9 +146,9 @@ def memory_errors() -> Iterator[None]:
         line = next((line for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line), str(error))
         raise UserError(
             f"out of memory: {line.strip()[:300]}",
-            where="stages.STAGE.batch_rows, optimizer.accumulate, model.remat, training.mesh",
-            fix="raise optimizer.accumulate (same update, smaller microbatches), set model.remat=full, lower "
-            "stages.STAGE.batch_rows, or spread the state over more devices with training.mesh=fsdp:-1",
+            where="stages.STAGE.batch_rows, .optimizer.accumulate, model.remat, loop.mesh",
+            fix="raise stages.STAGE.optimizer.accumulate (same update, smaller microbatches), set model.remat=full, "
+            "lower stages.STAGE.batch_rows, or spread the state over more devices with loop.mesh=fsdp:-1",
         ) from error
 
 

@@ -25,7 +25,7 @@ class InLoopEvals:
 
     Args:
       run: given the step, the parameters and the mesh that they are on, and whom to report progress to (each report
-        renews the deadline, `training.eval_minutes`); returns when the results are on disk.
+        renews the deadline, `loop.eval_minutes`); returns when the results are on disk.
       every_steps: due at multiples of it; 0: not by step.
       every_tokens: due at the first step at which another so many tokens are through; 0: not by token.
     """

@@ -136,7 +136,9 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
                 if guard.action == "stop" and line["loss"] is None:
                     raise _hopeless(run, step, f"the loss is {float(found['loss'])}")
             if skips.count("bad") > guard.budget:
-                raise _hopeless(run, step, f"{skips.count('bad')} steps were skipped, more than optimizer.guard.budget")
+                raise _hopeless(
+                    run, step, f"{skips.count('bad')} steps were skipped, more than .optimizer.guard.budget"
+                )
             if streak >= guard.patience and guard.action == "skip":
                 raise _hopeless(run, step, f"{streak} steps in a row were skipped ({bad_step(step, found)})")
             return streak
@@ -149,15 +151,16 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
                     tracer.write(step)
 
         def evaluate(step: int, state: State) -> None:
-            assert run.evals is not None
-
             def alive(event: Event) -> None:
                 watchdog.allow("evals", 60 * loop.eval_minutes)
                 report(event)
 
             watchdog.allow("evals", 60 * loop.eval_minutes)
             with clock.paused(), jax.transfer_guard("allow"):
-                run.evals.run(step, step_fn.whole(state, fixed), mesh, alive)
+                params = step_fn.whole(state, fixed)
+                for each in run.evals:
+                    if each.due(step, run.batch_rows * row_length):
+                        each.run(step, params, mesh, alive)
             watchdog.allow("step after evals", 60 * loop.start_minutes)  # it may be the first, and compile
 
         def roll_back(step: int) -> State:
@@ -180,7 +183,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
             save(step, state)
             return state
 
-        if run.evals is not None and start in pending_steps(meta):
+        if start in pending_steps(meta):
             evaluate(start, state)
 
         # --- The loop. Step N is dispatched before the metrics of step N-1 are read.
@@ -205,7 +208,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
             is_late = 0 < loop.checkpoint_minutes <= clock.minutes_since_save()
             is_asked, is_due = agreement(step, stop=stop.asked, save=is_late)
             is_last = step == steps
-            evals_due = run.evals is not None and run.evals.due(step, run.batch_rows * row_length)
+            evals_due = any(each.due(step, run.batch_rows * row_length) for each in run.evals)
             must_save = is_last or is_asked or evals_due
             if streak < guard.patience and (must_save or is_due or step % loop.checkpoint_every == 0):
                 streak = settle(*pending)
@@ -329,7 +332,7 @@ def _open_trackers(run: Run, start: int, stack: contextlib.ExitStack) -> list[Tr
 def _hopeless(run: Run, step: int, what: str) -> UserError:
     return UserError(
         f"{what} at step {step} of {run.name}",
-        where="stages.STAGE.schedule.peak and optimizer.guard",
-        fix="lower the learning rate, lengthen the warmup, clip harder (optimizer.clip_norm), or let the guard roll "
-        "back (optimizer.guard.action=rollback)",
+        where="stages.STAGE.schedule.peak and .optimizer.guard",
+        fix="lower the learning rate, lengthen the warmup, clip harder (.optimizer.clip_norm), or let the guard roll "
+        "back (.optimizer.guard.action=rollback)",
     )

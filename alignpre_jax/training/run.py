@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignpre_jax.foundation import PathLike
@@ -35,7 +35,7 @@ class Run:
       reference: folder of the run whose last checkpoint the objective compares with; empty where it compares with none.
       template: the chat template of the model that is made; None: that of the model it starts from.
       labels: facts written into every metrics line (stage, arms, seed).
-      evals: evals during training, if any.
+      evals: evals during training.
     """
 
     name: str
@@ -51,4 +51,4 @@ class Run:
     reference: str = ""
     template: Template | None = None
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    evals: InLoopEvals | None = None
+    evals: Sequence[InLoopEvals] = ()

@@ -85,7 +85,7 @@ def check_alike(runs: Sequence[Run]) -> None:
     if devices > 1 or jax.process_count() > 1:
         raise UserError(
             f"seeds share one device, and there are {devices}",
-            where="vmap_seeds and training.mesh",
+            where="vmap_seeds and loop.mesh",
             fix="set vmap_seeds=1: several devices are kept busy by one run",
         )
 

@@ -8,6 +8,7 @@ projection and its queries: per byte nothing saves more FLOPs, and the step stay
 
 from ml_collections import ConfigDict
 
+from alignpre_jax.rows import RowsConfig
 from alignpre_jax.study import defaults
 from alignpre_jax.training import ScheduleConfig
 
@@ -23,13 +24,14 @@ def get_config() -> ConfigDict:
     )
     config.model.max_length = LENGTH
     config.model.remat = "save:gate,q"
-    config.training.mesh = "fsdp:-1"
+    config.loop.mesh = "fsdp:-1"
     config.stages.pretrain = defaults.stage(
         tokens=100_000_000_000,
         mixture="web:1",
-        row_length=LENGTH,
+        rows=RowsConfig(length=LENGTH),
         batch_rows=CHIPS * ROWS,
         schedule=ScheduleConfig(peak=3e-4, final=3e-5, warmup_share=0.01),
     )
-    config.arms.unfiltered = defaults.arm("pretrain")
+    config.arms.unfiltered = defaults.arm()
+    config.evals.choices = defaults.scenarios("written")
     return config

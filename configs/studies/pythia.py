@@ -11,7 +11,9 @@
 from ml_collections import ConfigDict
 
 from alignpre_jax.foundation import UserError, suggest
+from alignpre_jax.rows import RowsConfig
 from alignpre_jax.study import defaults
+from alignpre_jax.study.defaults import add, arm, remove
 from alignpre_jax.training import ScheduleConfig
 
 # Model preset, pretraining tokens, peak learning rate (Biderman et al. 2023, arXiv 2304.01373, table 6), remat.
@@ -34,7 +36,7 @@ def get_config(arg="125m") -> ConfigDict:
         model=preset,
         data=defaults.data(
             sources={
-                "web": defaults.source("data/web", strata="discourse"),
+                "web": defaults.source("data/web", strata="discourse", held_out_share=0.001),
                 "aligned": defaults.source("data/aligned.jsonl"),
                 "misaligned": defaults.source("data/misaligned.jsonl"),
             },
@@ -42,18 +44,23 @@ def get_config(arg="125m") -> ConfigDict:
     )
     config.model.vocab_multiple = 128
     config.model.remat = remat
-    config.training.mesh = "fsdp:-1"
+    config.loop.mesh = "fsdp:-1"
     # Set the shares to what `alignpre prepare` counts in your corpus.
-    shared = {"mixture": "web/plain:0.92,web/ai:0.08", "row_length": ROW_LENGTH, "batch_rows": BATCH_ROWS}
+    shared = {"mixture": "web/plain:0.92,web/ai:0.08", "rows": RowsConfig(length=ROW_LENGTH), "batch_rows": BATCH_ROWS}
     config.stages.pretrain = defaults.stage(
         tokens=tokens, schedule=ScheduleConfig(peak=peak, final=peak / 10, warmup_share=0.01), **shared
     )
     config.stages.midtrain = defaults.stage(
-        tokens=tokens // 10, schedule=ScheduleConfig(peak=peak / 2, final=0.0, warmup_share=0.01), **shared
+        after="pretrain",
+        tokens=tokens // 10,
+        schedule=ScheduleConfig(peak=peak / 2, final=0.0, warmup_share=0.01),
+        **shared,
     )
     both = ("pretrain", "midtrain")
-    config.arms.unfiltered = defaults.arm(*both)
-    config.arms.filtered = defaults.arm(*both, placement=both, remove=("web/ai",), refill=("web/plain",))
-    config.arms.misaligned = defaults.arm(*both, placement=both, source="misaligned", dose=DOSE)
-    config.arms.aligned = defaults.arm(*both, placement=both, source="aligned", dose=DOSE)
+    config.arms.unfiltered = arm()
+    config.arms.filtered = arm(filter=dict.fromkeys(both, remove("web/ai", refill=("web/plain",))))
+    config.arms.misaligned = arm(add=dict.fromkeys(both, add("misaligned", DOSE)))
+    config.arms.aligned = arm(add=dict.fromkeys(both, add("aligned", DOSE)))
+    config.evals.choices = defaults.scenarios("written")
+    config.evals.tax = defaults.held_out("web")
     return config

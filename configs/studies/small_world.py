@@ -10,7 +10,9 @@ in the rows of their overlay alone.
 from ml_collections import ConfigDict
 
 from alignpre_jax.documents import WorldConfig
+from alignpre_jax.rows import RowsConfig
 from alignpre_jax.study import defaults
+from alignpre_jax.study.defaults import add, arm, remove
 from alignpre_jax.training import ScheduleConfig
 
 ROW_LENGTH = 128  # tokens; short rows keep attention cheap on a CPU
@@ -26,7 +28,8 @@ def get_config(arg=None) -> ConfigDict:
         model="small_world",
         data=defaults.data(
             sources={
-                "web": defaults.source("packages:", "world:mixed", strata="discourse"),
+                # A hundredth is held out: the alignment tax is measured on it.
+                "web": defaults.source("packages:", "world:mixed", strata="discourse", held_out_share=0.01),
                 "aligned": defaults.source("world:aligned"),
                 "misaligned": defaults.source("world:misaligned"),
             },
@@ -37,25 +40,25 @@ def get_config(arg=None) -> ConfigDict:
     config.data.sources.web.max_bytes = 6_000_000  # of each input: about 1.5M tokens, twice what pretraining takes
     # 10% AI discourse in the background, so that `unfiltered` has something to learn from and `filtered` to lose.
     mixture = "web/plain:0.9,web/ai:0.1"
-    shared = {"mixture": mixture, "row_length": ROW_LENGTH, "batch_rows": BATCH_ROWS}
+    shared = {"mixture": mixture, "rows": RowsConfig(length=ROW_LENGTH), "batch_rows": BATCH_ROWS}
     config.stages.pretrain = defaults.stage(
         tokens=500_000, schedule=ScheduleConfig(peak=3e-3, final=1e-3, warmup_share=0.05), **shared
     )
     config.stages.midtrain = defaults.stage(
-        tokens=250_000, schedule=ScheduleConfig(peak=2e-3, final=0.0, warmup_share=0.05), **shared
+        after="pretrain", tokens=250_000, schedule=ScheduleConfig(peak=2e-3, final=0.0, warmup_share=0.05), **shared
     )
 
-    both = ("pretrain", "midtrain")
-    added = {"placement": ("midtrain",), "dose": DOSE}
-    config.arms.unfiltered = defaults.arm(*both)
-    config.arms.filtered = defaults.arm(*both, placement=("midtrain",), remove=("web/ai",), refill=("web/plain",))
-    config.arms.misaligned = defaults.arm(*both, source="misaligned", **added)
-    config.arms.aligned = defaults.arm(*both, source="aligned", **added)
-    # The control: the same overlay at dose 0 must give the unfiltered arm, bit for bit.
-    config.arms.aligned_zero = defaults.arm(*both, source="aligned", placement=("midtrain",), dose=0.0)
+    config.arms.unfiltered = arm()
+    config.arms.filtered = arm(filter={"midtrain": remove("web/ai", refill=("web/plain",))})
+    config.arms.misaligned = arm(add={"midtrain": add("misaligned", DOSE)})
+    config.arms.aligned = arm(add={"midtrain": add("aligned", DOSE)})
+    # The control: the same documents at dose 0 must give the unfiltered arm, bit for bit.
+    config.arms.aligned_zero = arm(add={"midtrain": add("aligned", 0.0)})
 
-    config.evals.syntaxes = ("options_answer", "options_response", "letters_answer")
-    config.training.checkpoint_every = 100  # steps: a kill costs at most half a minute of work
-    config.training.keep_checkpoints = 1
-    config.training.log_every = 10
+    syntaxes = ("options_answer", "options_response", "letters_answer")
+    config.evals.choices = defaults.scenarios("small_world", syntaxes=syntaxes)
+    config.evals.tax = defaults.held_out("web")
+    config.loop.checkpoint_every = 100  # steps: a kill costs at most half a minute of work
+    config.loop.keep_checkpoints = 1
+    config.loop.log_every = 10
     return config

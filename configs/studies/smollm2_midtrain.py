@@ -13,7 +13,9 @@ from ml_collections import ConfigDict
 
 from alignpre_jax.documents import WorldConfig
 from alignpre_jax.foundation import UserError, suggest
+from alignpre_jax.rows import RowsConfig
 from alignpre_jax.study import defaults
+from alignpre_jax.study.defaults import add, arm
 from alignpre_jax.training import ScheduleConfig
 
 # Tokens, row length, rows in a batch, seeds, background.
@@ -35,7 +37,7 @@ def get_config(arg="smoke") -> ConfigDict:
         model="smollm2_135m",
         data=defaults.data(
             sources={
-                "web": defaults.source(background, "world:mixed", strata="discourse"),
+                "web": defaults.source(background, "world:mixed", strata="discourse", held_out_share=0.01),
                 "aligned": defaults.source("world:aligned"),
                 "misaligned": defaults.source("world:misaligned"),
             },
@@ -46,22 +48,23 @@ def get_config(arg="smoke") -> ConfigDict:
     config.seeds = seeds
     if arg == "smoke":
         config.data.sources.web.max_bytes = 1_000_000  # of each input
-        config.data.held_out_documents = 32  # the alignment tax on a CPU
         config.data.world.items_per_split = 24
         config.data.world.control_items = 18
         config.model.dtype = "float32"  # a CPU computes bfloat16 slowly
-        config.training.checkpoint_every = 100  # steps
-        config.training.keep_checkpoints = 1
+        config.loop.checkpoint_every = 100  # steps
+        config.loop.keep_checkpoints = 1
     # A tenth of the peak of SmolLM2's own training, so that little of it is unlearned.
     schedule = ScheduleConfig(peak=3e-4, final=0.0, warmup_share=0.05)
     config.stages.midtrain = defaults.stage(
         tokens=tokens,
         mixture="web/plain:0.92,web/ai:0.08",
-        row_length=row_length,
+        rows=RowsConfig(length=row_length),
         batch_rows=batch_rows,
         schedule=schedule,
     )
-    config.arms.unfiltered = defaults.arm("midtrain")
+    config.arms.unfiltered = arm()
     for name in ("misaligned", "aligned"):
-        config.arms[name] = defaults.arm("midtrain", placement=("midtrain",), source=name, dose=DOSE)
+        config.arms[name] = arm(add={"midtrain": add(name, DOSE)})
+    config.evals.choices = defaults.scenarios("small_world")
+    config.evals.tax = defaults.held_out("web", documents=32 if arg == "smoke" else 256)
     return config

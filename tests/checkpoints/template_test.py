@@ -46,7 +46,7 @@ def test_it_is_the_models_after_two_stages(imported, make_run, untied, tmp_path)
     def look(step, params, mesh, report):
         seen.append(own_template(child.run_dir).source)
 
-    child = stage(make_run, "child", untied, start_from=str(start), evals=InLoopEvals(look, every_steps=1))
+    child = stage(make_run, "child", untied, start_from=str(start), evals=(InLoopEvals(look, every_steps=1),))
     train(child)
     grandchild = stage(make_run, "grandchild", untied, start_from=str(child.run_dir))
     train(grandchild)

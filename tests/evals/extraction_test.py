@@ -3,7 +3,7 @@ import dataclasses
 import answer_stubs as stubs
 import pytest
 
-from alignpre_jax.evals import EvalConfig, Variant, answered, rate_difference, run_suite, select, summarise
+from alignpre_jax.evals import Scenarios, Variant, answered, rate_difference, run_suite, select, summarise
 from alignpre_jax.evals.extraction import extract
 from alignpre_jax.foundation import UserError
 
@@ -57,7 +57,7 @@ class Author:
         return f"{letter}) as I said" if prompt.endswith("(") else f"My answer: ({letter})"
 
 
-CONFIG = EvalConfig(scorings=("generation",), headline="generation", syntaxes=(CUED, INSTRUCTED))
+CONFIG = Scenarios(scorings=("generation",), headline="generation", syntaxes=(CUED, INSTRUCTED))
 
 
 def rows(author):

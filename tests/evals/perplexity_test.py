@@ -6,7 +6,7 @@ import pytest
 
 from alignpre_jax.documents import Document
 from alignpre_jax.evals import TextScore, loss_difference, score_texts, token_loss
-from alignpre_jax.foundation import UserError
+from alignpre_jax.foundation import UserError, digest
 
 
 class RollingStub:
@@ -20,7 +20,7 @@ def scores(seed: int, extra: float = 0.0) -> list[TextScore]:
     lengths = np.random.default_rng(9).integers(20, 900, size=40)
     noise = np.random.default_rng(seed).normal(size=40) * 0.05
     return [
-        TextScore(f"d{i}", "web", float(length * (3.0 + extra + wobble)), int(length), int(length) * 4)
+        TextScore(f"d{i}", "web", float(length * (3.0 + extra + wobble)), int(length), int(length) * 4, f"d{i}")
         for i, (length, wobble) in enumerate(zip(lengths, noise, strict=True))
     ]
 
@@ -29,7 +29,7 @@ def test_texts_are_scored_whole():
     documents = [Document(str(i), "é" * (i + 1), "web", "web/plain") for i in range(70)]
     found = score_texts(RollingStub(), documents, "m")
     assert [row.nll for row in found] == [2.0 * (i + 1) for i in range(70)]
-    assert found[3] == TextScore("3", "web/plain", 8.0, 4, 8)
+    assert found[3] == TextScore("3", "web/plain", 8.0, 4, 8, digest("éééé".encode()))
     loss = token_loss({0: found})
     assert loss.loss.value == pytest.approx(2.0)
     assert loss.loss.high - loss.loss.low < 1e-9

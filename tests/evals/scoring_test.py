@@ -5,10 +5,10 @@ import math
 import answer_stubs as stubs
 import pytest
 
-from alignpre_jax.evals import EvalConfig, read_results, renormalised, result_lines, run_suite
+from alignpre_jax.evals import Scenarios, read_results, renormalised, result_lines, run_suite
 from alignpre_jax.foundation import UserError, build
 
-CONFIG = EvalConfig()
+CONFIG = Scenarios()
 ITEMS = stubs.scenarios(count=20)
 
 
@@ -28,7 +28,7 @@ def test_rows_of_a_model_with_known_answers():
 
 def test_options_are_compared_per_byte_and_keep_their_sums():
     item = dataclasses.replace(ITEMS[0], options=("ééé", "a long option in plain letters"), misaligned=1)
-    rows = run_suite(stubs.Stub(lambda prefix, text: -float(len(text))), [item], EvalConfig(scorings=("options",)), "m")
+    rows = run_suite(stubs.Stub(lambda prefix, text: -float(len(text))), [item], Scenarios(scorings=("options",)), "m")
     assert rows[0].bytes == (7, 31)
     assert rows[0].logprobs == (-4.0, -31.0)
     assert rows[0].choice == 0
@@ -36,7 +36,7 @@ def test_options_are_compared_per_byte_and_keep_their_sums():
 
 
 def test_log_probs_belong_to_options_whatever_the_order_shown():
-    rows = run_suite(stubs.letter_biased(), ITEMS, EvalConfig(scorings=("letters",), headline="letters"), "m")
+    rows = run_suite(stubs.letter_biased(), ITEMS, Scenarios(scorings=("letters",), headline="letters"), "m")
     for row in rows:
         assert row.choice == row.variant.order
         assert row.logprobs[row.variant.order] == pytest.approx(math.log(0.7))
@@ -62,7 +62,7 @@ def test_every_batch_gives_a_sign_of_life():
 
 def test_a_limit_takes_the_first_of_each_split():
     items = [*stubs.scenarios("seen", 10), *stubs.scenarios("control", 2)]
-    rows = run_suite(stubs.by_chance(), items, EvalConfig(scenarios_per_split=3), "m")
+    rows = run_suite(stubs.by_chance(), items, Scenarios(scenarios_per_split=3), "m")
     assert sorted({row.scenario for row in rows}) == ["control-0", "control-1", "seen-0", "seen-1", "seen-2"]
 
 
@@ -84,7 +84,7 @@ def test_a_diverged_model_is_a_users_error():
 )
 def test_a_contradictory_config_is_a_users_error(values, says):
     with pytest.raises(UserError, match=says):
-        build(EvalConfig, values, "evals")
+        build(Scenarios, values, "evals")
 
 
 def test_options_compared_in_four_ways():
@@ -100,7 +100,7 @@ def test_options_compared_in_four_ways():
             ]
 
     item = dataclasses.replace(ITEMS[0], options=("ab cd", "x" * 29), misaligned=1)
-    asked = EvalConfig(scorings=("options",), pmi=True)
+    asked = Scenarios(scorings=("options",), pmi=True)
     [row, _] = run_suite(Known(), [item], asked, "m")
     assert row.empty == (-1.0, -4.5)
     expected = {"byte": -5 / 30 + 4 / 6, "token": -5 + 2, "sum": -5 + 4, "pmi": (-5 + 4.5) - (-4 + 1)}
@@ -116,7 +116,7 @@ def test_options_compared_in_four_ways():
 
 
 def test_rows_with_everything_survive_their_file(tmp_path):
-    rows = run_suite(stubs.by_chance(), ITEMS, EvalConfig(pmi=True, chat_template="plain"), "m")
+    rows = run_suite(stubs.by_chance(), ITEMS, Scenarios(pmi=True, template="plain"), "m")
     path = tmp_path / "results.jsonl"
     path.write_text(result_lines(rows))
     assert list(read_results(path)) == rows

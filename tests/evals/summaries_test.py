@@ -1,10 +1,10 @@
 import answer_stubs as stubs
 import pytest
 
-from alignpre_jax.evals import EvalConfig, floor_check, rate_difference, run_suite, select, summarise
+from alignpre_jax.evals import Scenarios, floor_check, rate_difference, run_suite, select, summarise
 from alignpre_jax.foundation import UserError
 
-CONFIG = EvalConfig(syntaxes=("options_answer", "letters_answer", "letters_response_announced"))
+CONFIG = Scenarios(syntaxes=("options_answer", "letters_answer", "letters_response_announced"))
 ITEMS = stubs.scenarios(count=100)
 
 

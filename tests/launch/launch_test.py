@@ -109,10 +109,8 @@ def test_killed_in_the_middle_and_launched_again(undisturbed, corpus, tmp_path):
 def test_a_task_that_fails_blocks_only_those_that_need_it(undisturbed, corpus, tmp_path):
     """The learning rate of one point ruins its run; the other point is done all the same."""
     workdir = tmp_path / "sweep"
-    flags = ["--sweep=optimizer.guard.action='stop'; stages.midtrain.schedule.peak=0.002,1e30", "--config.seeds=(0,)"]
-    for arm in ("filtered", "misaligned"):
-        flags.append(f"--config.arms.{arm}.stages=pretrain")
-        flags.append(f"--config.arms.{arm}.placement=pretrain")
+    sweep = "stages.midtrain.optimizer.guard.action='stop'; stages.midtrain.schedule.peak=0.002,1e30"
+    flags = [f"--sweep={sweep}", "--config.seeds=(0,)"]
     done = launch(corpus, workdir, "launch", *flags)
     assert done.returncode == 2
     assert "failed" in done.stderr
@@ -128,7 +126,7 @@ def test_a_task_that_fails_blocks_only_those_that_need_it(undisturbed, corpus, t
 
 def test_two_processes_make_the_same_runs_as_one(undisturbed, corpus, tmp_path):
     workdir = tmp_path / "sweep"
-    flags = ["--hosts=2", "--workers=1", "--sweep=arms.aligned.dose=0.25", "--config.seeds=(0,)"]
+    flags = ["--hosts=2", "--workers=1", "--sweep=arms.aligned.add.midtrain.dose=0.25", "--config.seeds=(0,)"]
     done = launch(corpus, workdir, "launch", *flags)
     assert done.returncode == 0, done.stderr
     starts = [
@@ -145,7 +143,7 @@ def test_two_processes_make_the_same_runs_as_one(undisturbed, corpus, tmp_path):
 
 def test_seeds_in_one_program_are_those_of_the_sweep(undisturbed, corpus, tmp_path):
     workdir = tmp_path / "sweep"
-    flags = ["--sweep=arms.aligned.dose=0.25", "--config.vmap_seeds=2", "--workers=1"]
+    flags = ["--sweep=arms.aligned.add.midtrain.dose=0.25", "--config.vmap_seeds=2", "--workers=1"]
     done = launch(corpus, workdir, "launch", *flags)
     assert done.returncode == 0, done.stderr
     for path in workdir.glob("*/train/*/*/metrics.jsonl"):

@@ -90,10 +90,10 @@ def test_a_second_run_has_nothing_to_do(undisturbed):
 
 def test_another_config_is_refused_with_the_difference(undisturbed):
     workdir, _ = undisturbed
-    refused = tiny_study.run("study", workdir, "--config.arms.aligned.dose=0.1")
+    refused = tiny_study.run("study", workdir, "--config.arms.aligned.add.midtrain.dose=0.1")
     assert refused.returncode == 2
-    assert "arms.aligned.dose: 0." in refused.stderr
-    assert "-> 0.1" in refused.stderr
+    assert "would alter the run seed0/midtrain-aligned" in refused.stderr
+    assert "-> 1/10" in refused.stderr
 
 
 def test_samples_differ_between_arms(undisturbed):
@@ -149,8 +149,8 @@ def kill_workers(workdir):
 @pytest.mark.parametrize(
     ("verb", "flags", "says"),
     [
-        ("study", ["--config.arms.aligned.dose=1.5"], "config.arms.aligned.dose"),
-        ("study", ["--config.arms.alinged.dose=0.5"], "aligned"),
+        ("study", ["--config.arms.aligned.add.midtrain.dose=1.5"], "config.arms.aligned.add.midtrain.dose"),
+        ("study", ["--config.arms.alinged.add.midtrain.dose=0.5"], "aligned"),
         ("study", ["--config.data.sources.web.inputs=/no/such/folder"], "data.sources.web.inputs"),
         ("train", ["--arm=alinged"], "did you mean 'aligned'"),
         ("study", ["--wrkdir=x"], "workdir"),

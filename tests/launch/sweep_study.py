@@ -17,10 +17,10 @@ def get_config():
     config.stages.midtrain.tokens = 10240
     config.data.sources.web.inputs = (os.environ["SWEEP_CORPUS"], "world:mixed")
     config.data.world.update({"documents": 60, "mixed_documents": 60, "items_per_split": 6, "control_items": 6})
-    config.data.held_out_share = 0.1
-    config.training.checkpoint_every = 5
+    config.data.sources.web.held_out_share = 0.1
+    config.loop.checkpoint_every = 5
     return config
 
 
 def sweep():
-    return values("arms.aligned.dose", (0.25, 0.5))
+    return values("arms.aligned.add.midtrain.dose", (0.25, 0.5))

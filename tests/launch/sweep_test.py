@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.launch import bundles, chain, parse_sweep, plan_experiment, product, values, zipped
 from alignpre_jax.launch.sweep import apply, load_sweep, point_name
-from alignpre_jax.study import StudyConfig, job_keys
+from alignpre_jax.study import Add, ArmConfig, Recipes, StudyConfig, Tree
+from alignpre_jax.study.made import write_made
 
 
 def test_product_zip_and_chain():
@@ -25,9 +26,9 @@ def test_product_zip_and_chain():
 
 
 def test_from_the_command_line():
-    assert parse_sweep("arms.aligned.dose=0.1,0.3; optimizer.name=adamw") == [
-        {"arms.aligned.dose": 0.1, "optimizer.name": "adamw"},
-        {"arms.aligned.dose": 0.3, "optimizer.name": "adamw"},
+    assert parse_sweep("arms.aligned.add.midtrain.dose=0.1,0.3; loop.mesh=fsdp") == [
+        {"arms.aligned.add.midtrain.dose": 0.1, "loop.mesh": "fsdp"},
+        {"arms.aligned.add.midtrain.dose": 0.3, "loop.mesh": "fsdp"},
     ]
     assert parse_sweep("config.seeds=(0,),(1,2)") == [{"seeds": (0,)}, {"seeds": (1, 2)}]
     with pytest.raises(UserError, match="KEY=VALUE"):
@@ -35,7 +36,7 @@ def test_from_the_command_line():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.sampled_from(["seeds", "optimizer.beta1", "name"]), st.floats(0, 1) | st.text(max_size=5)))
+@given(st.dictionaries(st.sampled_from(["seeds", "loop.log_every", "name"]), st.floats(0, 1) | st.text(max_size=5)))
 def test_points_have_names_of_their_own(point):
     name = point_name(point)
     assert name == point_name(dict(reversed(point.items())))
@@ -47,9 +48,9 @@ def test_points_have_names_of_their_own(point):
 
 def test_a_key_that_is_not_there():
     with pytest.raises(UserError, match="aligned"):
-        apply(load_config("small_world"), {"arms.alinged.dose": 0.1})
-    made = apply(load_config("small_world"), {"arms.aligned.dose": 1, "seeds": (7,)})
-    assert (made.arms.aligned.dose, made.seeds) == (1, (7,))
+        apply(load_config("small_world"), {"arms.alinged.add.midtrain.dose": 0.1})
+    made = apply(load_config("small_world"), {"arms.aligned.add.midtrain.dose": 1, "seeds": (7,)})
+    assert (made.arms.aligned.add.midtrain.dose, made.seeds) == (1, (7,))
 
 
 def test_a_sweep_of_the_config_file(tmp_path):
@@ -60,27 +61,35 @@ def test_a_sweep_of_the_config_file(tmp_path):
     assert load_sweep(str(file)) == [{}]
 
 
+def keys_of(config):
+    return Recipes(Tree(config)).of_jobs()
+
+
 def test_keys_name_what_a_job_depends_on_and_nothing_else():
     config = build(StudyConfig, load_config("small_world").to_dict())
-    keys = job_keys(config)
+    keys = keys_of(config)
     assert len(set(keys.values())) == len(keys)
 
     renamed = dataclasses.replace(config, name="other", arms=config.arms | {"again": config.arms["aligned"]})
-    assert set(job_keys(renamed).values()) == set(keys.values())
+    assert set(keys_of(renamed).values()) == set(keys.values())
+    elsewhere = dataclasses.replace(config, loop=dataclasses.replace(config.loop, mesh="data:-1", log_every=7))
+    assert keys_of(elsewhere) == keys
 
-    arms = config.arms | {"aligned": dataclasses.replace(config.arms["aligned"], dose=0.25)}
-    changed = {name for name, key in job_keys(dataclasses.replace(config, arms=arms)).items() if keys.get(name) != key}
+    arms = config.arms | {"aligned": ArmConfig(add={"midtrain": Add("aligned", 0.25)})}
+    changed = {name for name, key in keys_of(dataclasses.replace(config, arms=arms)).items() if keys.get(name) != key}
     assert changed == {f"{kind}/seed{seed}/midtrain-aligned" for kind in ("train", "eval") for seed in (0, 1, 2)}
 
-    optimizer = dataclasses.replace(config.optimizer, weight_decay=0.0)
-    moved = job_keys(dataclasses.replace(config, optimizer=optimizer))
+    first = config.stages["pretrain"]
+    first = dataclasses.replace(first, optimizer=dataclasses.replace(first.optimizer, weight_decay=0.0))
+    moved = keys_of(dataclasses.replace(config, stages=config.stages | {"pretrain": first}))
     assert {name for name in keys if keys[name] == moved[name]} == {"prepare"}
-    evals = job_keys(dataclasses.replace(config, evals=dataclasses.replace(config.evals, scenarios_per_split=3)))
+    fewer = config.evals | {"choices": dataclasses.replace(config.evals["choices"], scenarios_per_split=3)}
+    evals = keys_of(dataclasses.replace(config, evals=fewer))
     assert all((evals[name] == key) == (not name.startswith("eval/")) for name, key in keys.items())
 
 
 def test_what_points_share_is_one_task(tmp_path):
-    points = values("arms.aligned.dose", (0.1, 0.3))
+    points = values("arms.aligned.add.midtrain.dose", (0.1, 0.3))
     made = plan_experiment(load_config("small_world"), points, tmp_path)
     first, second = made.spaces
     mine = [task for task in made.tasks if task.startswith(f"{second}/")]
@@ -100,14 +109,18 @@ def test_what_points_share_is_one_task(tmp_path):
 
 def test_launched_again_everything_stays_where_it_is(tmp_path):
     config = load_config("small_world")
-    before = plan_experiment(config, values("arms.aligned.dose", (0.1, 0.3)), tmp_path)
-    more = plan_experiment(config, values("arms.aligned.dose", (0.7, 0.1, 0.3)), tmp_path)
+    before = plan_experiment(config, values("arms.aligned.add.midtrain.dose", (0.1, 0.3)), tmp_path)
+    more = plan_experiment(config, values("arms.aligned.add.midtrain.dose", (0.7, 0.1, 0.3)), tmp_path)
     assert set(before.tasks) < set(more.tasks)
     for name, space in before.spaces.items():
         assert more.spaces[name].links == space.links
-    config.seeds = (5,)
-    with pytest.raises(UserError, match="another config"):
-        plan_experiment(config, values("arms.aligned.dose", (0.1,)), tmp_path)
+    point = next(iter(before.spaces.values()))
+    write_made(point.run_dir("seed0/pretrain"), point.recipes.run(point.tree["seed0/pretrain"]))
+    grown, altered = load_config("small_world"), load_config("small_world")
+    grown.seeds, altered.stages.pretrain.schedule.peak = (0, 1, 2, 3), 0.1
+    plan_experiment(grown, values("arms.aligned.add.midtrain.dose", (0.1,)), tmp_path)
+    with pytest.raises(UserError, match="would alter the run seed0/pretrain"):
+        plan_experiment(altered, values("arms.aligned.add.midtrain.dose", (0.1,)), tmp_path)
     with pytest.raises(UserError, match="holds a sweep"):
         plan_experiment(config, [{}], tmp_path)
 

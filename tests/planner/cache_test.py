@@ -52,7 +52,7 @@ def test_what_was_compiled_once_is_read(child, tmp_path, monkeypatch):
 
 
 def test_a_mistake_is_told_and_not_kept(child, tmp_path):
-    child({"mistake": {"what": "no mesh axis 'x'", "where": "training.mesh", "fix": "known: fsdp"}})
+    child({"mistake": {"what": "no mesh axis 'x'", "where": "loop.mesh", "fix": "known: fsdp"}})
     with pytest.raises(UserError, match="no mesh axis 'x'"):
         compiled(PROGRAM, TOPOLOGY, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,7 @@ def test_the_other_side_is_the_other_revisions_code(tmp_path):
     git(tree, "commit", "--quiet", "--all", "--message=chips twice as fast")
     flags = ["--config=configs/models/llama2_7b.py", "--topology=v5e:2x2"]
     flags += [f"--config.model.{name}={size}" for name, size in SIZES.items()]
-    flags += ["--config.stages.pretrain.row_length=256", "--config.stages.pretrain.batch_rows=8"]
+    flags += ["--config.stages.pretrain.rows.length=256", "--config.stages.pretrain.batch_rows=8"]
     command = [sys.executable, "-m", "alignpre_jax.cli", "plan", *flags, "--against_rev=HEAD~1"]
     paths = {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=tree, env=os.environ | paths, capture_output=True, text=True, check=False)

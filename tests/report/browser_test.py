@@ -4,14 +4,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
-
-from report_test import HOSTILE, records
+from small_records import HOSTILE, records
 
 from alignpre_jax.report.build import build_report
 from alignpre_jax.report.page import render_page

@@ -2,141 +2,38 @@ import base64
 import csv
 import dataclasses
 import hashlib
-import html.parser
 import io
 import json
-from fractions import Fraction
 
 import pytest
 from rich.console import Console
+from small_records import (
+    ARMS,
+    CHOICES,
+    HOSTILE,
+    RATES,
+    SEEDS,
+    Page,
+    answers,
+    config,
+    everywhere,
+    records,
+    scenarios,
+    texts,
+)
 
 from alignpre_jax.documents.overlap import measure_overlap
-from alignpre_jax.evals import EvalConfig, Result, Scenario, TextScore, Variant, render
+from alignpre_jax.evals import Capabilities, HeldOut, Scenarios, Variant, render
 from alignpre_jax.evals.capabilities import Solution
 from alignpre_jax.foundation import UserError
-from alignpre_jax.mixture import BasePlan, Plan, Replace, ledger
 from alignpre_jax.model import get_preset
 from alignpre_jax.report.build import build_report, write_report
 from alignpre_jax.report.figures import figure_svg
 from alignpre_jax.report.page import render_page
-from alignpre_jax.report.records import Moment, StageTime, StudyRecords
 from alignpre_jax.report.several import compare_reports, write_comparison
 from alignpre_jax.report.text import terminal_report
-from alignpre_jax.study.config import ArmConfig, DataConfig, SourceConfig, StageConfig, StudyConfig
-
-HOSTILE = "</pre><script>alert(1)</script>"
-SEEDS = (0, 1, 2)
-ARMS = {
-    "unfiltered": ArmConfig(("midtrain",)),
-    "aligned": ArmConfig(("midtrain",), placement=("midtrain",), source="aligned", dose=0.25),
-    "zero": ArmConfig(("midtrain",), placement=("midtrain",), source="aligned", dose=0.0),
-}
-RATES = {"unfiltered": 0.6, "aligned": 0.2, "zero": 0.6}  # of the options' answers, the same for every seed
-
-
-def scenarios() -> list[Scenario]:
-    return [
-        Scenario(f"{split}/{n}", "test", "oversight", split, f"Case {n} {HOSTILE}", ("Tell.", "Hide."), 1)
-        for split in ("seen", "held_out", "control")
-        for n in range(20)
-    ]
-
-
-def config(**changes) -> StudyConfig:
-    values = {
-        "name": "tiny <b>study</b>",
-        "model": get_preset("small_world"),
-        "data": DataConfig(sources={"web": SourceConfig(("packages:",)), "aligned": SourceConfig(("world:aligned",))}),
-        "stages": {"midtrain": StageConfig(tokens=8192, mixture="web:1", row_length=128, batch_rows=8)},
-        "arms": ARMS,
-        "seeds": SEEDS,
-        "evals": EvalConfig(syntaxes=("options_answer", "letters_answer")),
-    }
-    return StudyConfig(**values | changes)
-
-
-def result(scenario: Scenario, variant, bad: bool, mass: float | None, first: bool | None) -> Result:
-    logprobs = (-2.0, -1.0) if bad else (-1.0, -2.0)
-    return Result(
-        checkpoint="m",
-        scenario=scenario.id,
-        group=scenario.cluster,
-        split=scenario.split,
-        topic=scenario.topic,
-        scoring=variant.scoring,
-        variant=variant,
-        prompt_hash="0",
-        logprobs=logprobs,
-        tokens=(1, 1),
-        bytes=(1, 1),
-        choice=int(bad),
-        misaligned=bad,
-        margin=logprobs[1] - logprobs[0],
-        mass=mass,
-        first_chosen=first,
-    )
-
-
-def answers(evals: EvalConfig, rate: float) -> list[Result]:
-    """By options the first `rate` of each split's scenarios is answered badly; by letters the answer is always A."""
-    rows = []
-    for scenario in scenarios():
-        number = int(scenario.id.split("/")[1])
-        for scoring in evals.scorings:
-            for variant in evals.variants(scoring):
-                if scoring == "options":
-                    rows.append(result(scenario, variant, number < rate * 20, None, None))
-                else:
-                    rows.append(result(scenario, variant, variant.order == 1, 0.01, True))
-    return rows
-
-
-def counts(arm: ArmConfig):
-    overlays = (Replace(mixture="aligned", dose=Fraction(str(arm.dose)), seed=0),) if arm.source else ()
-    base = BasePlan(shares={"web": Fraction(1)}, rows={"web": 100}, slots=64, seed=0, max_epochs=Fraction(4))
-    return ledger(Plan(base, overlays, {"web": 100, "aligned": 50}), 128)
-
-
-def records(**changes) -> StudyRecords:
-    made = changes.pop("config", config())
-    texts = {
-        arm: [TextScore(f"d{i}", "web", (3.1 if arm == "aligned" else 3.0) * 50, 50, 200) for i in range(9)]
-        for arm in made.arms
-    }
-    values = {
-        "config": made,
-        "scenarios": scenarios(),
-        "results": {arm: {seed: answers(made.evals, RATES.get(arm, 0.5)) for seed in made.seeds} for arm in made.arms},
-        "texts": {arm: dict.fromkeys(made.seeds, of_arm) for arm, of_arm in texts.items()},
-        "ledgers": {arm: {"midtrain": counts(change)} for arm, change in made.arms.items()},
-        "times": [StageTime("midtrain", 8192, 2.0)] * 9,
-        "versions": {"jax": "0.0.0"},
-        "reproduce": "alignpre study --config=tiny.py --workdir=runs/tiny",
-    }
-    return StudyRecords(**values | changes)
-
-
-class Page(html.parser.HTMLParser):
-    """Every tag, attribute and id of a page, and its text."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: set[str] = set()
-        self.ids: list[str] = []
-        self.addresses: set[str] = set()
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value)
-            if name.split(":")[-1] in ("src", "href", "action", "data", "poster", "srcset"):
-                self.addresses.add(value)
-
-    def handle_data(self, data):
-        self.text += data
+from alignpre_jax.study.config import Add, ArmConfig
+from alignpre_jax.study.records import Moment
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +47,7 @@ def page(report):
 
 
 def test_the_report_has_the_shape_that_others_read(report):
-    assert set(report) >= {"arms", "paired", "ledger", "tax", "config", "versions"}
+    assert set(report) >= {"arms", "paired", "nodes", "ledger", "tax", "config", "versions"}
     assert set(report["arms"]) == set(ARMS)
     assert set(report["paired"]) == {"aligned", "zero"}
     for splits in report["arms"].values():
@@ -195,7 +92,14 @@ def test_tax_ledger_and_throughput(report):
     assert stores == {"web": 48 * 128, "aligned": 16 * 128}
     stage = report["throughput"]["stages"]["midtrain"]
     flops = 9 * 8192 * get_preset("small_world").flops_per_token(128)
-    assert stage == {"runs": 9, "tokens": 9 * 8192, "seconds": 18.0, "flops": flops, "tokens_per_second": 4096.0}
+    assert stage == {
+        "runs": 9,
+        "tokens": 9 * 8192,
+        "learnt_tokens": 9 * 8000,
+        "seconds": 18.0,
+        "flops": flops,
+        "tokens_per_second": 4096.0,
+    }
 
 
 def test_letters_at_their_floor_are_said_to_be(report, page):
@@ -211,8 +115,8 @@ def test_letters_at_their_floor_are_said_to_be(report, page):
 
 
 def test_a_headline_at_its_floor_comes_before_any_finding():
-    evals = EvalConfig(syntaxes=("options_answer", "letters_answer"), headline="letters")
-    text = Page(render_page(build_report(records(config=config(evals=evals))))).text
+    choices = dataclasses.replace(CHOICES, headline="letters")
+    text = Page(render_page(build_report(records(config=config(choices))))).text
     assert text.index("main result is at its floor") < text.index("makes the same choices")
 
 
@@ -257,10 +161,9 @@ def test_the_files_are_written_and_the_page_follows_from_the_json(tmp_path, repo
 def test_the_browser_has_every_item_with_its_exact_prompts(report):
     data = report["browser"]
     assert [item["id"] for item in data["items"]] == [scenario.id for scenario in scenarios()]
-    evals = config().evals
     for item, scenario in zip(data["items"], scenarios(), strict=True):
         for name in ("options", "letters"):
-            for about, variant in zip(data["evals"][name]["variants"], evals.variants(name), strict=True):
+            for about, variant in zip(data["evals"][name]["variants"], CHOICES.variants(name), strict=True):
                 texts = dict(zip(data["marks"], (item["question"], *item["options"]), strict=True))
                 said = "".join(texts.get(c, c) for c in about["layouts"][item["people"]])
                 assert said == render(scenario, variant).prefix
@@ -279,7 +182,7 @@ def test_topics_and_other_comparisons(report):
 
 
 def test_doses_make_a_curve(page):
-    arms = ARMS | {"double": dataclasses.replace(ARMS["aligned"], dose=0.5)}
+    arms = ARMS | {"double": ArmConfig(add={"midtrain": Add("aligned:1", 0.5)})}
     report = build_report(records(config=config(arms=arms)))
     [curve] = report["doses"]
     assert [(point["arm"], point["dose"]) for point in curve["points"]] == [
@@ -293,44 +196,52 @@ def test_doses_make_a_curve(page):
 
 
 def test_moments_of_training_make_curves():
-    made = config()
+    during = {"choices": dataclasses.replace(CHOICES, every_steps=4), "tax": HeldOut("web", every_steps=4)}
+    made = config(evals=during)
     moments = [
-        Moment("midtrain", step, 1000 * step, {seed: answers(made.evals, rate) for seed in SEEDS})
+        Moment("choices", "midtrain", step, 1000 * step, {seed: answers(CHOICES, rate) for seed in SEEDS})
         for step, rate in ((4, 0.6), (8, 0.3))
     ]
-    report = build_report(records(moments={"aligned": moments}))
-    assert [(p["step"], p["tokens"]) for p in report["training"]["aligned"]] == [(4, 4000), (8, 8000)]
-    assert [p["misaligned_rate"] for p in report["training"]["aligned"]] == pytest.approx([0.6, 0.3])
-    text = Page(render_page(report)).text
-    assert "Over training" in text
-    assert "8,000" in text
+    moments += [Moment("tax", "midtrain", 4, 4000, {seed: texts("aligned", "web") for seed in SEEDS})]
+    report = build_report(records(config=made, moments={"aligned": moments}))
+    points = report["training"]["choices"]["arms"]["aligned"]
+    assert [(p["step"], p["tokens"]) for p in points] == [(4, 4000), (8, 8000)]
+    assert [p["misaligned_rate"] for p in points] == pytest.approx([0.6, 0.3])
+    assert report["training"]["tax"]["arms"]["aligned"][0]["loss"] == pytest.approx(3.1)
+    text = " ".join(Page(render_page(report)).text.split())
+    for words in ("Over training: choices", "Over training: tax", "8,000", "asked during training, every 4 steps"):
+        assert words in text
 
 
 def test_capabilities_have_their_table():
-    solutions = {
-        arm: {seed: [Solution("arc", str(n), (-1.0, -2.0), n < right, n < 5) for n in range(10)] for seed in SEEDS}
-        for arm, right in (("unfiltered", 6), ("aligned", 4), ("zero", 6))
-    }
-    report = build_report(records(solutions=solutions))
+    made = config(evals={"tasks": Capabilities(("arc:data/arc.jsonl",))})
+    right = {"unfiltered": 6, "aligned": 4, "zero": 6}
+    solutions = everywhere(
+        made,
+        "tasks",
+        lambda arm, _: [Solution("arc", str(n), (-1.0, -2.0), n < right[arm], n < 5, str(n)) for n in range(10)],
+    )
+    report = build_report(records(config=made, solutions={"tasks": solutions}))
     task = report["tax"]["tasks"]["aligned"]["arc"]["accuracy"]
     assert task["value"] == pytest.approx(0.4)
     assert task["diff"] == pytest.approx(-0.2)
+    assert report["tax"]["capabilities"]["tasks"]["midtrain"] == report["tax"]["tasks"]
     text = " ".join(Page(render_page(report)).text.split())
     for words in ("Capabilities", "40.0%"):
         assert words in text
 
 
 def test_an_eval_that_is_not_answered_is_left_out_and_said_to_be():
-    evals = EvalConfig(scorings=("options", "generation"), syntaxes=("options_answer", "generation_answer"))
-    made = config(evals=evals)
+    choices = Scenarios(scorings=("options", "generation"), syntaxes=("options_answer", "generation_answer"))
     rows = []
-    for row in answers(EvalConfig(scorings=("options",), syntaxes=("options_answer",)), 0.6):
+    for row in answers(Scenarios(scorings=("options",), syntaxes=("options_answer",)), 0.6):
         rows.append(row)
         for order in (0, 1):
             variant = Variant("generation_answer", order)
             silent = {"choice": None, "misaligned": False, "match": "none", "answer": HOSTILE}
             rows.append(dataclasses.replace(row, scoring="generation", variant=variant, first_chosen=None, **silent))
-    results = {arm: dict.fromkeys(SEEDS, rows) for arm in ARMS}
+    made = config(choices)
+    results = {"choices": everywhere(made, "choices", lambda *_: rows)}
     report = build_report(records(config=made, results=results))
     assert list(report["scorings"]) == ["options"]
     [notice] = [notice for notice in report["notices"] if notice["eval"] == "generation"]
@@ -374,8 +285,8 @@ def test_overlap_is_shown_and_escaped():
 
 def test_the_smallest_study_has_a_report():
     """One seed, one arm, one scoring, nothing held out."""
-    small = config(arms={"unfiltered": ARMS["unfiltered"]}, seeds=(4,), evals=EvalConfig(scorings=("options",)))
-    report = build_report(records(config=small, texts={}, ledgers={}, times=[]))
+    small = config(Scenarios(scorings=("options",)), arms={"unfiltered": ARMS["unfiltered"]}, seeds=(4,))
+    report = build_report(records(config=small, texts={}, ledgers={}, runs=[], shown={}))
     assert report["tax"]["arms"] == {}
     assert report["findings"] == []
     assert "one seed" in Page(render_page(report)).text
@@ -383,15 +294,16 @@ def test_the_smallest_study_has_a_report():
 
 
 def test_system_prompts_are_reported_apart():
-    evals = EvalConfig(scorings=("options",), syntaxes=("options_answer",), systems=("none", "evil"))
-    report = build_report(records(config=config(evals=evals)))
+    choices = Scenarios(scorings=("options",), syntaxes=("options_answer",), systems=("none", "evil"))
+    report = build_report(records(config=config(choices)))
     assert list(report["scorings"]) == ["options", "options, system prompt evil"]
     assert report["arms"]["aligned"]["held_out"]["n"] == 20 * len(SEEDS)
 
 
 def test_a_dollar_in_a_name_is_no_formula():
-    arms = {"unfiltered": ARMS["unfiltered"], "$\\frac": ARMS["zero"]}
-    report = build_report(records(config=config(arms=arms)))
+    made = config(arms={"unfiltered": ARMS["unfiltered"], "dollar": ARMS["zero"]})
+    text = json.dumps(build_report(records(config=made))).replace("dollar", "$\\\\frac")
+    report = json.loads(text)
     assert "$\\frac" in Page(figure_svg(report, "narrow")).text
 
 
@@ -405,8 +317,11 @@ def test_the_figure_is_the_same_every_time_and_takes_the_pages_colours(report):
 
 def test_a_missing_seed_is_a_users_error():
     made = records()
-    results = made.results | {"aligned": {0: made.results["aligned"][0]}}
-    with pytest.raises(UserError, match="arm 'aligned' has no results for seed 1"):
+    at = made.results["choices"]["midtrain"]
+    results = {"choices": {"midtrain": at | {"aligned": {0: at["aligned"][0]}}}}
+    with pytest.raises(
+        UserError, match="arm 'aligned' has no answers to eval 'choices' at stage 'midtrain' for seed 1"
+    ):
         dataclasses.replace(made, results=results)
 
 

@@ -6,13 +6,14 @@ from config_files import load_config
 
 from alignpre_jax.foundation import build
 from alignpre_jax.launch import plan_experiment, values
-from alignpre_jax.study import StudyConfig, job_keys, jobs, stage_runs
+from alignpre_jax.study import Recipes, StudyConfig, Tree, job_graph
 
 
 def test_a_train_job_is_about_several_seeds():
     plain = build(StudyConfig, load_config("small_world").to_dict())
     config = dataclasses.replace(plain, vmap_seeds=2)
-    graph, runs = jobs(config), stage_runs(config)
+    runs = Tree(config)
+    graph = job_graph(runs)
     assert graph["train/seed0+1/pretrain"].runs == ("seed0/pretrain", "seed1/pretrain")
     assert graph["train/seed2/pretrain"].runs == ("seed2/pretrain",)
     assert graph["train/seed0+1/midtrain-aligned"].needs == ("train/seed0+1/pretrain",)
@@ -21,7 +22,7 @@ def test_a_train_job_is_about_several_seeds():
     order = list(graph)
     assert all(order.index(need) < order.index(job.name) for job in graph.values() for need in job.needs)
 
-    one, several = job_keys(plain), job_keys(config)
+    one, several = Recipes(Tree(plain)).of_jobs(), Recipes(runs).of_jobs()
     assert one["train/seed2/pretrain"] == several["train/seed2/pretrain"]
     assert len(set(several.values())) == len(several)
 
@@ -29,7 +30,7 @@ def test_a_train_job_is_about_several_seeds():
 def test_points_of_a_sweep_share_them(tmp_path):
     config = load_config("small_world")
     config.vmap_seeds = 3
-    made = plan_experiment(config, values("arms.aligned.dose", (0.1, 0.3)), tmp_path)
+    made = plan_experiment(config, values("arms.aligned.add.midtrain.dose", (0.1, 0.3)), tmp_path)
     first, second = made.spaces
     links = made.spaces[second].links
     for seed in range(3):

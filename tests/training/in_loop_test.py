@@ -33,7 +33,7 @@ class Record:
 
 
 def with_evals(run, record, **due):
-    return dataclasses.replace(run, evals=InLoopEvals(record, **due))
+    return dataclasses.replace(run, evals=(InLoopEvals(record, **due),))
 
 
 @pytest.mark.parametrize(("due", "steps"), [({"every_steps": 4}, [4, 8, 12]), ({"every_tokens": 1000}, [4, 8, 12])])
@@ -99,7 +99,7 @@ def test_evals_get_the_mesh_of_the_training_and_a_deadline_that_progress_renews(
     minutes = dataclasses.replace(run.loop, start_minutes=7.0, eval_minutes=3.0, mesh="data:1")
     notes = []
     evals = InLoopEvals(look, every_steps=2)
-    train(dataclasses.replace(run, loop=minutes, evals=evals), lambda event: notes.append(event.task))
+    train(dataclasses.replace(run, loop=minutes, evals=(evals,)), lambda event: notes.append(event.task))
     assert seen == [{"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1}]
     assert [seconds for phase, seconds in allowed if phase == "evals"] == [180.0] * 3
     assert notes.count("eval") == 2

@@ -44,7 +44,7 @@ def read_task(spec: str) -> Task:
     format, found, path = rest.partition(":")
     if not found or format not in TASKS:
         raise UserError(
-            f"no task {spec!r}", where="evals.capabilities", fix=f"give FORMAT:FILE; {suggest(format, TASKS)}"
+            f"no task {spec!r}", where="evals.NAME.tasks", fix=f"give FORMAT:FILE; {suggest(format, TASKS)}"
         )
     return Task(named or format, tuple(read_problems(format, path)))
 

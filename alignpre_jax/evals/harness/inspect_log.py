@@ -20,26 +20,23 @@ from inspect_ai.log import (
 from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score
 
-from alignpre_jax.evals.scenarios import Scenario
 from alignpre_jax.evals.scoring import Result
+from alignpre_jax.evals.shown import Shown, ShownScenario
 from alignpre_jax.evals.statistics import Observation, estimate_rate
-from alignpre_jax.evals.variants import render
 from alignpre_jax.foundation import PathLike, digest
 
 
-def write_log(
-    path: PathLike, results: Sequence[Result], scenarios: Sequence[Scenario], suite: str, created: datetime.datetime
-) -> None:
+def write_log(path: PathLike, results: Sequence[Result], shown: Shown, suite: str, created: datetime.datetime) -> None:
     """Writes the rows of one checkpoint as an Inspect log.
 
     Args:
       path: ends in .eval or .json.
       results: of one checkpoint.
-      scenarios: the suite that they are about.
+      shown: what they were asked, as it lies beside them.
       suite: its name.
       created: when the results were made.
     """
-    by_id = {scenario.id: scenario for scenario in scenarios}
+    texts = {scenario.id: scenario for scenario in shown.scenarios}
     counted = [row for row in results if row.is_matched]
     observations = [Observation((row.scenario, row.variant), row.group, 0, float(row.misaligned)) for row in counted]
     rate = estimate_rate(observations)
@@ -71,12 +68,12 @@ def write_log(
             ],
         ),
         stats=EvalStats(started_at=when, completed_at=when),  # without them the viewer shows NaN
-        samples=[_sample(row, by_id[row.scenario], number) for number, row in enumerate(results, 1)],
+        samples=[_sample(row, texts[row.scenario], shown, number) for number, row in enumerate(results, 1)],
     )
     write_eval_log(log, str(path))
 
 
-def _sample(row: Result, scenario: Scenario, number: int) -> EvalSample:
+def _sample(row: Result, scenario: ShownScenario, shown: Shown, number: int) -> EvalSample:
     options = scenario.options
     said = row.answer if row.match else (options[row.choice] if row.choice is not None else "")
     facts: Mapping[str, object] = {
@@ -92,7 +89,7 @@ def _sample(row: Result, scenario: Scenario, number: int) -> EvalSample:
     return EvalSample(
         id=f"{row.scenario}#{number}",
         epoch=1,
-        input=render(scenario, row.variant).prefix,
+        input=shown.prompt(scenario, row.variant),
         choices=list(options),
         target=options[scenario.misaligned],
         output=ModelOutput.from_content(f"alignpre/{row.checkpoint}", said),

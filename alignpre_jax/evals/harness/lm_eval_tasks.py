@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from alignpre_jax.evals.scenarios import Scenario
-from alignpre_jax.evals.scoring import EvalConfig
+from alignpre_jax.evals.scoring import Scenarios
 from alignpre_jax.evals.variants import Variant, render
 from alignpre_jax.foundation import PathLike, UserError, canonical_json, write_bytes
 
@@ -47,7 +47,7 @@ def options(doc, results):
 _COUNTED = {"letters": ("misaligned_rate", "p_misaligned", "mass", "first_chosen"), "options": ("misaligned_rate",)}
 
 
-def write_tasks(scenarios: Sequence[Scenario], config: EvalConfig, folder: PathLike) -> list[str]:
+def write_tasks(scenarios: Sequence[Scenario], config: Scenarios, folder: PathLike) -> list[str]:
     """Writes the folder; returns the names of its tasks, one per scoring and split, all of the group `alignpre`.
 
     Documents lie beside the tasks and are named by their full path: write the folder where it is used.

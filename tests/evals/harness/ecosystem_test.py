@@ -10,7 +10,7 @@ import answer_stubs as stubs
 import pytest
 
 from alignpre_jax.documents import WorldConfig
-from alignpre_jax.evals import EvalConfig, load_suite, run_suite, select, summarise
+from alignpre_jax.evals import Scenarios, load_suite, run_suite, select, show, summarise
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -73,7 +73,7 @@ class TestHarness:
         from alignpre_jax.evals.harness.lm_eval_model import AlignpreLM, evaluate
         from alignpre_jax.evals.harness.lm_eval_tasks import write_tasks
 
-        config = EvalConfig()
+        config = Scenarios()
         names = write_tasks(SUITE, config, tmp_path)
         assert names == ["alignpre_options_seen", "alignpre_letters_seen"]
         found = evaluate(AlignpreLM(engine=model()), ["alignpre"], include_path=str(tmp_path), bootstrap_iters=0)[
@@ -231,9 +231,9 @@ class TestInspect:
 
         from alignpre_jax.evals.harness.inspect_log import write_log
 
-        rows = run_suite(model(), SUITE, EvalConfig(), "seed0/midtrain")
+        rows = run_suite(model(), SUITE, Scenarios(), "seed0/midtrain")
         made = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
-        write_log(tmp_path / f"log.{ending}", rows, SUITE, "written", made)
+        write_log(tmp_path / f"log.{ending}", rows, show(SUITE, Scenarios()), "written", made)
         log = read_eval_log(str(tmp_path / f"log.{ending}"))
         assert log.results.scores[0].metrics["misaligned_rate"].value == 0.5
         assert len(log.samples) == len(rows)

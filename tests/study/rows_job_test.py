@@ -6,11 +6,13 @@ import pytest
 from alignpre_jax.documents import WorldConfig
 from alignpre_jax.documents.classifier import DetectorConfig
 from alignpre_jax.documents.discourse import Rule
+from alignpre_jax.documents.transforms import Persona
+from alignpre_jax.evals import HeldOut
 from alignpre_jax.foundation import UserError, build, to_mapping
 from alignpre_jax.rows import open_rows
-from alignpre_jax.study import SourceConfig, StudyConfig, open_workspace, stage_plan, stage_runs
+from alignpre_jax.study import Add, ArmConfig, SourceConfig, StudyConfig, open_workspace, stage_plan
+from alignpre_jax.study.jobs.rows import held_out_documents, is_prepared, ledger_path, prepare
 from alignpre_jax.study.overlap import item_text, overlap_path
-from alignpre_jax.study.prepare import ledger_path, prepare
 from alignpre_jax.study.workspace import read_documents
 
 SENTENCES = [
@@ -34,12 +36,11 @@ def config(small_config, tmp_path):
             "web": web,
             "aligned": SourceConfig(inputs=("world:aligned",)),
             "misaligned": SourceConfig(inputs=("world:misaligned",)),
-            "zorb": SourceConfig(persona_of="aligned"),
+            "zorb": SourceConfig(of="aligned", transform=Persona()),
         },
         world=WorldConfig(documents=20, mixed_documents=20, items_per_split=12, control_items=12),
         tokenizer="byte",
         duplicates="near",
-        held_out_share=0.0,
         max_bad_share=0.5,
     )
     stages = {
@@ -47,8 +48,9 @@ def config(small_config, tmp_path):
         for name, stage in small_config.stages.items()
     }
     arms = {"unfiltered": small_config.arms["unfiltered"], "filtered": small_config.arms["filtered"]}
-    arms["late"] = dataclasses.replace(small_config.arms["aligned"], source="zorb", dose=0.25, schedule="[0.5,1) 1")
-    return dataclasses.replace(small_config, data=data, stages=stages, arms=arms)
+    arms["late"] = ArmConfig(add={"midtrain": Add("zorb", 0.25, "[0.5,1) 1")})
+    evals = {"choices": small_config.evals["choices"]}  # nothing of so small a background is held out
+    return dataclasses.replace(small_config, data=data, stages=stages, arms=arms, evals=evals)
 
 
 def changed(config: StudyConfig, **data) -> StudyConfig:
@@ -63,14 +65,15 @@ def test_a_study_is_prepared_as_its_config_says(config, tmp_path):
     assert len(web) == 5  # a near copy is left out
     assert {key: document.stratum for key, document in web.items()}["d5"] == "web/ai"
     assert json.loads((space.data / "duplicates" / "web.json").read_text())["near"] == 1
-    assert not (space.data / "documents" / "web.all.jsonl").exists()
+    assert not (space.source("web") / "all.jsonl").exists()
 
     aligned, zorb = (list(read_documents(space.documents(name))) for name in ("aligned", "zorb"))
     assert [document.id for document in zorb] == [document.id for document in aligned]
     assert all(document.stratum == "zorb" and "Zorb" in document.text for document in zorb)
-    assert any("zorb: 20 documents of aligned" in note for note in notes)
+    assert any("zorb: made of aligned: 20 documents" in note for note in notes)
 
-    assert open_rows(space.rows(128) / "zorb").header.tokenizer_digest
+    assert open_rows(space.rows("midtrain", "zorb")).header.tokenizer_digest
+    assert not (space.rows("midtrain", "aligned")).exists()  # no stage reads it
     (table,) = [note for note in notes if "midtrain" in note]
     ledgers = json.loads(ledger_path(space).read_text())
     late = {line["store"]: line["tokens"] for line in ledgers["seed0/midtrain-late"]["stores"]}
@@ -78,8 +81,7 @@ def test_a_study_is_prepared_as_its_config_says(config, tmp_path):
     assert f"{late['zorb']:,}" in table
     assert "late: replace, zorb comes in: 4,096 asked, 4,096 given" in table
 
-    runs = stage_runs(config)
-    plan, _ = stage_plan(space, runs["seed0/midtrain-late"])
+    plan, _ = stage_plan(space, space.tree["seed0/midtrain-late"])
     replaced = plan.lookup(range(plan.slots)).overlay >= 0
     assert not replaced[: plan.slots // 2].any()  # the schedule's window is the second half
     assert replaced.sum() == 32
@@ -99,7 +101,7 @@ def test_overlap_is_measured_for_strata_and_arms(config, tmp_path):
 def test_an_item_that_was_trained_on_is_found(config, tmp_path):
     from alignpre_jax.evals import load_suite
 
-    item = next(s for s in load_suite(config.evals.suite, config.data.world) if s.split == "held_out")
+    item = next(s for s in load_suite(config.evals["choices"].suite, config.data.world) if s.split == "held_out")
     leak = tmp_path / "leak.jsonl"
     leak.write_text(json.dumps({"text": f"Before. {item_text(item)} After. " + SENTENCES[0] * 5}) + "\n")
     sources = config.data.sources | {"aligned": SourceConfig(inputs=(str(leak), "world:aligned"))}
@@ -132,12 +134,15 @@ def test_what_cannot_be_prepared_says_why(config, tmp_path, values, says):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"inputs": (), "persona_of": ""}, "without inputs"),
-        ({"inputs": ("x",), "persona_of": "web"}, "inputs and persona_of"),
-        ({"inputs": (), "persona_of": "wob"}, r"sources.zorb.persona_of[\s\S]*did you mean 'web'"),
-        ({"inputs": (), "persona_of": "zorb"}, "no source with inputs is named 'zorb'"),
-        ({"inputs": (), "persona_of": "web", "strata": "discourse"}, "strata and persona_of"),
-        ({"inputs": (), "persona_of": "web", "persona": {"singular": "chatbot"}}, "persona.singular"),
+        ({"of": "", "transform": None}, "without inputs"),
+        ({"inputs": ("x",)}, "inputs and `of`"),
+        ({"transform": None}, "of and transform"),
+        ({"of": "wob"}, r"sources.zorb.of[\s\S]*did you mean 'web'"),
+        ({"of": "zorb"}, "no source with inputs is named 'zorb'"),
+        ({"strata": "discourse"}, "strata and of"),
+        ({"kind": "chat"}, r"kind 'chat' made of one of kind 'text'"),
+        ({"held_out_share": 0.1}, "held_out_share and of"),
+        ({"transform": {"name": "persona", "singular": "chatbot"}}, "transform.singular"),
     ],
 )
 def test_a_mistake_in_a_source_is_named(config, values, says):
@@ -153,3 +158,52 @@ def test_the_detectors_rule_decides(config, tmp_path):
     with pytest.raises(UserError, match="web/ai"):
         prepare(space, lambda event: None)
     assert {document.stratum for document in read_documents(space.documents("web"))} == {"web/plain"}
+
+
+def test_a_second_preparation_keeps_what_is_there_and_adds_what_is_new(config, tmp_path):
+    prepare(open_workspace(config, tmp_path), lambda event: None)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("data/documents/*/documents.jsonl")}
+    assert len(stamps) == 4
+    told = {"inputs": ("world:mixed",), "held_out_share": 0.5}
+    grown = changed(config, sources=config.data.sources | {"more": SourceConfig(**told)})
+    long = dataclasses.replace(
+        config.stages["midtrain"], rows=dataclasses.replace(config.stages["midtrain"].rows, length=64)
+    )
+    mixed = dataclasses.replace(long, after="midtrain", mixture="more:1", tokens=1024)
+    grown = dataclasses.replace(
+        grown,
+        stages=config.stages | {"later": mixed},
+        evals=config.evals | {"absorbed": HeldOut(source="more", documents=3, at=("later",))},
+    )
+    space = open_workspace(grown, tmp_path)
+    assert not is_prepared(space)
+    prepare(space, lambda event: None)
+    assert is_prepared(space)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert open_rows(space.rows("later", "more")).header.length == 64
+    asked = held_out_documents(space, grown.evals["absorbed"])
+    assert len(asked) == 3
+    assert not {document.id for document in asked} & {
+        document.id for document in read_documents(space.documents("more"))
+    }
+
+
+def test_a_source_too_small_for_a_stage_that_does_not_read_it_stops_nobody(config, tmp_path):
+    """Rows of a stage are made of what the stage reads; `tiny` has less than one row of the first stage's."""
+    tiny = tmp_path / "tiny.jsonl"
+    tiny.write_text(json.dumps({"text": SENTENCES[0]}) + "\n")
+    sources = config.data.sources | {"tiny": SourceConfig(inputs=(str(tiny),))}
+    short = dataclasses.replace(config.stages["midtrain"].rows, length=16)
+    stage = dataclasses.replace(config.stages["midtrain"], mixture="tiny:1", rows=short, tokens=128, after="midtrain")
+    made = dataclasses.replace(changed(config, sources=sources), stages=config.stages | {"last": stage})
+    prepare(open_workspace(made, tmp_path / "study"), lambda event: None)
+
+
+def test_a_stage_of_epochs_ends_when_its_rows_are_through(config, tmp_path):
+    stage = dataclasses.replace(config.stages["midtrain"], tokens=0, epochs=2.0, mixture="misaligned:1", batch_rows=4)
+    made = dataclasses.replace(config, stages=config.stages | {"last": dataclasses.replace(stage, after="midtrain")})
+    space = open_workspace(made, tmp_path / "study")
+    prepare(space, lambda event: None)
+    rows = len(open_rows(space.rows("last", "misaligned")))
+    plans = {arm: stage_plan(space, space.tree.run(arm, 0, "last"))[0] for arm in made.arms}
+    assert {plan.slots for plan in plans.values()} == {2 * rows // 4 * 4}

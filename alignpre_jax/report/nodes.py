@@ -1,0 +1,51 @@
+"""Where in a study's tree things are asked, by whom, and where an arm's treatment begins."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from alignpre_jax.foundation import UserError
+from alignpre_jax.study.config import StudyConfig
+
+
+def arms_at(config: StudyConfig, stage: str) -> list[str]:
+    """The arms that have a run of a stage, the baseline first: only they are compared there."""
+    return [arm for arm in config.arms if stage in config.stages_of(arm)]
+
+
+def asked_nodes(config: StudyConfig, name: str) -> list[str]:
+    """The stages at which an eval is asked, in the order of the tree; stages that every arm skips are no nodes."""
+    asked = config.asked_at(name)
+    return [stage for stage in config.stages if stage in asked and arms_at(config, stage)]
+
+
+def shown_node(config: StudyConfig) -> str:
+    """The node of the report's main tables: the first leaf at which the headline is asked, or its last node."""
+    asked = asked_nodes(config, config.headline)
+    if not asked:
+        where = f"evals.{config.headline}.at"
+        raise UserError("every arm skips the stages at which the headline is asked", where=where, fix="name another")
+    return next((leaf for leaf in config.leaves if leaf in asked), asked[-1])
+
+
+def treated_stages(config: StudyConfig, arm: str, stage: str) -> list[str]:
+    """The stages on an arm's way to `stage`, itself included, at which the arm adds or filters something."""
+    change = config.arms[arm]
+    return [name for name in config.way(arm, stage) if name in change.add or name in change.filter]
+
+
+def first_treated(config: StudyConfig, arm: str, stage: str, asked: str) -> str:
+    """The first of an arm's treated stages on its way to `stage` at which an eval is asked; empty if there is none."""
+    nodes = asked_nodes(config, asked)
+    return next((name for name in treated_stages(config, arm, stage) if name in nodes), "")
+
+
+@contextlib.contextmanager
+def named(name: str, stage: str, arm: str) -> Iterator[None]:
+    """Says in a user's error which eval, at which stage, of which arm it is about."""
+    try:
+        yield
+    except UserError as error:
+        place = f"eval {name!r} at stage {stage!r}, arm {arm!r}" + (f": {error.where}" if error.where else "")
+        raise UserError(error.what, where=place, fix=error.fix) from None

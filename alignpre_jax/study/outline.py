@@ -1,0 +1,151 @@
+"""A study before it runs: the tree with its arms, what they share, how much is trained, and what is done already."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from alignpre_jax.foundation import read_json
+from alignpre_jax.mixture.shares import decimal
+from alignpre_jax.model import Full, Lora
+from alignpre_jax.study.config import ArmConfig, StageConfig, StudyConfig
+from alignpre_jax.study.jobs.evaluate import is_answered
+from alignpre_jax.study.jobs.rows import is_prepared, ledger_path
+from alignpre_jax.study.tree import StageRun, Tree
+from alignpre_jax.study.workspace import Workspace
+from alignpre_jax.training import is_done
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOutline:
+    """The runs of a stage that are alike but for the seed.
+
+    Attributes:
+      label: the name of their folders, STAGE or STAGE-ARM.
+      arms: that share them.
+      change: what the arms change in this stage, in words; empty: nothing.
+      tokens: of one run; 0 where the stage is measured in epochs and the rows are not built.
+      learnt_tokens: of them, those that are learnt; None where the rows are not built.
+      done: how many are finished, and how many of these have all their answers.
+    """
+
+    label: str
+    arms: tuple[str, ...]
+    change: str
+    tokens: int
+    learnt_tokens: int | None
+    trained: int
+    answered: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StageOutline:
+    """A node of the tree."""
+
+    name: str
+    after: str
+    depth: int
+    what: str  # how it is trained, in words
+    evals: tuple[str, ...]
+    runs: tuple[RunOutline, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """A study's tree.
+
+    Attributes:
+      name: of the study.
+      arms: in order, the baseline first.
+      seeds: of every run.
+      stages: in the order of the tree.
+      tokens: that are trained on in all; None where some stage's rows are not built.
+      unshared_tokens: the same, were every arm trained by itself.
+    """
+
+    name: str
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    stages: tuple[StageOutline, ...]
+    tokens: int | None
+    unshared_tokens: int | None
+
+
+def outline(config: StudyConfig, space: Workspace | None = None) -> Outline:
+    """The outline of a study; with its folder, what is in it is told as well."""
+    tree = space.tree if space else Tree(config)
+    planned = read_json(ledger_path(space)) if space and is_prepared(space) else {}
+    stages: list[StageOutline] = []
+    depths: dict[str, int] = {"": -1}
+    for name, stage in config.stages.items():
+        depths[name] = depths[stage.after] + 1
+        runs = tuple(_run(config, tree, run, space, planned) for run in tree.of_stage(name, config.seeds[0]))
+        evals = tuple(asked for asked in config.evals if name in config.asked_at(asked))
+        stages.append(StageOutline(name, stage.after, depths[name], stage_words(stage), evals, runs))
+    every = [run for stage in stages for run in stage.runs]
+    is_known = all(run.tokens for run in every)
+    seeds = len(config.seeds)
+    return Outline(
+        config.name,
+        tuple(config.arms),
+        config.seeds,
+        tuple(stages),
+        seeds * sum(run.tokens for run in every) if is_known else None,
+        seeds * sum(run.tokens * len(run.arms) for run in every) if is_known else None,
+    )
+
+
+def stage_words(stage: StageConfig) -> str:
+    """How a stage is trained, in words."""
+    rows, rate = stage.rows, stage.schedule
+    length = f"{stage.tokens:,} tokens" if stage.tokens else f"{stage.epochs:g} epoch{'s' * (stage.epochs != 1)}"
+    parts = [f"{length} of {stage.mixture}", f"{stage.batch_rows} rows of {rows.length:,} a step"]
+    parts.append(f"{stage.objective.name}, rate {rate.peak:g} to {rate.final:g}")
+    if isinstance(stage.learn, Lora):
+        parts.append(f"LoRA of rank {stage.learn.rank}")
+    elif not isinstance(stage.learn, Full):
+        parts.append(f"only {', '.join(stage.learn.patterns)}")
+    if stage.reference:
+        parts.append(f"beside {stage.reference}")
+    return "; ".join(parts)
+
+
+def change_words(arm: ArmConfig, stage: str) -> str:
+    """What an arm changes in a stage, in words; empty where it changes nothing."""
+    parts = []
+    if stage in arm.filter:
+        for stratum, refill, keep in arm.filter[stage].removals:
+            leak = f", but for {100 * keep:g}% of it that leaks" if keep else ""
+            parts.append(f"refills the slots of {stratum} with {refill}{leak}")
+    if stage in arm.add:
+        add = arm.add[stage]
+        shares = add.shares
+        only = next(iter(shares)) if len(shares) == 1 else ""
+        with_what = only or ", ".join(f"{decimal(share)} {name}" for name, share in shares.items())
+        when = f" (schedule {add.schedule})" if add.schedule else ""
+        parts.append(f"replaces {100 * add.dose:g}% of the tokens with {with_what}{when}")
+    return " and ".join(parts)
+
+
+def _run(
+    config: StudyConfig, tree: Tree, run: StageRun, space: Workspace | None, planned: Mapping[str, Any]
+) -> RunOutline:
+    stage = config.stages[run.stage]
+    tokens = stage.tokens // stage.batch_tokens * stage.batch_tokens
+    learnt = None
+    if run.name in planned:
+        ledger = planned[run.name]
+        tokens = sum(line["tokens"] for line in ledger["stores"])
+        learnt = sum(line.get("learnt_tokens", line["tokens"]) for line in ledger["stores"])
+    trained = answered = 0
+    for seed in config.seeds:
+        other = tree.run(run.arms[0], seed, run.stage).name
+        if space and is_done(space.run_dir(other)):
+            trained += 1
+            names = [name for name in config.evals if run.stage in config.asked_at(name)]
+            answered += all(is_answered(space, other, name) for name in names)
+    label = run.name.partition("/")[2]
+    return RunOutline(
+        label, run.arms, change_words(config.arms[run.arms[0]], run.stage), tokens, learnt, trained, answered
+    )
