@@ -89,5 +89,5 @@ def test_adapters_of_a_fresh_model(make_run):
     assert found.facts["base"] == {"seed": 7}
     base = by_path(init_params(run.step.model, 7))
     assert by_path(found.params).keys() == base.keys()
-    np.testing.assert_array_equal(by_path(found.params)["embedding"], base["embedding"])
+    np.testing.assert_allclose(by_path(found.params)["embedding"], base["embedding"], atol=1e-7)  # compiled or not
     assert 0 < np.abs(by_path(found.params)["blocks.q"] - base["blocks.q"]).max() < 0.1
