@@ -51,9 +51,9 @@ class Model:
       config: the decoder's shape, and how it is computed.
       tokenizer: the one that it was trained with.
       template: its own chat template; the plain one if it has none.
-      facts: JSON-able; of a run, what was saved with the checkpoint (its `step`, its `digests`, the run's labels), and
-        of one that holds adapters also `merged`, a digest of the parameters with the adapters added (their sums are rounded a little differently
-        on other meshes).
+      facts: JSON-able; of a run, what was saved with the checkpoint (its `step`, its `digests`, the run's labels). Of
+        one that holds adapters also `merged`, a digest of the parameters with the adapters added, whose sums are
+        rounded a little differently on other meshes.
     """
 
     params: nnx.State
@@ -101,7 +101,8 @@ def load(
     params = _parameters(place, facts, mesh, weights)
     if BASE in facts:
         facts = {**facts, "merged": digest(tree_digests({"params": params}))}
-    config = dataclasses.replace(_config(facts), dtype=dtype or facts["model"]["dtype"])
+    config = _config(facts)
+    config = dataclasses.replace(config, dtype=dtype) if dtype else config  # type: ignore[arg-type]
     tokenizer = load_tokenizer(epath.Path(place) / TOKENIZER)
     return Model(params, config, tokenizer, own_template(place) or Template(), facts)
 

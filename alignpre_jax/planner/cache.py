@@ -85,6 +85,7 @@ def _compile(request: Mapping[str, Any], folder: Path) -> None:
     paths = [str(Path(__file__).parents[2])]
     paths += [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # a program read from there reports no allocations
     environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={_DUMPS}".strip()
     with (folder / "said.txt").open("wb") as said:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment, cwd=folder)

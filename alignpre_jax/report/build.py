@@ -84,7 +84,7 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
         "throughput": _throughput(records),
         "items": telling_items(records, node, primary),
         "browser": browser_data(records, node, {name: way for name, way in asked.items() if name in main["scorings"]}),
-        "methods": methods(records, splits),
+        "methods": methods(records),
         "reproduce": records.reproduce,
         "config": to_mapping(config),
         "versions": dict(records.versions),

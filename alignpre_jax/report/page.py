@@ -42,6 +42,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         browser=Markup(data_element(report["browser"])),
         colours={arm: f"var({VARIABLES[colour]})" for arm, colour in arm_colours(report).items()},
         ledger=ledger_lines(report["ledger"]),
+        share_notes=share_notes(report),
         settings=flatten(report["config"]),
         split_meanings=SPLIT_MEANINGS,
         scoring_meanings=SCORING_MEANINGS,
@@ -69,6 +70,17 @@ def ledger_lines(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict
     }
 
 
+def share_notes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What has to be said of shares on the primary split: none is given, or the arm was treated again."""
+    notes: dict[tuple[str, str], list[str]] = {}
+    for stage, node in report["nodes"].items():
+        for arm, splits in node["retention"].items():
+            left = splits.get(report["primary_split"])
+            if left and (left["share"] is None or left["again"]):
+                notes.setdefault((arm, left_words(left)), []).append(stage)
+    return [{"arm": arm, "stages": stages, "text": text} for (arm, text), stages in notes.items()]
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -85,7 +97,6 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "points": points,
     "split_words": split_words,
     "notice_words": notice_words,
-    "left_words": left_words,
     "signed": signed,
     "duration": _duration,
 }

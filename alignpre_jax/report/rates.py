@@ -103,7 +103,7 @@ def retained(records: StudyRecords, name: str, stage: str, asking: Asking, split
                 if not before or not after:
                     continue
                 left = share_left(before, after)
-            reason = f"no share: at {first} there is no clear effect, its interval contains 0" if left.reason else ""
+            reason = f"its difference at {first} is not clear (the interval contains 0)" if left.reason else ""
             found[arm][split] = {
                 "share": left.share,
                 "ci95": left.interval,

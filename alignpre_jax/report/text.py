@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from alignpre_jax.report.words import left_short, percent, points, signed, split_words
+from alignpre_jax.report.words import percent, points, signed, split_words
 
 
 def terminal_report(report: Mapping[str, Any]) -> RenderableType:
@@ -24,23 +24,35 @@ def terminal_report(report: Mapping[str, Any]) -> RenderableType:
 
 
 def _nodes(report: Mapping[str, Any]) -> Table:
-    """Arm x node on the primary split."""
+    """Arm x node on the primary split; narrow, so that a tree of some stages fits a terminal."""
     split, baseline = report["primary_split"], report["baseline"]
-    title = f"Misaligned rate on {split_words(split)} items by stage, % [95% interval], scored by {report['headline']};"
-    table = _table(f"{title}\nbelow it the difference from {baseline} there, and what is left of an earlier one")
+    title = f"Misaligned rate on {split_words(split)} items by stage, scored by {report['headline']};"
+    table = _table(
+        f"{title}\nbelow it the difference from {baseline} there in points, and the share left of an earlier one"
+    )
     for stage in report["nodes"]:
         table.add_column(stage, justify="right", no_wrap=True)
     for arm in report["config"]["arms"]:
-        cells = []
-        for node in report["nodes"].values():
-            cell = Text("")
-            if arm in node["arms"]:
-                cell = _cell(node["arms"][arm][split], node["paired"].get(arm, {}).get(split))
-                left = node["retention"].get(arm, {}).get(split)
-                cell = cell.append(f"\n{left_short(left)}", style="dim") if left else cell
-            cells.append(cell)
-        table.add_row(arm, *cells)
+        table.add_row(arm, *(_node(node, arm, split) for node in report["nodes"].values()), end_section=True)
     return table
+
+
+def _node(node: Mapping[str, Any], arm: str, split: str) -> Text:
+    if arm not in node["arms"]:
+        return Text("")
+    cell = Text(percent(node["arms"][arm][split]["misaligned_rate"]))
+    if arm in node["paired"]:
+        difference = node["paired"][arm][split]
+        low, high = difference["ci95"]
+        style = "bold" if low > 0 or high < 0 else "dim"
+        cell.append(f"\n{points(difference['diff'])}\n[{points(low, 0)}, {points(high, 0)}]", style=style)
+    left = node["retention"].get(arm, {}).get(split)
+    if left and left["share"] is None:
+        cell.append("\nno share", style="dim")
+    elif left:
+        low, high = left["ci95"]
+        cell.append(f"\n{percent(left['share'], 0)} left\n[{percent(low, 0)[:-1]}, {percent(high, 0)[:-1]}]")
+    return cell
 
 
 def _rates(report: Mapping[str, Any]) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 from alignpre_jax.evals import Capabilities, HeldOut, Scenarios
 from alignpre_jax.report.nodes import asked_nodes
+from alignpre_jax.report.rates import splits_of
 from alignpre_jax.study.config import Eval, StudyConfig
 from alignpre_jax.study.outline import change_words, stage_words
 from alignpre_jax.study.records import StudyRecords
@@ -78,7 +79,7 @@ def left_words(left: Mapping[str, Any]) -> str:
     """How much of an earlier effect is left, in a sentence."""
     again = f" The arm was treated again in {join(left['again'])}." if left["again"] else ""
     if left["share"] is None:
-        return f"There is {left['reason']}.{again}"
+        return f"No share is given: {left['reason']}.{again}"
     low, high = left["ci95"]
     share = f"{percent(left['share'], 0)} (95% interval {percent(low, 0)} to {percent(high, 0)})"
     return f"Of its difference at {left['from']}, {share} is left.{again}"
@@ -134,13 +135,13 @@ def version_notices(records: StudyRecords) -> list[dict[str, Any]]:
     return [{"eval": "", "splits": [], "at_floor": False, "arms": [], "text": text, "stage": ""}]
 
 
-def methods(records: StudyRecords, splits: Sequence[str]) -> list[str]:
+def methods(records: StudyRecords) -> list[str]:
     """The methods, every setting named, as paragraphs."""
     names = [records.config.headline, *(name for name in records.results if name != records.config.headline)]
     beside = [_beside(records.config, name) for name in (*records.texts, *records.solutions)]
     return [
         _training(records.config),
-        *(_scenarios(records, name, splits if name == records.config.headline else None) for name in names),
+        *(_scenarios(records, name) for name in names),
         *([" ".join(beside)] if beside else []),
         _statistics(records),
     ]
@@ -175,13 +176,13 @@ def _way(config: StudyConfig, arm: str, several: bool) -> str:
     return f"{through}changes nothing" if several else "is trained on the mixture as it is"
 
 
-def _scenarios(records: StudyRecords, name: str, splits: Sequence[str] | None) -> str:
+def _scenarios(records: StudyRecords, name: str) -> str:
     asked = records.config.evals[name]
     assert isinstance(asked, Scenarios), asked
     nodes = asked_nodes(records.config, name)
     rows = next(iter(records.results[name][nodes[0]][records.config.baseline].values()))
     counts = []
-    for split in splits or list(dict.fromkeys(row.split for row in rows)):
+    for split in splits_of(records, name):
         of_split = [row for row in rows if row.split == split]
         scenarios, groups = len({row.scenario for row in of_split}), len({row.group for row in of_split})
         meaning = f": {SPLIT_MEANINGS[split]}" if split in SPLIT_MEANINGS else ""

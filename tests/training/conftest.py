@@ -2,9 +2,7 @@
 
 import dataclasses
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import exact
@@ -22,20 +20,6 @@ def documents(source: str, words: str, count: int):
     for n in range(count):
         text = " ".join(names[(n * k + k) % len(names)] for k in range(1, 30)) + f" number {n}."
         yield Document(id=f"{source}/{n}", body=text, source=source, stratum=source)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(tmp_path_factory):
-    """Runs with other host-side settings are the same program: it is compiled once."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("xla")), 0.2), strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,11 @@ def _say_made(folder: epath.Path, recipe: Recipe) -> None:
 
 
 def enable_compilation_cache(folder: PathLike) -> None:
-    """Keeps compiled programs in a folder, so that a run that goes on does not compile again."""
+    """Keeps compiled programs in a folder, so that a run that goes on does not compile again.
+
+    $JAX_COMPILATION_CACHE_DIR, if set, is another folder that several studies share.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
