@@ -15,10 +15,10 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A `Share` is a part of the corpus.
+    """A `Share` is a part of a source, or of all sources together.
 
-    `documents` and `bytes` are counts of what was scanned; `of_documents` and `of_bytes` are shares of the whole
-    corpus.
+    `documents` and `bytes` count this part in what was scanned; `of_documents` and `of_bytes` are its shares of the
+    whole.
     """
 
     documents: int

@@ -249,8 +249,6 @@ def _versions() -> dict[str, str]:
     lists = {language: term_lists(language) for language in LANGUAGES}
     versions = {"python": platform.python_version(), "term_lists": digest(lists)}
     for name in ("alignpre_jax", "ahocorasick_rs", "py3langid"):
-        with contextlib.suppress(
-            importlib.metadata.PackageNotFoundError
-        ):  # a checkout that is not installed has no version
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is not installed
             versions[name] = importlib.metadata.version(name)
     return versions
