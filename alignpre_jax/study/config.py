@@ -195,6 +195,13 @@ class StudyConfig:
         for stratum in strata:
             known(stratum, self.data.strata(), f"{place}.mixture", "stratum")
         self._check_kinds(strata, f"{place}.mixture")
+        kinds = {self.data.kind_of(stratum) for stratum in strata}
+        if "pairs" in kinds and "side" not in stage.objective.reads:
+            what = f"the objective {stage.objective.name!r} does not tell a chosen answer from a rejected one"
+            raise UserError(what, where=f"{place}.mixture and {place}.objective", fix="give texts or chats")
+        if "prompts" in kinds:
+            what = "there is nothing to learn in prompts: they are for a model to answer"
+            raise UserError(what, where=f"{place}.mixture", fix="give texts or chats")
         if stage.rows.length > self.model.max_length:
             raise UserError(
                 f"rows of {stage.rows.length} tokens for a model of at most {self.model.max_length}",
