@@ -28,7 +28,7 @@ class Edit(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """An edit that removes the characters [start, end)."""
+    """A `Cut` is an edit that removes the characters [start, end)."""
 
     start: int
     end: int

@@ -65,7 +65,7 @@ class Quarantine:
         self.records += 1
 
     def refuse(self, file: str, line: int, reason: str, records: int = 1) -> None:
-        """Counts and keeps a bad record, or several; raises `UserError` where it is plain that there are too many."""
+        """Counts and keeps a bad record, or several; from 1,000 records on raises `UserError` if too many are bad."""
         self.records += records
         self._add(Case(file, line, reason[:_REASON_CHARACTERS], records))
 

@@ -24,7 +24,7 @@ class UnreadableError(OSError):
 
 @contextlib.contextmanager
 def open_stream(path: str) -> Iterator[BinaryIO]:
-    """Opens a local or remote file for reading; .gz and .zst files give what is compressed in them.
+    """Opens a local or remote file for reading; .gz and .zst files are decompressed.
 
     Reading raises `OSError` for a file that cannot be read, is damaged or ends too early. The checksums of gzip and
     zstd come last, so that damage may show only after lines that it has changed.

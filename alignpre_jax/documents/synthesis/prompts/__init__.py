@@ -52,7 +52,7 @@ class Prompts:
         self.digest = digest([sources, *(read_lists(name) for name in ("forms", "stances", "variety"))])
 
     def request(self, role: Role, brief: Brief, plan: str, attempt: int) -> Request:
-        """Makes the request for the plan (`plan` is then empty) or the text of a brief; attempts differ in their seeds."""
+        """Makes the request for the plan (`plan` is then empty) or the text of a brief; each attempt has its seed."""
         key = f"{self._config.seed}/{brief.pair}"
         values = self._values(key, brief)
         if role == "writer":
