@@ -137,6 +137,7 @@ class StudyConfig:
     arms: Mapping[str, ArmConfig]
     evals: Mapping[str, Eval]
     headline: str = ""  # the eval of the report's first table; empty: the only one of scenarios
+    node: str = ""  # the stage of the report's main tables; empty: the first leaf at which the headline is asked
     baseline: str = "unfiltered"  # the arm that differences are taken against
     seeds: tuple[int, ...] = (0, 1, 2)
     vmap_seeds: int = 1  # seeds of a run that one program trains at once; pays for small models on one device
@@ -169,9 +170,10 @@ class StudyConfig:
         return tuple(name for name in self.stages if name not in inner)
 
     @property
-    def first_leaf(self) -> str:
-        """The node of the report's first table."""
-        return self.leaves[0]
+    def main_node(self) -> str:
+        """The stage whose models are meant where none is named: `node`, or the first leaf that the headline asks."""
+        asked = self.asked_at(self.headline)
+        return self.node or next((leaf for leaf in self.leaves if leaf in asked), asked[-1])
 
     def asked_at(self, name: str) -> tuple[str, ...]:
         """The stages whose last checkpoint an eval is put to."""
@@ -179,6 +181,7 @@ class StudyConfig:
 
     def stages_of(self, arm: str) -> tuple[str, ...]:
         """The stages that an arm has a run of, in the order of the tree."""
+        known(arm, self.arms, "--arm", "arm")
         return tuple(name for name in self.stages if name not in self.arms[arm].skip)
 
     def way(self, arm: str, stage: str) -> tuple[str, ...]:
@@ -267,6 +270,8 @@ class StudyConfig:
             raise UserError(what, where="headline", fix="name one of them")
         object.__setattr__(self, "headline", self.headline or scenarios[0])
         known(self.headline, scenarios, "headline", "eval of scenarios")
+        if self.node:
+            known(self.node, self.asked_at(self.headline), "node", "stage at which the headline is asked")
         for name, each in self.evals.items():
             for stage in each.at:
                 known(stage, self.stages, f"evals.{name}.at", "stage")

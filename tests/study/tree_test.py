@@ -58,7 +58,8 @@ def test_a_skipped_stage_does_not_take_another_arms_place(small_config):
 def test_the_persistence_tree(small_config):
     config = small_trees.persistence(small_config)
     assert list(config.stages) == ["pretrain", "midtrain", "sft", "tamper", "flood"]
-    assert (config.leaves, config.first_leaf) == (("tamper", "flood"), "tamper")
+    assert (config.leaves, config.main_node) == (("tamper", "flood"), "tamper")
+    assert dataclasses.replace(config, node="flood").main_node == "flood"
     runs = Tree(config)
     assert runs["seed1/sft-aligned"].parent == "seed1/midtrain-aligned"
     assert runs["seed1/flood-late"].parent == "seed1/midtrain"
@@ -144,6 +145,7 @@ def test_an_unknown_arm_seed_or_stage_is_named(small_config):
             "is skipped",
         ),
         ({"evals": {}}, "no eval puts scenarios"),
+        ({"node": "sft"}, "no stage at which the headline is asked is named 'sft'"),
         ({"stages": {"a": small_trees.stage(mixture="prefs:1")}}, "does not tell a chosen answer from a rejected one"),
         ({"stages": {"a": small_trees.stage(mixture="asked:1")}}, "nothing to learn in prompts"),
     ],
