@@ -160,9 +160,8 @@ def main() -> None:
     parser.add_argument("--out", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        os.sched_setaffinity(
-            0, sorted(os.sched_getaffinity(0))[: given.threads or None]
-        )  # decides the threads of both sides
+        # This decides how many threads both sides use.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads or None])
         Path(given.out).write_text(json.dumps({"ours": ours, "peer": peer}[given.side](given)))
         return
 

@@ -71,7 +71,7 @@ def tiny_run(given: argparse.Namespace) -> Any:
 
     from alignpre_jax.foundation import exact
     from alignpre_jax.mixture import BasePlan, Plan, load_batches
-    from alignpre_jax.model import get_preset
+    from alignpre_jax.model import Full, Lora, get_preset
     from alignpre_jax.objectives import Mle
     from alignpre_jax.rows import open_rows
     from alignpre_jax.training import (
@@ -116,6 +116,7 @@ def tiny_run(given: argparse.Namespace) -> Any:
             schedule=ScheduleConfig(peak=1e-2, warmup_share=0.1),
             steps=given.steps,
             sources=1,
+            learn=Lora(rank=4, alpha=8.0) if given.lora else Full(),
         ),
         loop=LoopConfig(
             checkpoint_every=SAVE_EVERY, keep_checkpoints=2, log_every=1, step_minutes=given.step_seconds / 60
@@ -377,7 +378,8 @@ def main() -> int:
         ("--steps", int, STEPS), ("--step_seconds", float, 0.0),
     ):  # fmt: skip
         parser.add_argument(flag, type=kind, default=default, help=argparse.SUPPRESS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    for flag in ("--child", "--lora"):
+        parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         return child(given)

@@ -138,6 +138,7 @@ def _bucket(gcloud: str, name: str) -> Finding:
 
 def _doctor(given: Any) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(header_style="", box=None)
@@ -146,7 +147,7 @@ def _doctor(given: Any) -> None:
     findings = list(examine(given.workdir, given.bucket))
     marks = {"ok": "[green]ok[/green]", "missing": "[red]missing[/red]", "note": "[dim]-[/dim]"}
     for each in findings:
-        table.add_row(marks[each.state], each.what, each.found, each.fix)
+        table.add_row(marks[each.state], *map(escape, (each.what, each.found, each.fix)))
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     if given.json:
         write_json(given.json, [dataclasses.asdict(each) for each in findings])

@@ -25,7 +25,7 @@ def model_card(space: Workspace, arm: str, seed: int, stage: str = "") -> str:
       space: the study's folder.
       arm: the arm's name.
       seed: the seed of the model.
-      stage: the node; by default the last on the arm's way to the study's first leaf.
+      stage: the node; by default the last on the arm's way to the study's main node.
     """
     config = space.config
     run = space.tree.run(arm, seed, stage)

@@ -156,7 +156,7 @@ def _fact(space: Workspace, run: StageRun, ledger: Mapping[str, Any]) -> RunFact
         name=run.name,
         stage=run.stage,
         tokens=ledger["tokens"],
-        learnt_tokens=sum(line.get("learnt_tokens", line["tokens"]) for line in ledger["stores"]),
+        learnt_tokens=sum(line["learnt_tokens"] for line in ledger["stores"]),
         seconds=last["seconds"],
         versions=made["versions"] if made else {},
     )

@@ -21,12 +21,12 @@ def asked_nodes(config: StudyConfig, name: str) -> list[str]:
 
 
 def shown_node(config: StudyConfig) -> str:
-    """The node of the report's main tables: the first leaf at which the headline is asked, else the last such stage."""
+    """The node of the report's main tables: the study's main node, or else its last node that some arm reaches."""
     asked = asked_nodes(config, config.headline)
     if not asked:
         where = f"evals.{config.headline}.at"
         raise UserError("every arm skips the stages at which the headline is asked", where=where, fix="name another")
-    return next((leaf for leaf in config.leaves if leaf in asked), asked[-1])
+    return config.main_node if config.main_node in asked else asked[-1]
 
 
 def treated_stages(config: StudyConfig, arm: str, stage: str) -> list[str]:

@@ -137,6 +137,7 @@ class StudyConfig:
     arms: Mapping[str, ArmConfig]
     evals: Mapping[str, Eval]
     headline: str = ""  # the eval of the report's first table; empty: the study's only eval of scenarios
+    node: str = ""  # the stage of the report's main tables; empty: the first leaf at which the headline is asked
     baseline: str = "unfiltered"  # the arm that differences are taken against
     seeds: tuple[int, ...] = (0, 1, 2)
     vmap_seeds: int = 1  # seeds of a run that one program trains at once; pays for small models on one device
@@ -170,9 +171,10 @@ class StudyConfig:
         return tuple(name for name in self.stages if name not in inner)
 
     @property
-    def first_leaf(self) -> str:
-        """The first stage, in the order of the tree, that no other stage goes on from."""
-        return self.leaves[0]
+    def main_node(self) -> str:
+        """The stage that is meant where none is named: `node`, else the first leaf that the headline asks, or its last."""
+        asked = self.asked_at(self.headline)
+        return self.node or next((leaf for leaf in self.leaves if leaf in asked), asked[-1])
 
     def asked_at(self, name: str) -> tuple[str, ...]:
         """The stages to whose last checkpoints an eval is put."""
@@ -180,6 +182,7 @@ class StudyConfig:
 
     def stages_of(self, arm: str) -> tuple[str, ...]:
         """The stages of which an arm has a run, in the order of the tree."""
+        known(arm, self.arms, "--arm", "arm")
         return tuple(name for name in self.stages if name not in self.arms[arm].skip)
 
     def way(self, arm: str, stage: str) -> tuple[str, ...]:
@@ -196,6 +199,13 @@ class StudyConfig:
         for stratum in strata:
             known(stratum, self.data.strata(), f"{place}.mixture", "stratum")
         self._check_kinds(strata, f"{place}.mixture")
+        kinds = {self.data.kind_of(stratum) for stratum in strata}
+        if "pairs" in kinds and "side" not in stage.objective.reads:
+            what = f"the objective {stage.objective.name!r} does not tell a chosen answer from a rejected one"
+            raise UserError(what, where=f"{place}.mixture and {place}.objective", fix="give texts or chats")
+        if "prompts" in kinds:
+            what = "there is nothing to learn in prompts: they are for a model to answer"
+            raise UserError(what, where=f"{place}.mixture", fix="give texts or chats")
         if stage.rows.length > self.model.max_length:
             raise UserError(
                 f"rows of {stage.rows.length} tokens for a model of at most {self.model.max_length}",
@@ -261,6 +271,8 @@ class StudyConfig:
             raise UserError(what, where="headline", fix="name one of them")
         object.__setattr__(self, "headline", self.headline or scenarios[0])
         known(self.headline, scenarios, "headline", "eval of scenarios")
+        if self.node:
+            known(self.node, self.asked_at(self.headline), "node", "stage at which the headline is asked")
         for name, each in self.evals.items():
             for stage in each.at:
                 known(stage, self.stages, f"evals.{name}.at", "stage")

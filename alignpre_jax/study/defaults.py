@@ -30,6 +30,7 @@ def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
             "arms": {},
             "evals": {},
             "headline": "",
+            "node": "",
             "baseline": "unfiltered",
             "seeds": (0, 1, 2),
             "vmap_seeds": 1,

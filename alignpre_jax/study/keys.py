@@ -76,7 +76,7 @@ class Recipes:
         recipe: dict[str, Any] = {
             "name": run.stage,  # the order of the rows depends on the stage's name
             "stage": {key: value for key, value in to_mapping(stage).items() if key not in ("after", "reference")},
-            "overlays": [[type(each).__name__, to_mapping(each)] for each in run.overlays],
+            "overlays": {f"{n} {type(each).__name__}": to_mapping(each) for n, each in enumerate(run.overlays)},
             "seed": run.seed,
             "sources": {name: self._sources[name] for name in dict.fromkeys(each.partition("/")[0] for each in strata)},
             "tokenizer": digest(self.tokenizer()),

@@ -13,7 +13,16 @@ from typing import Any
 from etils import epath
 
 from alignpre_jax import __version__
-from alignpre_jax.foundation import UserError, difference, digest, read_json, to_mapping, write_json
+from alignpre_jax.foundation import (
+    UserError,
+    canonical_json,
+    difference,
+    digest,
+    parse_json,
+    read_json,
+    to_mapping,
+    write_json,
+)
 from alignpre_jax.study.keys import Recipe
 
 MADE = "made.json"
@@ -46,9 +55,9 @@ def check_made(folder: epath.Path, recipe: Recipe, what: str, depends: Callable[
       UserError: the thing has been made from something else; the message shows the difference.
     """
     found = read_made(folder)
-    plain = to_mapping(recipe)
-    if found is None or found["key"] == digest(plain):
+    if found is None or found["key"] == digest(to_mapping(recipe)):
         return
+    plain = parse_json(canonical_json(to_mapping(recipe)), where=f"{folder}")  # as it comes back from a file
     changes = difference(found["recipe"], plain)
     shown = "\n    ".join(changes[:12]) + ("\n    ..." if len(changes) > 12 else "")
     others = depends()

@@ -140,7 +140,7 @@ def _run(
     if run.name in planned:
         ledger = planned[run.name]
         tokens = sum(line["tokens"] for line in ledger["stores"])
-        learnt = sum(line.get("learnt_tokens", line["tokens"]) for line in ledger["stores"])
+        learnt = sum(line["learnt_tokens"] for line in ledger["stores"])
     trained = answered = 0
     for seed in config.seeds:
         other = tree.run(run.arms[0], seed, run.stage).name

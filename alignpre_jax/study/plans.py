@@ -69,7 +69,8 @@ def stage_ledger(space: Workspace, run: StageRun) -> Ledger:
     """The ledger of a run: integer counts of the tokens that were asked for and of those that are given."""
     plan, stores = stage_plan(space, run)
     padded = {name: store.header.real_tokens for name, store in stores.items() if store.header.padding_tokens}
-    return ledger(plan, space.config.stages[run.stage].rows.length, text_tokens=padded)
+    learnt = {name: store.header.learnt_tokens for name, store in stores.items()}
+    return ledger(plan, space.config.stages[run.stage].rows.length, text_tokens=padded, learnt_tokens=learnt)
 
 
 def ledger_table(space: Workspace, ledgers: Mapping[str, Ledger]) -> str:

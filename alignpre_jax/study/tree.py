@@ -80,7 +80,7 @@ class Tree(Mapping[str, StageRun]):
         return found
 
     def run(self, arm: str, seed: int, stage: str = "") -> StageRun:
-        """The run of an arm, a seed and a stage; without a stage, the arm's last on the way to the study's first leaf.
+        """The run of an arm, a seed and a stage; without a stage, the arm's last on the way to the study's main node.
 
         Raises:
           UserError: there is no such arm, seed or stage, or the arm skips the stage.
@@ -90,7 +90,7 @@ class Tree(Mapping[str, StageRun]):
             raise UserError(f"no arm is named {arm!r}", where="--arm", fix=suggest(arm, config.arms))
         if seed not in config.seeds:
             raise UserError(f"the study has no seed {seed}", where="--seed", fix=f"seeds: {config.seeds}")
-        stage = stage or config.way(arm, config.first_leaf)[-1]
+        stage = stage or next(reversed(config.way(arm, config.main_node)), config.main_node)
         if (arm, stage, seed) not in self._names:
             had = config.stages_of(arm)
             raise UserError(f"arm {arm!r} has no stage {stage!r}", where="--stage", fix=suggest(stage, had))

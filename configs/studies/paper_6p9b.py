@@ -1,7 +1,8 @@
 """The study of Tice et al. 2026 (arXiv 2601.10160) at its own size: 6.9B parameters, 500B + 50B tokens, eight arms.
 
     alignpre tree  --config=configs/studies/paper_6p9b.py
-    alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16
+    alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 \
+        --tokens=sft:4_000_000_000,em:4_000_000  # stages of epochs: as long as their data
     alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 --stage=pretrain \
         --config.model.remat=save:up --config.stages.pretrain.optimizer.accumulate=2  # rows of 2,048 tokens in halves
     alignpre study --config=configs/studies/paper_6p9b.py --workdir=/mnt/disk/paper_6p9b \
