@@ -94,7 +94,9 @@ class Filter:
     remove: tuple[str, ...]  # strata whose slots are refilled
     refill: tuple[str, ...]  # for each of `remove`, the stratum that refills its slots
     keep: tuple[float, ...] = (0.0,)  # the share that leaks through: one for all of `remove`, or one for each
-    refill_epochs: float = 0.0  # how often a refilling stratum may be gone through in all; 0: no limit
+    refill_epochs: float = (
+        0.0  # most passes through a refilling stratum in all; 0: no limit, the ledger shows the count
+    )
 
     def __post_init__(self):
         for share in self.keep:
@@ -172,7 +174,7 @@ class StudyConfig:
 
     @property
     def main_node(self) -> str:
-        """The stage that is meant where none is named: `node`, else the first leaf that the headline asks, or its last."""
+        """The stage that is meant where none is named: `node`, else the first leaf at which the headline is asked."""
         asked = self.asked_at(self.headline)
         return self.node or next((leaf for leaf in self.leaves if leaf in asked), asked[-1])
 
