@@ -94,9 +94,7 @@ class Filter:
     remove: tuple[str, ...]  # strata whose slots are refilled
     refill: tuple[str, ...]  # for each of `remove`, the stratum that refills its slots
     keep: tuple[float, ...] = (0.0,)  # the share that leaks through: one for all of `remove`, or one for each
-    refill_epochs: float = (
-        0.0  # most passes through a refilling stratum in all; 0: no limit, the ledger shows the count
-    )
+    refill_epochs: float = 0.0  # most passes through a refilling stratum in all; 0: no limit, but the ledger tells
 
     def __post_init__(self):
         for share in self.keep:
