@@ -32,6 +32,8 @@ class StoreLine:
       duplicates: slots that repeat a row already used.
       filled_tokens: tokens of these that are text, not padding, if the rows drawn are like all of the store's:
         exact for whole epochs. None where the store's text tokens were not given.
+      learnt_tokens: tokens of these that the loss is to count, no padding and no prompts, in the same way. None where
+        they were not given.
     """
 
     store: str
@@ -43,6 +45,7 @@ class StoreLine:
     tokens: int
     duplicates: int
     filled_tokens: int | None = None
+    learnt_tokens: int | None = None
 
     @property
     def epochs(self) -> float:
@@ -128,22 +131,32 @@ class Ledger:
         return plain
 
 
-def ledger(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None = None) -> Ledger:
+def ledger(
+    plan: Plan,
+    row_length: int,
+    *,
+    text_tokens: Mapping[str, int] | None = None,
+    learnt_tokens: Mapping[str, int] | None = None,
+) -> Ledger:
     """Counts a plan, in time and memory in proportion to what its overlays touch.
 
     Args:
       plan: the plan of one arm's stage.
       row_length: tokens per row.
       text_tokens: how many tokens of a store are text, for stores whose rows end in padding.
+      learnt_tokens: how many tokens of a store the loss is to count, where that is known.
     """
     base, counted, streams = plan.base, census(plan), plan.streams
     assert counted.slots.sum() == plan.slots
-    given = text_tokens or {}
+    given, learnt = text_tokens or {}, learnt_tokens or {}
     streams_of = {name: np.flatnonzero(streams.store == number) for number, name in enumerate(plan.stores)}
 
     def line(store: str) -> StoreLine:
         asked, slots = base.asked.get(store, Fraction(0)), int(counted.slots[streams_of[store]].sum())
-        filled = round_half_up(Fraction(slots * given[store], plan.rows[store])) if given.get(store) else None
+
+        def of_slots(counts: Mapping[str, int]) -> int | None:
+            return round_half_up(Fraction(slots * counts[store], plan.rows[store])) if store in counts else None
+
         return StoreLine(
             store=store,
             rows=plan.rows[store],
@@ -153,7 +166,8 @@ def ledger(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None
             asked_tokens=round_half_up(asked * row_length),
             tokens=slots * row_length,
             duplicates=slots - counted.rows.get(store, 0),
-            filled_tokens=filled,
+            filled_tokens=of_slots(given),
+            learnt_tokens=of_slots(learnt),
         )
 
     def change(number: int) -> OverlayLine:

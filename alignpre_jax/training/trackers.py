@@ -64,5 +64,5 @@ def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
 
 def _missing(package: str, extra: str) -> UserError:
     return UserError(
-        f"the package {package} is not installed", where="training.trackers", fix=f"pip install 'alignpre_jax[{extra}]'"
+        f"the package {package} is not installed", where="loop.trackers", fix=f"pip install 'alignpre_jax[{extra}]'"
     )
