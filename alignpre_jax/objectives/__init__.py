@@ -7,8 +7,23 @@ from typing import TypeAlias
 from alignpre_jax.objectives.contract import Aux, Columns, Contract, Models, Terms, total
 from alignpre_jax.objectives.cross_entropy import token_losses
 from alignpre_jax.objectives.mle import Mle, next_tokens
+from alignpre_jax.objectives.preference import Dpo, Orpo, SimPo
 
-# The objectives that a config may name. A second one makes this a union, whose members the tag `name` tells apart.
-Objective: TypeAlias = Mle
+# The objectives that a config may name; the tag `name` tells them apart.
+Objective: TypeAlias = Mle | Dpo | Orpo | SimPo
 
-__all__ = ["Aux", "Columns", "Contract", "Mle", "Models", "Objective", "Terms", "next_tokens", "token_losses", "total"]
+__all__ = [
+    "Aux",
+    "Columns",
+    "Contract",
+    "Dpo",
+    "Mle",
+    "Models",
+    "Objective",
+    "Orpo",
+    "SimPo",
+    "Terms",
+    "next_tokens",
+    "token_losses",
+    "total",
+]

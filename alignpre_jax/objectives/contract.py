@@ -46,6 +46,8 @@ class Contract(Protocol):
     Attributes:
       reads: the columns of a batch without which the objective cannot be computed.
       heads: the names of the heads that it trains beside the decoder.
+      figures: the names of its own figures in the metrics, "mean_...". Each is the sum of NAME_B of the figures that
+        `terms` returns, divided by the weight of its first term.
       needs_reference: whether `terms` reads `models.reference`.
     """
 
@@ -55,6 +57,10 @@ class Contract(Protocol):
 
     @property
     def heads(self) -> tuple[str, ...]:
+        """See the class."""
+
+    @property
+    def figures(self) -> tuple[str, ...]:
         """See the class."""
 
     @property

@@ -34,6 +34,7 @@ class Mle:
 
     reads: ClassVar[tuple[str, ...]] = ("tokens", "segments")
     heads: ClassVar[tuple[str, ...]] = ()
+    figures: ClassVar[tuple[str, ...]] = ()
     needs_reference: ClassVar[bool] = False
 
     def __post_init__(self):

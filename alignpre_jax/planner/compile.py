@@ -16,6 +16,7 @@ from jax.experimental import topologies
 
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.mixture import Batch
+from alignpre_jax.mixture.loader import DTYPES
 from alignpre_jax.model import parse_mesh
 from alignpre_jax.model.mesh import check_batch
 from alignpre_jax.planner.allocations import UNITS, Buffer
@@ -139,11 +140,11 @@ def compile_step(
     check_batch(devices, batch_rows, row_length)
     made = make_train_step(step, devices)
 
-    def integers(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=made.batch)
+    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=made.batch)
 
-    columns = {name: integers(batch_rows, row_length) for name in ("tokens", "segments")}
-    batch = Batch(columns, integers(batch_rows))
+    columns = {name: array(DTYPES[name], batch_rows, row_length) for name in step.objective.reads}
+    batch = Batch(columns, array(jnp.int32, batch_rows))
     with jax.set_mesh(devices):
         state, fixed = made.abstract()
         lowered = made.run.lower(state, fixed, batch)  # type: ignore[attr-defined]

@@ -31,15 +31,16 @@ from alignpre_jax.mixture import check as check_ledger
 from alignpre_jax.mixture import ledger as ledger_of
 from alignpre_jax.model import Full, Lora, choose_kernel
 from alignpre_jax.model.mesh import host_part, parse_mesh
+from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.training.checks import check_run, check_tokens
 from alignpre_jax.training.clock import Clock
 from alignpre_jax.training.distributed import Agreement, others_may_vanish, put_part
 from alignpre_jax.training.faults import EventLog, Skips, StopSignal, bad_step, memory_errors
-from alignpre_jax.training.identity import check_adapters_off
+from alignpre_jax.training.identity import check_adapters_off, check_margins
 from alignpre_jax.training.in_loop import PENDING, pending_steps
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
 from alignpre_jax.training.profile import Profiler
-from alignpre_jax.training.resume import Origin, facts_of, read_origin, write_model
+from alignpre_jax.training.resume import Origin, facts_of, is_own_reference, read_origin, write_model
 from alignpre_jax.training.run import Run
 from alignpre_jax.training.step import Fixed, TrainStep, make_train_step
 from alignpre_jax.training.traces import Tracer
@@ -188,8 +189,13 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
         # --- The loop. Step N is dispatched before the metrics of step N-1 are read.
         feed = stack.enter_context(contextlib.closing(_Feed(run, mesh, start)))
-        if start == 0 and isinstance(run.step.learn, Lora):
-            check_adapters_off(run.step, mesh, state, fixed, _on_device(feed.next(0), step_fn, run.batch_rows))
+        is_compared = is_own_reference(facts)
+        if start == 0 and (isinstance(run.step.learn, Lora) or is_compared):
+            first = _on_device(feed.next(0), step_fn, run.batch_rows)
+            if isinstance(run.step.learn, Lora):
+                check_adapters_off(run.step, mesh, state, fixed, first)
+            if is_compared:
+                check_margins(run.step, mesh, step_fn.split, state, fixed, first)
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.transfer_guard("disallow"))
         pending: Pending | None = None
@@ -278,7 +284,7 @@ def _first_state(
     if restored is None or not isinstance(run.step.learn, Full):  # what is frozen is not in a checkpoint
         fresh, fixed = step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed)
     if run.reference:
-        fixed = fixed._replace(reference=load(run.reference, mesh=mesh).params)
+        fixed = fixed._replace(reference=_reference(run, mesh))
     if restored is None:
         assert fresh is not None
         return fresh, fixed, {}
@@ -297,6 +303,17 @@ def _whole_model(run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep) -> An
             fix="give the study a new --workdir, or the model settings it was trained with",
         )
     return parent.params
+
+
+def _reference(run: Run, mesh: Mesh) -> Any:
+    """The parameters of the model that the objective compares with, adapters merged."""
+    found = load(run.reference, mesh=mesh)
+    fix = "name a stage of this study: all of them have one model and one tokenizer"
+    if found.config.architecture != run.step.model.architecture:
+        raise UserError(f"{run.reference} holds another architecture", where="stages.STAGE.reference", fix=fix)
+    if found.tokenizer.digest != load_tokenizer(run.tokenizer).digest:
+        raise UserError(f"{run.reference} has another tokenizer", where="stages.STAGE.reference", fix=fix)
+    return found.params
 
 
 def _scalar(step: int, step_fn: TrainStep) -> jax.Array:

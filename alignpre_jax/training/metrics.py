@@ -58,7 +58,7 @@ def metrics_line(step: int, values: Mapping[str, Any], rows: Mapping[str, int]) 
 
     Args:
       step: its number, from 1.
-      values: what the train step returned, on the host.
+      values: what the train step returned, on the host; the objective's own figures have names "mean_...".
       rows: how many rows were trained on up to this step, by stratum; its keys are the strata that "source_loss" and
         "source_tokens" are about, in their order.
     """
@@ -77,6 +77,7 @@ def metrics_line(step: int, values: Mapping[str, Any], rows: Mapping[str, int]) 
         "stratum_rows": dict(rows),
         "learnt_tokens": int(np.sum(values["source_tokens"])),
         **{name: number(values[name]) for name in ("learning_rate", "gradient_norm", "update_norm")},
+        **{name: number(value) for name, value in values.items() if name.startswith("mean_")},
     }
     return line | ({"skipped": True} if values.get("bad_streak", 0) > 0 else {})
 

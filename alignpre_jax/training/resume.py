@@ -106,6 +106,12 @@ def facts_of(run: Run, origin: Origin) -> dict[str, Any]:
     return describe(run.step.model, run=run.name, **more, **{MADE: made})
 
 
+def is_own_reference(facts: Mapping[str, Any]) -> bool:
+    """Whether a run with these facts starts from the very model that its objective compares with."""
+    made = facts[MADE]
+    return "reference" in made and made["reference"] == made["start"].get("parameters")
+
+
 def write_model(run: Run, origin: Origin, facts: Mapping[str, Any]) -> None:
     """Makes the run's folder a model: all that stands beside the checkpoints, what came with the parent included."""
     company = read_company(run.start_from) if run.start_from else {}

@@ -144,7 +144,7 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
         )
 
     def run(state: State, fixed: Fixed, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        loss, aux, gradients = _gradients(config, mesh, shardings.trained, state.trained, fixed, batch)
+        loss, weight, aux, gradients = _gradients(config, mesh, shardings.trained, state.trained, fixed, batch)
         gradient_norm = optax.tree.norm(gradients)
         directions, moments = optimizer.update(gradients, state.optimizer, state.trained)
         updates = jax.tree.map(lambda direction: rate(state.step) * direction, directions)
@@ -161,6 +161,7 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
             "source_loss": by_source(aux["loss_sum_B"]),
             "source_tokens": by_source(aux["targets_B"]),
             "source_rows": by_source(jnp.ones_like(batch.stores)),
+            **{name: jnp.sum(aux[f"{name}_B"]) / weight for name in config.objective.figures},
         }
         if config.token_losses:
             metrics |= {"token_losses": aux["losses_BL"], "token_counts": aux["counted_BL"]}
@@ -169,7 +170,7 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
         return new, metrics
 
     batch = batch_sharding(mesh)
-    names = METRICS if guard.action == "stop" else (*METRICS, "bad_streak")
+    names = (*METRICS, *config.objective.figures, *(() if guard.action == "stop" else ("bad_streak",)))
     outputs = dict.fromkeys(names, whole) | (dict.fromkeys(TOKEN_METRICS, batch) if config.token_losses else {})
     return TrainStep(
         run=jax.jit(
@@ -203,14 +204,15 @@ def models_of(config: StepConfig, trained: Any, fixed: Fixed) -> Models:
 
 def _gradients(
     config: StepConfig, mesh: Mesh, shardings: Any, trained: Any, fixed: Fixed, batch: Batch
-) -> tuple[jax.Array, Aux, Any]:
-    """(loss, aux, gradients) of the whole batch, computed at once or in `accumulate` microbatches.
+) -> tuple[jax.Array, jax.Array, Aux, Any]:
+    """(loss, weight of the first term, aux, gradients) of the batch, computed at once or in `accumulate` microbatches.
 
     The weights are those of the whole batch, and every microbatch's sums are divided by them: the losses and gradients
     of the microbatches add up to those of the batch, whatever number of targets a microbatch has.
     """
     objective, count = config.objective, config.optimizer.accumulate
     weights = objective.weights(batch)
+    first = jnp.maximum(next(iter(weights.values())), 1.0)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss_of(trained: Any, rows: Batch) -> tuple[jax.Array, Aux]:
@@ -219,7 +221,7 @@ def _gradients(
 
     if count == 1:
         (loss, aux), gradients = loss_of(trained, batch)
-        return loss, aux, gradients
+        return loss, first, aux, gradients
 
     def add(so_far: Any, rows: Batch) -> tuple[Any, Aux]:
         (loss, aux), gradients = loss_of(trained, rows)
@@ -229,7 +231,7 @@ def _gradients(
     part, whole = microbatches(mesh, count, batch.tokens.shape[0])
     nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
     (loss, gradients), aux = jax.lax.scan(add, nothing, jax.tree.map(part, batch))
-    return loss, {name: whole(values) for name, values in aux.items()}, gradients
+    return loss, first, {name: whole(values) for name, values in aux.items()}, gradients
 
 
 def microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]:

@@ -46,6 +46,7 @@ def training_run(space: Workspace, run: StageRun) -> Run:
         tokenizer=space.tokenizer,
         template=space.template(run.stage),
         start_from=os.fspath(parent),
+        reference=os.fspath(space.run_dir(run.reference)) if run.reference else "",
         labels={"stage": run.stage, "seed": run.seed, "arms": list(run.arms)},
         evals=_in_loop(space, run),
     )
