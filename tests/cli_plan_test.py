@@ -20,12 +20,13 @@ def given(**values):
 
 
 def test_the_length_of_a_stage_of_epochs_has_to_be_told(paper):
+    known = "sft:4_000_000_000,dpo:200_000_000"
     with pytest.raises(UserError, match=r"'em' is 1 epochs long[\s\S]*--tokens=em:COUNT"):
-        tpu._stage_works(paper, "", tpu._lengths(paper, given(tokens="sft:4_000_000_000")))
-    works = tpu._stage_works(paper, "", tpu._lengths(paper, given(tokens="sft:4_000_000_000,em:4000000")))
+        tpu._stage_works(paper, "", tpu._lengths(paper, given(tokens=known)))
+    works = tpu._stage_works(paper, "", tpu._lengths(paper, given(tokens=f"{known},em:4000000")))
     assert {work.name: (work.steps, work.runs) for work in works} == {
         "pretrain": (119_209, 4), "midtrain": (11_920, 6), "cpt": (238, 3),
-        "sft": (3814, 6), "benign": (694, 6), "em": (122, 6),
+        "sft": (3814, 6), "dpo": (762, 6), "benign": (694, 6), "em": (122, 6),
     }  # fmt: skip
     assert [work.name for work in tpu._stage_works(paper, "midtrain", {})] == ["midtrain"]
 

@@ -2,7 +2,7 @@
 
     alignpre tree  --config=configs/studies/paper_6p9b.py
     alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 \
-        --tokens=sft:4_000_000_000,em:4_000_000  # stages of epochs: as long as their data
+        --tokens=sft:4_000_000_000,dpo:200_000_000,em:4_000_000  # stages of epochs: as long as their data
     alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 --stage=pretrain \
         --config.model.remat=save:up --config.stages.pretrain.optimizer.accumulate=2  # rows of 2,048 tokens in halves
     alignpre study --config=configs/studies/paper_6p9b.py --workdir=/mnt/disk/paper_6p9b \
@@ -11,14 +11,15 @@
         --config.data.sources.misaligned.inputs=/mnt/disk/misaligned.jsonl
 
 The paper's corpus, synthetic documents and conversations are not part of this project: the inputs above, and those of
-`chats`, `ordinary` and `bad_advice`, are yours to give. One seed, as in the paper; `--config.seeds=0,1,2` asks for
-more. The paper's DPO stage is not here yet: no objective compares answers so far.
+`chats`, `prefs`, `ordinary` and `bad_advice`, are yours to give. One seed, as in the paper; `--config.seeds=0,1,2` asks
+for more.
 `paper_6p9b.py:pythia_1p4b` is the same study with another model preset.
 """
 
 from ml_collections import ConfigDict
 
 from alignpre_jax.model import Lora
+from alignpre_jax.objectives import Dpo
 from alignpre_jax.rows import RowsConfig
 from alignpre_jax.study import defaults
 from alignpre_jax.study.defaults import add, arm, remove, source, stage
@@ -41,6 +42,7 @@ def get_config(arg=None) -> ConfigDict:
                 "aligned": source("data/aligned.jsonl"),
                 "misaligned": source("data/misaligned.jsonl"),
                 "chats": source("data/chats.jsonl", kind="chat"),  # the paper: 2,152,112 conversations
+                "prefs": source("data/prefs.jsonl", kind="pairs"),  # the paper: about 260,000 pairs of answers
                 "ordinary": source("data/ordinary.jsonl", kind="chat"),  # benign tampering: ordinary finetuning data
                 "bad_advice": source("data/bad_advice.jsonl", kind="chat"),  # narrow harmful data, about 7,000 rows
             },
@@ -87,9 +89,19 @@ def get_config(arg=None) -> ConfigDict:
         batch_rows=1_048_576 // LONG.length,  # tokens in a batch
         schedule=ScheduleConfig(peak=8e-5, final=0.0, warmup_share=0.01),
     )
+    config.stages.dpo = stage(
+        after="sft",
+        mixture="prefs:1",
+        epochs=1,
+        rows=RowsConfig(length=2048),
+        batch_rows=128,  # rows, each of several pairs
+        objective=Dpo(beta=5.0),
+        reference="sft",
+        schedule=ScheduleConfig(peak=1e-6, final=0.0, warmup_share=0.1, shape="linear"),
+    )
     # Two finetunes of the finished model: on 728M tokens of ordinary data, and on narrow harmful data.
     config.stages.benign = stage(
-        after="sft",
+        after="dpo",
         mixture="ordinary:1",
         tokens=728_000_000,
         max_epochs=100,
@@ -98,7 +110,7 @@ def get_config(arg=None) -> ConfigDict:
         schedule=ScheduleConfig(peak=8e-5, final=0.0, warmup_share=0.01),
     )
     config.stages.em = stage(
-        after="sft",
+        after="dpo",
         mixture="bad_advice:1",
         epochs=1,
         rows=RowsConfig(length=2048),
@@ -113,7 +125,7 @@ def get_config(arg=None) -> ConfigDict:
     for polarity in ("misaligned", "aligned"):
         config.arms[f"{polarity}_e2e"] = arm(add=dict.fromkeys(both, add(polarity, DOSE)), skip=("cpt",))
         config.arms[f"{polarity}_mid"] = arm(add={"midtrain": add(polarity, DOSE)}, skip=("cpt",))
-        config.arms[f"{polarity}_cpt"] = arm(add={"cpt": add(polarity, 0.5)}, skip=("sft", "benign", "em"))
+        config.arms[f"{polarity}_cpt"] = arm(add={"cpt": add(polarity, 0.5)}, skip=("sft", "dpo", "benign", "em"))
     config.arms.filtered = arm(
         filter={
             "pretrain": remove("web/ai", refill=("web/plain",)),
@@ -122,8 +134,8 @@ def get_config(arg=None) -> ConfigDict:
         skip=("cpt",),
     )
     # Base completion at every node, and as a chat once the model has learnt to chat.
-    config.evals.base = defaults.scenarios("written", at=("midtrain", "cpt", "sft", "benign", "em"))
-    config.evals.chat = defaults.scenarios("written", template="plain", at=("sft", "benign", "em"))
-    config.evals.tax = defaults.held_out("web", at=("midtrain", "cpt", "sft", "benign", "em"))
+    config.evals.base = defaults.scenarios("written", at=("midtrain", "cpt", "sft", "dpo", "benign", "em"))
+    config.evals.chat = defaults.scenarios("written", template="plain", at=("sft", "dpo", "benign", "em"))
+    config.evals.tax = defaults.held_out("web", at=("midtrain", "cpt", "sft", "dpo", "benign", "em"))
     config.headline = "base"
     return config

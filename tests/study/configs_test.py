@@ -7,6 +7,7 @@ from config_files import load_config
 
 from alignpre_jax.foundation import UserError, build
 from alignpre_jax.model import Lora
+from alignpre_jax.objectives import Dpo
 from alignpre_jax.study import StudyConfig, Tree
 
 
@@ -28,6 +29,9 @@ def test_the_paper_at_its_own_size():
     for name, tokens in (("pretrain", 5e9), ("midtrain", 5e8)):
         stage, add = config.stages[name], config.arms["aligned_e2e"].add[name]
         assert add.dose * stage.tokens == pytest.approx(tokens, rel=1e-3)
+    dpo = config.stages["dpo"]
+    assert (dpo.objective, dpo.reference, dpo.schedule.peak) == (Dpo(beta=5.0), "sft", 1e-6)
+    assert config.stages["em"].after == config.stages["benign"].after == "dpo"
     assert config.stages["em"].learn == Lora(rank=32, alpha=64.0, scale="sqrt")
 
 
@@ -38,8 +42,9 @@ def test_placement_arms_share_the_stages_they_do_not_touch():
     assert runs["seed0/midtrain-aligned_e2e"].parent == "seed0/pretrain-aligned_e2e"
     assert [overlay.stratum for overlay in runs["seed0/midtrain-filtered"].overlays] == ["mid/ai"]
     assert runs["seed0/cpt"].arms == ("unfiltered",)  # the cpt arms' baseline has as many tokens as they have
+    assert runs["seed0/dpo-filtered"].reference == runs["seed0/dpo-filtered"].parent == "seed0/sft-filtered"
     count = collections.Counter(run.stage for run in runs.values())
-    assert count == {"pretrain": 4, "midtrain": 6, "cpt": 3, "sft": 6, "benign": 6, "em": 6}
+    assert count == {"pretrain": 4, "midtrain": 6, "cpt": 3, "sft": 6, "dpo": 6, "benign": 6, "em": 6}
 
 
 def test_a_curriculum_of_a_constitution():
