@@ -57,6 +57,15 @@ def test_the_doctor_says_what_is_missing(tmp_path, capsys, monkeypatch, without_
     assert "gcloud auth login" in captured.out
 
 
+def test_what_stands_in_brackets_is_shown(monkeypatch, capsys):
+    found = [doctor.Finding("extras", "note", "no [launch] here", "pip install -e '.[launch]'")]
+    monkeypatch.setattr(doctor, "examine", lambda *_: found)
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "no [launch] here" in shown
+    assert "'.[launch]'" in shown
+
+
 def test_a_bucket_is_written_read_and_cleaned(tmp_path, monkeypatch):
     gcloud(tmp_path / "bin", monkeypatch, f'echo "$@" >> {tmp_path}/calls')
     assert doctor._bucket(str(tmp_path / "bin" / "gcloud"), "b").state == "ok"

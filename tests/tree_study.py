@@ -56,6 +56,7 @@ def get_config():
     nodes = ("midtrain", "sft", "tamper")
     config.evals.choices = scenarios("small_world", syntaxes=("options_answer", "letters_answer"), at=(*nodes, "flood"))
     config.evals.absorbed = held_out("aligned", at=("midtrain", "tamper"), documents=8)
+    config.node = "tamper"
     config.seeds = (0, 1)
     config.loop.checkpoint_every = 4
     config.loop.log_every = 4

@@ -1,4 +1,4 @@
-"""Scoring and generation beside lm-evaluation-harness and transformers: same weights, same questions, same machine.
+"""Measures scoring and generation beside lm-evaluation-harness and transformers, on the same weights and questions.
 
     python tools/bench_sampler.py --model=HF_FOLDER --data=QUESTIONS.jsonl [--peer_python=PYTHON] [--json=FILE]
 
@@ -31,7 +31,7 @@ STOP = "\n\n"
 
 
 def questions(path: str, count: int) -> list[tuple[str, tuple[str, str]]]:
-    """(what is asked, its two options) of the first `count` items that have exactly two."""
+    """The pairs (question, its two options) of the first `count` items that have exactly two options."""
     found = []
     for line in Path(path).read_text().splitlines():
         text = json.loads(line)["question"]
@@ -43,7 +43,7 @@ def questions(path: str, count: int) -> list[tuple[str, tuple[str, str]]]:
 
 
 def requests(items: list[tuple[str, tuple[str, str]]]) -> list[tuple[str, tuple[str, str]]]:
-    """For each item, syntax and order: the letters after "(", and the options' texts after the cue without it."""
+    """For each item, syntax and order, the letters after "(" and the options' texts after the cue without "("."""
     made = []
     for asked, options in items:
         for order in (options, options[::-1]):
@@ -55,7 +55,7 @@ def requests(items: list[tuple[str, tuple[str, str]]]) -> list[tuple[str, tuple[
 
 
 def prompts(items: list[tuple[str, tuple[str, str]]], count: int) -> list[str]:
-    """Prompts of mixed lengths: the question alone, or with its options, or after two other questions."""
+    """Makes prompts of mixed lengths: the question alone, or with its options, or after two other questions."""
     made = []
     for number in range(count):
         asked, options = items[number % len(items)]
@@ -92,7 +92,7 @@ def ours(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def peer(given: argparse.Namespace) -> dict[str, Any]:
-    """The same with lm-eval's HFLM and with transformers."""
+    """Does the same with lm-eval's HFLM and with transformers."""
     import torch
     import transformers
     from lm_eval.models.huggingface import HFLM
@@ -160,7 +160,8 @@ def main() -> None:
     parser.add_argument("--out", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads or None])  # both sides go by it
+        # This decides how many threads both sides use.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads or None])
         Path(given.out).write_text(json.dumps({"ours": ours, "peer": peer}[given.side](given)))
         return
 

@@ -1,10 +1,10 @@
-"""Throughput of several seeds of a small model: in one program, beside one after another.
+"""Measures the throughput of several seeds of a small model: in one program, and one after another.
 
     python tools/bench_sweep.py [--json=FILE] [--seeds=4] [--steps=60] [--model=tiny|small_world] [--rounds=2]
 
-Both sides are whole training runs of this package (loading, checkpoints, metrics), in a process of their own, taking
-turns. Measured from the end of the first logged steps, when everything is compiled, to the end; tokens per second of
-CPU time do not depend on what else the machine does.
+Both sides are whole training runs of this package (loading, checkpoints, metrics), each in a process of its own; the
+sides take turns. The time is measured from the end of the first logged steps, when everything is compiled, to the end.
+Tokens per second of CPU time hardly depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WARM = 10  # steps
 
 
 def measure(given: argparse.Namespace) -> dict[str, float]:
-    """Tokens per second of the clock and of CPU time over all seeds, of one side."""
+    """Measures one side: tokens of all seeds per second of the clock and of CPU time."""
     import numpy as np
 
     from alignpre_jax.foundation import Event

@@ -1,14 +1,15 @@
-"""Training speed: our step beside Levanter, a plain optax loop, and transformers with torch; and MFU on an accelerator.
+"""Measures training speed beside Levanter, a plain optax loop and transformers with torch; on an accelerator, MFU.
 
     python tools/bench_train.py [--json=FILE] [--seconds=10] [--rounds=3] [--preset=small_world] [--rows=16]
         [--levanter_python=VENV/bin/python] [--torch_python=VENV/bin/python]
     python tools/bench_train.py --accelerator [--preset=pythia_1p4b] [--rows=8] [--length=2048] [--remat=save:...]
 
-CPU: one decoder, dtype, optimizer and number of tokens; every side in a process of its own on one thread, taking
-turns, and ratios are medians over the rounds of a round's own figures. Tokens per second of CPU time depend least on
-what else the machine does. Levanter (`pip install marin-levanter`) and transformers with torch live in environments of
-their own, named by a flag or by $LEVANTER_PYTHON and $TORCH_PYTHON; a side without one is reported as not installed.
-Accelerator: MFU (attention counted causally) against the bfloat16 matmul rate measured in the same run.
+On the CPU all sides have the same decoder, dtype, optimizer and number of tokens. Every side has a process of its own
+with one thread, and the sides take turns; a ratio is the median over the rounds of the ratio within a round. Tokens per
+second of CPU time depend least on what else the machine does. Levanter (`pip install marin-levanter`) and transformers
+with torch live in environments of their own, named by a flag or by $LEVANTER_PYTHON and $TORCH_PYTHON; a side without
+an environment is reported as not installed.
+On an accelerator the MFU (attention counted causally) is against the bfloat16 matmul rate measured in the same run.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def shape_of(preset: str, rows: int, length: int) -> dict[str, Any]:
 
 
 def run_side(side: str, python: str, shape: dict[str, Any], seconds: float) -> dict[str, float] | None:
-    """One process of one side; None where it does not run, which is said."""
+    """Runs one side in a process and returns its figures; None, after printing why, where it does not run."""
     script = ROOT / "tools" / "train_benches" / (f"{side}_loop.py" if side in ("levanter", "torch") else f"{side}.py")
     command = [python, str(script), f"--shape={json.dumps(shape)}", f"--seconds={seconds}"]
     env = os.environ | ONE_THREAD | {"PYTHONPATH": str(ROOT)}
@@ -70,7 +71,7 @@ def run_side(side: str, python: str, shape: dict[str, Any], seconds: float) -> d
 
 
 def compare(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """All sides, in turns."""
+    """Measures all sides, which take turns."""
     shape = shape_of(given.preset, given.rows, given.length)
     pythons = {"ours": sys.executable, "optax_loop": sys.executable}
     pythons |= {"levanter": given.levanter_python, "torch": given.torch_python}
@@ -102,7 +103,7 @@ def compare(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def whole_loop(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """The training loop itself over rows on disk: its speed, and the share of time that it waits for input."""
+    """Measures the training loop itself over rows on disk: its speed, and the share of time that it waits for input."""
     script = ROOT / "tools" / "train_benches" / "whole_loop.py"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(script), f"--folder={folder}", f"--preset={given.preset}"]
@@ -117,7 +118,7 @@ def whole_loop(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def accelerator(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """MFU of the step on this machine's accelerator, against the matmul rate that it is seen to reach."""
+    """Measures the step's MFU on this machine's accelerator, against the matmul rate that it is seen to reach."""
     sys.path.insert(0, str(ROOT))
     from alignpre_jax.model import get_preset
     from tools.train_benches.accelerator import matmul_rate, step_rate

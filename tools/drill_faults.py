@@ -32,11 +32,11 @@ INTERRUPTED, STALLED, HOST_LOST, KILLED = 75, 76, 77, -signal.SIGKILL
 START_SECONDS = 300  # for a child to come to its first step on a busy machine
 
 
-# --- The child: one run, to its end or until something happens to it.
+# --- The child trains one run, to its end or until something happens to it.
 
 
 def child(given: argparse.Namespace) -> int:
-    """Trains; the exit status is that of the command line."""
+    """Trains, and returns the exit status that the command line would have."""
     from alignpre_jax.foundation import Event, Interrupted, UserError
     from alignpre_jax.training import initialize, train
 
@@ -65,13 +65,13 @@ def child(given: argparse.Namespace) -> int:
 
 
 def tiny_run(given: argparse.Namespace) -> Any:
-    """The run that every child trains; `given.bad` lists steps whose loss is made NaN."""
+    """Makes the run that every child trains; `given.bad` lists the steps whose loss is made NaN."""
     import jax.numpy as jnp
     import numpy as np
 
     from alignpre_jax.foundation import exact
     from alignpre_jax.mixture import BasePlan, Plan, load_batches
-    from alignpre_jax.model import get_preset
+    from alignpre_jax.model import Full, Lora, get_preset
     from alignpre_jax.objectives import Mle
     from alignpre_jax.rows import open_rows
     from alignpre_jax.training import (
@@ -116,6 +116,7 @@ def tiny_run(given: argparse.Namespace) -> Any:
             schedule=ScheduleConfig(peak=1e-2, warmup_share=0.1),
             steps=given.steps,
             sources=1,
+            learn=Lora(rank=4, alpha=8.0) if given.lora else Full(),
         ),
         loop=LoopConfig(
             checkpoint_every=SAVE_EVERY, keep_checkpoints=2, log_every=1, step_minutes=given.step_seconds / 60
@@ -129,7 +130,7 @@ def tiny_run(given: argparse.Namespace) -> Any:
 
 
 def make_rows(folder: Path) -> None:
-    """The text that all runs train on."""
+    """Makes the rows that all runs train on, and their tokenizer."""
     from alignpre_jax.documents import Document
     from alignpre_jax.rows import build_rows, train_bpe
 
@@ -145,7 +146,7 @@ def make_rows(folder: Path) -> None:
 
 
 class Child:
-    """A process that trains; its steps are followed as it goes."""
+    """A child is a process that trains, whose steps are followed as it goes."""
 
     def __init__(self, folder: Path, run: Path, *flags: str, env: dict[str, str] | None = None):
         command = [sys.executable, __file__, "--child", f"--folder={folder}", f"--run={run}", *flags]
@@ -165,14 +166,14 @@ class Child:
         self.until(lambda: self.step >= step)
 
     def until(self, come: Callable[[], bool]) -> None:
-        """Waits for a condition, or for the end of the child."""
+        """Waits until a condition holds, or until the child has ended."""
         deadline = time.monotonic() + START_SECONDS
         while self.process.poll() is None and not come():
             assert time.monotonic() < deadline, "the child does not move"
             time.sleep(0.002)
 
     def end(self, number: int = 0) -> int:
-        """The exit status, after sending signal `number` if it is not 0."""
+        """Sends signal `number`, if it is not 0, waits until the child has ended, and returns its exit status."""
         if number and self.process.poll() is None:
             self.process.send_signal(number)
         status = self.process.wait(START_SECONDS)
@@ -196,7 +197,7 @@ class Child:
 
 @dataclasses.dataclass
 class Check:
-    """One line of the table."""
+    """A check is one line of the table."""
 
     drill: str
     what: str
@@ -204,13 +205,13 @@ class Check:
 
 
 def parameters(run: Path) -> str:
-    """SHA-256 of a finished run's parameters; "" before."""
+    """The SHA-256 of a finished run's parameters; "" before the run is finished."""
     done = run / "done.json"
     return json.loads(done.read_text())["parameters"] if done.exists() else ""
 
 
 def reference(folder: Path, name: str, *flags: str) -> str:
-    """The parameters of a run to which nothing happens; made once."""
+    """The digest of the parameters of a run to which nothing happens; it is trained once."""
     run = folder / name
     if not parameters(run):
         status = Child(folder, run, *flags).end()
@@ -219,7 +220,7 @@ def reference(folder: Path, name: str, *flags: str) -> str:
 
 
 def drill_kill(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """kill -9, in runs that are killed five times each."""
+    """Kills runs with kill -9, each of them five times."""
     wanted, dice, done = reference(folder, "whole"), random.Random(given.seed), 0
     while done < given.kills:
         run = folder / f"killed-{done}"
@@ -246,7 +247,7 @@ def drill_kill(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
 
 
 def drill_sigterm(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """SIGTERM saves; the same command goes on."""
+    """Stops a run with SIGTERM, at which it saves; the same command goes on."""
     run = folder / "sigterm"
     victim = Child(folder, run, "--pause=0.03")
     victim.at(10)
@@ -257,7 +258,7 @@ def drill_sigterm(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
 
 
 def drill_nan(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """Losses that are not finite: one is skipped, two in a row are rolled back; then the same, killed on the way."""
+    """Makes losses NaN: one is skipped, two in a row are rolled back. Does it again and kills the run on the way."""
     bad = "--bad=6,17,18"
     wanted = reference(folder, "nan", bad)
     skipped = json.loads((folder / "nan" / "done.json").read_text())["skipped"]
@@ -288,12 +289,12 @@ def _damage(folder: Path, name: str, change: Callable[[Path], None]) -> Check:
 
 
 def drill_truncated(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """The newest checkpoint's largest file is cut."""
+    """Cuts the largest file of the newest checkpoint."""
     yield _damage(folder, "truncated", lambda file: os.truncate(file, file.stat().st_size // 2))
 
 
 def drill_flipped(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """One bit of it is turned."""
+    """Flips one bit in the largest file of the newest checkpoint."""
 
     def flip(file: Path) -> None:
         data = bytearray(file.read_bytes())
@@ -304,7 +305,7 @@ def drill_flipped(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
 
 
 def drill_full_disk(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """A disk that fills up while checkpoints are written, and is made larger."""
+    """Lets the disk fill up while checkpoints are written, and then makes it larger."""
     disk = folder / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
@@ -324,7 +325,7 @@ def drill_full_disk(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
 
 
 def drill_host(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """Two processes, one of which is killed."""
+    """Trains with two processes and kills one of them."""
     wanted = _two(folder, folder / "pair", None)[1]
     run = folder / "pair-killed"
     (first, other), _ = _two(folder, run, 2 * SAVE_EVERY + 1)  # while a checkpoint is being written
@@ -345,12 +346,12 @@ def _two(folder: Path, run: Path, kill_at: int | None) -> tuple[tuple[int, int],
         pair[1].end(signal.SIGKILL)
     statuses = (pair[0].end(), pair[1].end())
     for number, process in enumerate(pair):
-        (run / f"stderr-{number}.txt").write_text(process.errors)  # both say why they ended
+        (run / f"stderr-{number}.txt").write_text(process.errors)  # in which both say why they ended
     return statuses, parameters(run)
 
 
 def drill_stall(folder: Path, given: argparse.Namespace) -> Iterator[Check]:
-    """A step that never ends, and the watchdog."""
+    """Lets a step never end, upon which the watchdog ends the run."""
     run = folder / "stall"
     victim = Child(folder, run, "--stall=9", "--step_seconds=3")
     status = victim.end()
@@ -377,7 +378,8 @@ def main() -> int:
         ("--steps", int, STEPS), ("--step_seconds", float, 0.0),
     ):  # fmt: skip
         parser.add_argument(flag, type=kind, default=default, help=argparse.SUPPRESS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    for flag in ("--child", "--lora"):
+        parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         return child(given)

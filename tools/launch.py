@@ -42,13 +42,13 @@ flags.DEFINE_enum("target", "local", ["local", "tpu_vm", "xpk", "skypilot"], "wh
 flags.DEFINE_string("sweep", "", "KEY=VALUE,VALUE; KEY=VALUE,... in the place of the config file's sweep()")
 flags.DEFINE_bool("dry_run", False, "print what would be run, booked or submitted")
 flags.DEFINE_bool("xmanager", False, "add the jobs to an XManager experiment (pip install 'alignpre_jax[launch]')")
-# On this machine.
+# Flags of the target on this machine.
 flags.DEFINE_integer("workers", 0, "local: jobs at a time; 0: one per core", lower_bound=0)
 flags.DEFINE_integer(
     "hosts", 1, "local: processes that make one job together, as the hosts of a slice do", lower_bound=1
 )
 flags.DEFINE_integer("attempts", 2, "local: how often a job is tried whose process dies", lower_bound=1)
-# In a cloud.
+# Flags of the targets in a cloud.
 flags.DEFINE_string("type", "", "TPU slice, e.g. v5litepod-16")
 flags.DEFINE_integer("slices", 1, "slices of each job", lower_bound=1)
 flags.DEFINE_enum("tier", "on-demand", ["on-demand", "spot", "reserved"], "how slices are booked")
@@ -62,7 +62,7 @@ flags.DEFINE_integer("parallel", 8, "clouds: jobs at a time", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> None:
-    """The script; see the top of the file."""
+    """Runs the script; see the top of the file."""
     try:
         sys.exit(_main(argv))
     except UserError as error:
@@ -175,7 +175,7 @@ def _delete(experiment: launch.Experiment, url: str, gcloud: Tool) -> None:
 
 
 def _console() -> Console:
-    """Tables are not squeezed where nobody looks at them on a terminal."""
+    """A console that is 160 columns wide where the output is not a terminal, so that tables are not squeezed."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
@@ -203,7 +203,7 @@ def _target(url: str, gcloud: Tool) -> clouds.Target:
 
 
 def _skeleton(url: str, gcloud: Tool) -> Path:
-    """The folder on this machine that says what is to be done in a bucket's folder."""
+    """Makes the folder on this machine that says what is to be done in a bucket's folder."""
     clouds.split_url(url)
     name = re.sub(r"[^A-Za-z0-9]+", "-", url.removeprefix("gs://")).strip("-")
     root = Path(FLAGS.launched) / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:6]}"

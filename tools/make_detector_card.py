@@ -1,7 +1,7 @@
 """Rebuilds the classifier that comes with the package, and the card that says how good the detectors are.
 
     python -m tools.make_detector_card            # writes model.json, card.json and CARD.md, where they are
-    python -m tools.make_detector_card --check    # says whether what is there is what would be written
+    python -m tools.make_detector_card --check    # says whether the files are what would be written
 
 The classifier learns from the split "train" of the labelled documents; every figure of the card is on the
 split "test", except those under "Out of fold". The card belongs to the term lists and labels it was made
@@ -87,7 +87,7 @@ def build(folder: Path) -> None:
 
 
 def _more(card: dict[str, Any]) -> str:
-    """What the shipped card says beyond the common one."""
+    """The part of the shipped card that other cards do not have."""
     unseen = card["out_of_fold"]
     lines = [
         "",

@@ -41,7 +41,7 @@ STRETCHED = {
 
 
 def variants() -> dict[str, t.PreTrainedModel]:
-    """Tiny models of all families, in the shapes that their checkpoints come in."""
+    """Makes tiny models of all families, in the shapes in which their checkpoints come."""
     qwen3 = t.Qwen3Config(**COMMON, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)
     linear = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
     return {

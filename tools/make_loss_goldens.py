@@ -2,9 +2,9 @@
 
     python tools/make_loss_goldens.py tests/training/goldens [PRESET ...]
 
-PRESET.txt has a line for each step, and jax_version says what they were made with. The presets are shrunk to a size
-that trains in seconds; norms, residuals, rotary embeddings, groups of heads, tied tables and initial values stay what
-they are. A change of these files is a decision: the commit says why.
+PRESET.txt has a line for each step, and jax_version says with which jax the files were made. The presets are shrunk to
+a size that trains in seconds; norms, residuals, rotary embeddings, groups of heads, tied tables and initial values stay
+as they are. A change of these files is a decision: the commit says why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEPS, ROWS, LENGTH, VOCAB = 20, 8, 32, 97
 
 
 def shrunk(preset: DecoderConfig) -> DecoderConfig:
-    """The preset with everything that makes it large taken away."""
+    """Makes a preset small without changing what kind of decoder it is."""
     return dataclasses.replace(
         preset, vocab_size=VOCAB, layers=2, width=32, heads=2 * (preset.heads // preset.kv_heads), kv_heads=2,
         head_dim=8, mlp_width=64, max_length=LENGTH, dtype="float32",
@@ -35,7 +35,7 @@ def shrunk(preset: DecoderConfig) -> DecoderConfig:
 
 @functools.lru_cache(maxsize=64)
 def losses(model: DecoderConfig) -> tuple[float, ...]:
-    """Of each of the steps, over packed rows in which most tokens follow from the one before."""
+    """The loss of each of the steps, over packed rows in which most tokens follow from the token before."""
     config = StepConfig(
         model, Mle(z_loss=1e-4), OptimizerConfig(), ScheduleConfig(peak=1e-2, warmup_share=0.1), STEPS, 1
     )
@@ -55,7 +55,7 @@ def losses(model: DecoderConfig) -> tuple[float, ...]:
 
 
 def main(folder: str, *names: str) -> None:
-    """Writes FOLDER/PRESET.txt for the presets, or for every one."""
+    """Writes FOLDER/PRESET.txt for the named presets, or for every preset."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / "jax_version").write_text(jax.__version__ + "\n")
     for name in names or PRESETS:

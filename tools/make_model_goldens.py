@@ -34,7 +34,7 @@ COMMON = {
 
 
 def models() -> dict[str, torch.nn.Module]:
-    """A tiny model of each family."""
+    """Makes a tiny model of each family."""
     t = transformers
     neox = t.GPTNeoXConfig(**COMMON, rotary_pct=0.5, use_parallel_residual=True, hidden_act="gelu")
     llama = t.LlamaConfig(**COMMON, num_key_value_heads=2, head_dim=4, tie_word_embeddings=False)
@@ -49,7 +49,7 @@ def models() -> dict[str, torch.nn.Module]:
 
 
 def golden(model: torch.nn.Module, seed: int = 0) -> dict[str, np.ndarray]:
-    """Everything that one file holds, for weights and tokens of a seed."""
+    """Computes everything that one file holds, for the weights and tokens of a seed."""
     model = model.float().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def golden(model: torch.nn.Module, seed: int = 0) -> dict[str, np.ndarray]:
     tokens = torch.randint(0, VOCAB, (len(SEGMENTS), LENGTH), generator=generator)
     segments = torch.tensor(SEGMENTS)
     logits = model(input_ids=tokens).logits
-    # Each segment on its own, from position 0: what a packed row has to give at its place.
+    # Each segment is run on its own, from position 0: a packed row has to give the same at the segment's place.
     packed = torch.empty_like(logits)
     for row, ids in enumerate(segments):
         for segment in ids.unique():

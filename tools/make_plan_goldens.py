@@ -1,12 +1,12 @@
-"""Writes what is predicted for each preset on each chip, for a test that notices when a program changes.
+"""Writes what the planner predicts for each preset on each chip, for a test that notices when a program changes.
 
     python tools/make_plan_goldens.py tests/planner/goldens [--presets=NAME,...] [--chips=v4,v5e,v5p,v6e] [--slices=1,2]
         [--works=train,decode] [--check]
 
-PRESET.json has an entry for each chip, number of slices and work: sixteen chips a slice, parameters split over all of
-them, two rows a chip to train on and eight to decode. What is there already is kept; --check compiles it again and
-compares. Compiling takes half a minute to some minutes each, and no TPU. `made_with.json` says which jax and libtpu. A
-change of these files is a decision: the commit says why.
+PRESET.json has an entry for each chip, number of slices and work. A slice has sixteen chips, parameters are split over
+all of them, and a chip trains on two rows and decodes eight. Entries that are there already are kept; --check compiles
+them again and compares. Compiling one takes from half a minute to some minutes, and no TPU. `made_with.json` says with
+which jax and libtpu the files were made. A change of these files is a decision: the commit says why.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TOLERANCE = {"cycles_per_token": 0.02, "hbm_gib": 0.03, "collective_mb": 0.02, "
 
 
 def work_of(preset: str, kind: str, slices: int) -> Work:
-    """What is compiled for a preset: `kind` is one of WORKS."""
+    """The work that is compiled for a preset; `kind` is one of WORKS."""
     config, chips = get_preset(preset), CHIPS * slices
     length = min(LENGTH, config.max_length)
     if kind == "decode":
@@ -51,7 +51,7 @@ def work_of(preset: str, kind: str, slices: int) -> Work:
 
 
 def figures(plan: Plan) -> dict[str, Any]:
-    """What is compared; bytes are those that one device receives in a step; HBM is the sizes added up."""
+    """The figures that are compared. Bytes are those that one device receives in a step; HBM is a sum of sizes."""
     if plan.costs is None or plan.speed is None or plan.memory is None:
         return {"fits": False, "needed_gib": round(plan.needed / 2**30, 2)}
     collectives = plan.costs.collectives
@@ -68,7 +68,7 @@ def figures(plan: Plan) -> dict[str, Any]:
 
 
 def largest_float32(plan: Plan) -> float:
-    """Elements of the program's largest float32 array, over those of the logits of a device's tokens."""
+    """The number of elements of the program's largest float32 array, over that of the logits of a device's tokens."""
     if not isinstance(plan.work, StageWork):
         return 0.0
     logits = plan.work.tokens_per_step * plan.work.step.model.padded_vocab / plan.topology.chips
@@ -76,7 +76,7 @@ def largest_float32(plan: Plan) -> float:
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    """What is further off than TOLERANCE."""
+    """Says in words which figures differ by more than TOLERANCE."""
     if found["fits"] != wanted["fits"]:
         yield f"fits: {found['fits']}, was {wanted['fits']}"
         return
@@ -86,14 +86,14 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
 
 
 def compile_case(preset: str, case: str, cache: Path | None = None) -> dict[str, Any]:
-    """The figures of a case, "v5e x1 train"."""
+    """Compiles a case such as "v5e x1 train" and returns its figures."""
     chip, slices, kind = case.split()
     count = int(slices.removeprefix("x"))
     return figures(plan_stage(work_of(preset, kind, count), parse_topology(TOPOLOGIES[chip], count), cache))
 
 
 def main() -> None:
-    """See the top of the file."""
+    """Runs the script; see the top of the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--presets", default=",".join(PRESETS))

@@ -1,4 +1,4 @@
-"""Is a checkpoint damaged, or could it only not be read just now?
+"""This module tells whether a checkpoint is damaged, or merely could not be read just now.
 
 The question matters because the answers differ: a damaged checkpoint is set aside and the one before it is taken, but
 a disk or bucket that is away for a minute makes every checkpoint unreadable at once, and setting all of them aside
@@ -22,25 +22,28 @@ from alignpre_jax.foundation import PathLike, UserError
 T = TypeVar("T")
 
 WAITS = (1.0, 4.0, 15.0)  # seconds before the second and each later attempt to read
-# What the libraries that read for us, TensorStore and gRPC, call an error of the way and not of the bytes.
+# What the libraries that read for us, TensorStore and gRPC, call an error of the connection rather than of the bytes.
 _CODES = "UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED|ABORTED|CANCELLED"
 _PASSING = re.compile(rf"^(?:{_CODES}|UNKNOWN|INTERNAL): |Gloo")
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-_LONG = 300  # characters of a cause
+_LONG = 300  # characters of a cause that are shown
 _OF_THE_FOLDER = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # a file is missing, or is something else
 
 
 class DamagedError(ValueError):
-    """What was read is not what was saved."""
+    """A `DamagedError` says that what was read is not what was saved."""
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether reading again later may succeed: the error does not prove that the bytes on disk are wrong."""
+    """Returns whether reading again later may succeed: the error does not prove that the bytes on disk are wrong."""
     return any(_is_of_the_way(each) for each in _chain(error))
 
 
 def read(what: str, place: PathLike, reader: Callable[[], T]) -> T:
-    """What `reader` returns. An error that may pass is given a few attempts; alone, for hosts would do so apart.
+    """Returns what `reader` returns, and calls it a few more times after an error that may pass.
+
+    On several hosts it does not try again, because each host would do so at another time; such an error is then raised
+    as it is, and so is an error of JAX or a lack of memory.
 
     Args:
       what: names what is read, for messages.
@@ -48,7 +51,7 @@ def read(what: str, place: PathLike, reader: Callable[[], T]) -> T:
       reader: reads it.
 
     Raises:
-      DamagedError: it can be read and is wrong.
+      DamagedError: what was read is wrong.
       UserError: it could not be read.
     """
     for wait in (*WAITS, None):
@@ -56,7 +59,7 @@ def read(what: str, place: PathLike, reader: Callable[[], T]) -> T:
             return reader()
         except (UserError, KeyboardInterrupt):
             raise
-        except Exception as error:  # damaged bytes make the libraries below raise about anything
+        except Exception as error:  # damaged bytes may make the libraries below raise any error
             cause = _first_line(error)
             if not may_pass(error):
                 raise DamagedError(cause) from error
@@ -84,7 +87,7 @@ def _is_of_the_way(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised from."""
+    """Yields the error, and then the errors that it was raised from."""
     each: BaseException | None = error
     while each is not None:
         yield each
@@ -92,7 +95,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _first_line(error: BaseException) -> str:
-    """The words of the first cause: what the libraries raise in between says little."""
+    """Returns the first line of the first cause, because what the libraries raise in between says little."""
     *_, first = _chain(error)
     line = (str(first).strip().splitlines() or [""])[0].partition(" [tensorstore_spec")[0]
     line = line if len(line) <= _LONG else f"{line[: _LONG // 2]} ... {line[-_LONG // 2 :]}"  # the end says why

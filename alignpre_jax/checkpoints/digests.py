@@ -1,4 +1,6 @@
-"""Digests of parameters: quick ones of every array, the same on any mesh, and one SHA-256 that names a model."""
+"""This module makes digests of parameters: quick ones of every array, which are the same on any mesh, and one SHA-256
+that names a model.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ _CHUNK_BYTES = 256 << 20  # of a parameter gathered from the other hosts at a ti
 
 
 def tree_digests(tree: Any) -> dict[str, int]:
-    """32 bits for every array of a tree, by its path: equal digests mean, but for one chance in 2^32, equal bytes.
+    """Returns a digest of 32 bits for every array of a tree, by its path.
 
-    Every word is mixed with its place and the results are added modulo 2^32, so neither the order of the sum nor how
-    the array is spread over devices and hosts matters. With several hosts all of them must call.
+    Equal digests mean equal bytes, but for one chance in 2^32. Every word is mixed with its place and the results are
+    added modulo 2^32, so neither the order of the sum nor how the array is spread over devices and hosts matters. With
+    several hosts, all of them must call this.
     """
     paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
     on_host = all(leaf.is_fully_addressable and _platform(leaf) == "cpu" for leaf in leaves)
@@ -27,9 +30,9 @@ def tree_digests(tree: Any) -> dict[str, int]:
 
 
 def parameters_digest(params: Any) -> str:
-    """SHA-256 over the names, shapes, dtypes and bytes of all parameters; equal digests mean equal models.
+    """Returns the SHA-256 of the names, shapes, dtypes and bytes of all parameters; equal digests mean equal models.
 
-    Where they are spread over several hosts, all of these must call, and get the same.
+    Where the parameters are spread over several hosts, all of these hosts must call this, and get the same digest.
     """
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -54,7 +57,7 @@ def _on_device(leaves: tuple[jax.Array, ...]) -> list[jax.Array]:
 
 
 def _digest(x: Any, lib: Any) -> Any:
-    """uint32 of a numpy (lib = np) or jax (lib = jnp) array."""
+    """Returns the digest, a uint32, of a numpy (lib = np) or jax (lib = jnp) array."""
     unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32}[x.dtype.itemsize]
     word = x.reshape(x.shape or (1,)).view(unsigned).astype(np.uint32)
     place, stride = lib.zeros((), np.uint32), 1

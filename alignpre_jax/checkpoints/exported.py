@@ -1,4 +1,4 @@
-"""A checkpoint becomes a Hugging Face folder, for programs elsewhere."""
+"""This module writes a checkpoint as a Hugging Face folder, for other programs."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ def export(
 ) -> None:
     """Writes a run's checkpoint as a Hugging Face model folder.
 
-    The settings of the tokenizer that came with the model from elsewhere are given back, and so is the chat template,
-    or the one that the model was taught since.
+    If the run goes back to a model from elsewhere, the settings of the tokenizer that came with it are written again,
+    and so is its chat template, or the one that the model was taught since.
 
     Args:
       run_dir: the run's folder.
-      folder: made if missing; must not hold a model already.
+      folder: the folder to write into; it is made if missing, and must not hold a model already.
       step: which checkpoint; the newest when None.
-      dtype: of the tensors; by default that of the model that the run goes back to, else float32.
-      card: the README.md, Markdown.
-      report: told the number of tensors.
+      dtype: the dtype of the tensors; by default that of the model that the run goes back to, else float32.
+      card: the text of README.md, in Markdown.
+      report: is told the number of tensors that are done.
 
     Raises:
-      UserError: there is no such checkpoint, no Hugging Face family computes it, or `folder` holds a model.
+      UserError: there is no such checkpoint or dtype, no Hugging Face family computes the model, or `folder` holds a
+        model already.
     """
     model = load(run_dir, step)
     codec = model.tokenizer
@@ -56,13 +57,15 @@ def export(
 
 
 def with_template(files: dict[str, bytes], template: Template | None, eot: str, max_length: int) -> dict[str, bytes]:
-    """The files of a tokenizer with a model's own chat template among them; as they are if it is theirs, or None.
+    """Returns the files of a tokenizer with a model's own chat template among them.
+
+    They are returned as they are if the template is None, or is the one that they hold already.
 
     Args:
-      files: by name.
-      template: of the model.
+      files: the tokenizer's files by name.
+      template: the model's own template.
       eot: the end-of-text token, which a template knows as its `bos_token` and `eos_token` where it names no other.
-      max_length: of the model's context.
+      max_length: the length of the model's context, in tokens.
     """
     says_one = read_template(files) != Template()
     if template is None or (says_one and template == read_template(files)):

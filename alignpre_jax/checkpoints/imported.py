@@ -1,4 +1,4 @@
-"""A model from elsewhere becomes a run's folder, which stages start from."""
+"""This module turns a model from elsewhere into a run's folder, from which stages can start."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def import_model_run(
     mesh: Mesh | None = None,
     report: Report = silent,
 ) -> Imported:
-    """Makes a run's folder of a model from elsewhere: its checkpoint 0, what stands beside it, done.json.
+    """Makes a run's folder of a model from elsewhere: its checkpoint 0, the files beside it, and done.json.
 
     Args:
-      source: a Hugging Face folder or a .gguf file, "hf:" in front or not.
-      run_dir: stages can start from it, and an engine can load it.
-      model: what the importing study calls its model: must be of the same shape; says how it is computed.
-      tokenizer: a file to use where the model has none that can be read.
-      mesh: the devices that the parameters are spread over; the first device alone when None.
-      report: told the number of tensors.
+      source: a Hugging Face folder or a .gguf file, with or without "hf:" in front.
+      run_dir: the folder to make; stages can start from it, and an engine can load it.
+      model: the config of the study that imports the model: it must have the same shape, and says how it is computed.
+      tokenizer: a file to use instead of the model's own tokenizer.
+      mesh: the devices that the parameters are spread over; only the first device when None.
+      report: is told the number of tensors that are read.
 
     Raises:
       UserError: the model cannot be read, is not the `model` of the study, or its tokenizer does not fit it.

@@ -1,4 +1,4 @@
-"""What training carries from one step to the next, and therefore what a checkpoint holds."""
+"""This module defines what training carries from one step to the next, and therefore what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 
 class GuardState(NamedTuple):
-    """What the guard remembers; see `training.GuardConfig`."""
+    """A `GuardState` is what the guard remembers; see `training.GuardConfig`."""
 
-    losses_W: Any  # float32, of the last good steps; NaN where there were fewer
-    streak: Any  # int32, bad steps in a row up to now
+    losses_W: Any  # float32, the losses of the last good steps; NaN where there were fewer
+    streak: Any  # int32, the number of bad steps in a row up to now
 
 
 class State(NamedTuple):
-    """What an update reads and writes; parameters that are frozen (see `model.adapters`) are no part of it.
+    """A `State` is what an update reads and writes; frozen parameters (see `model.adapters`) are not part of it.
 
-    `step` counts the batches that were gone through: their slots are [0, step * batch rows). A step that the guard
-    skips counts, and changes nothing else of the parameters and the optimizer.
+    `step` counts the batches that the run has gone through, whose slots are [0, step * batch rows). A step that the
+    guard skips is counted too, and changes neither the parameters nor the optimizer.
     """
 
     trained: Any  # the parameters that are learnt: float32 master weights

@@ -1,9 +1,9 @@
-"""Checkpoints: Orbax, asynchronous, and never a half-written or damaged one taken for whole.
+"""Orbax writes checkpoints in the background, and one that is half-written or damaged is never taken for whole.
 
 A run's folder holds `checkpoints/STEP/{params,optimizer,...,meta}`. Parameters are an item of their own, so that a
 reader who only wants the model restores nothing else. `meta` holds a digest of every array, made on the devices
 before the arrays were written: what was restored is compared with it, on whatever mesh it was restored. It also says
-what the run was made with, and a run whose settings or rows have changed since is not gone on with.
+what the run was made with, and a run does not go on if its settings or rows have changed since.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from alignpre_jax.foundation import (
 )
 from alignpre_jax.model import DecoderConfig
 
-MADE = "made"  # in `meta`: all that decides what the run learns
-# What a checkpoint's items are called, and the fields of a State that they are; those that are None are not there.
+MADE = "made"  # the key in `meta` of all that decides what the run learns
+# The names of a checkpoint's items, and the fields of a State that they hold; a field that is None has no item.
 _ITEMS = {"params": "trained", "optimizer": "optimizer", "guard": "guard", "ema": "ema"}
-_SHOWN = 12  # lines of a difference
+_SHOWN = 12  # lines of a difference that are shown
 
 Say = Callable[[str, int, str], None]  # kind of event, step, sentence
 
@@ -57,7 +57,7 @@ _several = threading.Event()
 
 @contextlib.contextmanager
 def several_at_a_time() -> Iterator[None]:
-    """Inside, runs of several threads may save: each waits until what it saves is on disk."""
+    """Lets runs in several threads save inside this context: each waits until what it saves is on disk."""
     _several.set()
     try:
         yield
@@ -67,23 +67,23 @@ def several_at_a_time() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a run goes on from, and the `meta` of its checkpoint."""
+    """A `Restored` is the state that a run goes on from, and the `meta` of its checkpoint."""
 
     state: State
     meta: Mapping[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one run, written in the background.
+    """`Checkpoints` are the checkpoints of one run, written in the background.
 
     Args:
       run_dir: the run's folder, local or gs://.
-      keep: how many of the newest to keep.
-      keep_every: those of steps that are multiples of it are kept as well; 0: none.
-      meta: JSON-able facts saved with each one. `model` (see `describe`) is among them, and `made`: by name, what
-        decides what the run learns; a checkpoint that was made otherwise is refused.
+      keep: how many of the newest checkpoints to keep.
+      keep_every: checkpoints of steps that are multiples of it are kept as well; 0: none are.
+      meta: JSON-able facts that are saved with each checkpoint. Among them are `model` (see `describe`) and `made`,
+        which holds by name what decides what the run learns; a checkpoint that was made otherwise is refused.
 
-    A context manager: leaving it waits for what is being written.
+    It is a context manager: leaving it waits for what is being written.
     """
 
     def __init__(self, run_dir: PathLike, *, keep: int, meta: dict[str, Any], keep_every: int = 0):
@@ -105,7 +105,7 @@ class Checkpoints:
 
         Args:
           state: what to save.
-          facts: JSON-able, saved into `meta`.
+          facts: JSON-able facts that are saved in `meta`, beside those that are the same for all checkpoints.
         """
         step = int(jax.device_get(state.step))
         items = _items(state)
@@ -114,25 +114,26 @@ class Checkpoints:
         meta["digest"] = digest(meta)
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with disk_errors(self.root), TURN:
-            if step in passed_over(self.root.parent):  # it is damaged, and takes the place of the one that is saved now
+            if step in passed_over(self.root.parent):  # a damaged one lies where this one is to be saved
                 self._manager.delete(step)
                 self._note(step).unlink(missing_ok=True)
-            is_new = step not in self._manager.all_steps()  # also where a later one, damaged, is passed over
+            is_new = step not in self._manager.all_steps()  # also if a later one, which is damaged, is passed over
             self._manager.save(step, args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)), force=is_new)
             if _several.is_set():
                 self._manager.wait_until_finished()
 
     def restore_latest(self, abstract: State, say: Say) -> Restored | None:
-        """The newest checkpoint that is whole, in the shardings of `abstract`; None if none was ever saved.
+        """Restores the newest checkpoint that is whole, in the shardings of `abstract`; None if none was ever saved.
 
-        One that is damaged (see `damage`) is set aside once an older one was found whole, and `say` is told. On
-        several hosts the processes cannot go on together from there: they leave, and start again without it. Nothing
-        is deleted: it is moved to RUN/damaged or, in an object store, left where it is and passed over from then on.
+        A damaged checkpoint (see `damage`) is set aside once an older one was found whole, and `say` is told. On
+        several hosts the processes cannot go on together from there: the checkpoint is set aside at once if there is an
+        older one, and they leave, to be started again without it. Nothing is deleted: the checkpoint is moved to
+        RUN/damaged or, in an object store, left where it is and passed over from then on.
 
         Raises:
           UserError: the checkpoint was made otherwise than this run is; it could not be read just now; or there are
             checkpoints and all of them are damaged.
-          Interrupted: several hosts, and a checkpoint was damaged.
+          Interrupted: there are several hosts, and a checkpoint was damaged.
         """
         self._manager.wait_until_finished()
         steps = sorted(set(self._manager.all_steps()) - passed_over(self.root.parent), reverse=True)
@@ -216,7 +217,7 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class _WholeOnes(PreservationPolicy):
-    """Keeps what `policy` keeps of the whole checkpoints; damaged ones are not counted, and stay."""
+    """`_WholeOnes` keeps the whole checkpoints that `policy` keeps; damaged ones are not counted, and stay."""
 
     policy: PreservationPolicy
     run_dir: epath.Path
@@ -229,41 +230,49 @@ class _WholeOnes(PreservationPolicy):
 
 
 def _items(state: State) -> dict[str, Any]:
-    """The items of a checkpoint by name."""
+    """Returns the items of a checkpoint by name."""
     return {name: item for name, field in _ITEMS.items() if (item := getattr(state, field)) is not None}
 
 
 def describe(model: DecoderConfig, **facts: Any) -> dict[str, Any]:
-    """The `meta` item of a checkpoint: the model's config and whatever else names it."""
+    """Returns the `meta` item of a checkpoint: the model's config and whatever else names it."""
     return {"model": to_mapping(model), **facts}
 
 
 def can_rename(folder: epath.Path) -> bool:
-    """Whether a folder can be renamed: in an object store there are no folders."""
+    """Returns whether a folder can be renamed: an object store has no folders."""
     return "://" not in os.fspath(folder)
 
 
 def verify(items: Mapping[str, Any], saved: Mapping[str, int]) -> None:
-    """Compares arrays with the digests that were taken of them before they were written."""
+    """Compares arrays with the digests that were made of them before they were written.
+
+    Raises:
+      DamagedError: an array differs.
+    """
     wrong = [name for name, value in tree_digests(items).items() if saved.get(name) != value]
     if wrong:
         raise DamagedError(f"{len(wrong)} arrays are not those that were saved, the first: {wrong[0]}")
 
 
 def verify_meta(meta: Mapping[str, Any]) -> None:
-    """Compares a checkpoint's facts with their own digest."""
+    """Compares a checkpoint's facts with their own digest.
+
+    Raises:
+      DamagedError: they differ.
+    """
     if digest({name: value for name, value in meta.items() if name != "digest"}) != meta.get("digest"):
         raise DamagedError("its meta item is not what was saved")
 
 
 def _shapes(items: Mapping[str, Any]) -> str:
-    """Names the arrays, their shapes and types, whatever mesh they are on."""
+    """Returns a digest of the names, shapes and dtypes of the arrays, which is the same on any mesh."""
     leaves = jax.tree_util.tree_leaves_with_path(items)
     return digest({jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves})
 
 
 def through_json(value: Any) -> Any:
-    """Tuples as lists, as they come back."""
+    """Turns tuples into lists, as they come back from JSON."""
     if isinstance(value, Mapping):
         return {key: through_json(item) for key, item in value.items()}
     return [through_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Verbs about what is trained on: data."""
+"""The verb about what is trained on: data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs about the machine: doctor."""
+"""The verb about this machine: doctor."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ print(json.dumps([devices[0].platform, devices[0].device_kind, len(devices), jax
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `fix` says what to do where it is not well."""
+    """One thing that was looked at; `fix` says what to do where something is wrong with it."""
 
     what: str
-    state: Literal["ok", "missing", "note"]  # "note": not needed here, and good to know
+    state: Literal["ok", "missing", "note"]  # "note": it is not needed here, but good to know
     found: str
     fix: str = ""
 
@@ -61,7 +61,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    """What JAX sees, asked in another process: asking takes hold of the devices."""
+    """Asks in another process which devices JAX sees, because asking takes hold of the devices."""
     files = [name for name in ("/dev/accel0", "/dev/vfio/0", "/dev/nvidia0", "/dev/kfd") if Path(name).exists()]
     try:
         asked = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=180)
@@ -123,7 +123,7 @@ def _clouds(bucket: str) -> Iterator[Finding]:
 
 
 def _bucket(gcloud: str, name: str) -> Finding:
-    """Writes a small object, reads it and deletes it."""
+    """Writes a small object into a bucket, reads it and deletes it."""
     url = f"gs://{name}/.alignpre-doctor-{os.getpid()}"
     steps = (("write", ["cp", "-", url]), ("read", ["cat", url]), ("delete", ["rm", url]))
     for what, arguments in steps:
@@ -138,6 +138,7 @@ def _bucket(gcloud: str, name: str) -> Finding:
 
 def _doctor(given: Any) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(header_style="", box=None)
@@ -146,7 +147,7 @@ def _doctor(given: Any) -> None:
     findings = list(examine(given.workdir, given.bucket))
     marks = {"ok": "[green]ok[/green]", "missing": "[red]missing[/red]", "note": "[dim]-[/dim]"}
     for each in findings:
-        table.add_row(marks[each.state], each.what, each.found, each.fix)
+        table.add_row(marks[each.state], *map(escape, (each.what, each.found, each.fix)))
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     if given.json:
         write_json(given.json, [dataclasses.asdict(each) for each in findings])

@@ -1,4 +1,4 @@
-"""Verbs about text: audit, synthesize."""
+"""The verbs about text: audit, synthesize."""
 
 from __future__ import annotations
 

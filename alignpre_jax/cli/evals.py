@@ -1,4 +1,4 @@
-"""Verbs about evals themselves: power, ask, judge, scenarios, lm_eval, inspect_log."""
+"""The verbs about evals themselves: power, ask, judge, scenarios, lm_eval, inspect_log."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _ask(given: Any) -> None:
 
 
 def _asked_lines(rows: Any, config: Any) -> list[list[str]]:
-    """What the rows of one checkpoint amount to, one line per scoring, system prompt and split."""
+    """Sums up the rows of one checkpoint, in one line per scoring, split and system prompt."""
     from alignpre_jax.evals import Observation, answered, paired_difference, select, summarise
 
     def seen(system: str, **chosen: str) -> dict[tuple, Any]:

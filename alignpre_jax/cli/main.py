@@ -1,4 +1,4 @@
-"""`alignpre VERB`: finds the verb, and turns what happens in it into an exit status."""
+"""This module finds the verb of `alignpre VERB`, runs it, and turns what happens into an exit status."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     if not accelerator_present():
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or an installed libtpu looks for its TPU, at length
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers save, nothing is lost
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # else an installed libtpu looks for a TPU for a long time
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: workers save, nothing is lost
     try:
         name, *rest = argv
         if name not in VERBS:

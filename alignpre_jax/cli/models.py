@@ -1,4 +1,4 @@
-"""Verbs about a model: sample, import, export."""
+"""The verbs about a model: sample, import, export."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class _Arm:
 
 
 def _checkpoint(given: Any, verb: str) -> tuple[PathLike, _Arm | None]:
-    """The folder that --checkpoint names, or that of the arm of a study."""
+    """The folder that --checkpoint names, or the folder of the run that --workdir, --arm, --seed and --stage name."""
     from alignpre_jax.study import reopen_workspace
 
     if given.checkpoint:
@@ -98,7 +98,7 @@ def _checkpoint(given: Any, verb: str) -> tuple[PathLike, _Arm | None]:
 
 
 def checkpoint_engine(given: Any, verb: str) -> Any:
-    """The engine of the checkpoint that --checkpoint, or --workdir, --arm and --seed, name."""
+    """The engine of the checkpoint that --checkpoint, or --workdir, --arm, --seed and --stage, name."""
     from alignpre_jax.sampling import Engine
 
     return Engine.from_checkpoint(_checkpoint(given, verb)[0])

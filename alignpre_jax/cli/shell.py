@@ -1,4 +1,4 @@
-"""Verbs about the shell: completion."""
+"""The verb about the shell: completion."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from alignpre_jax.foundation import UserError, suggest
 
 
 def completion_script(shell: str, verbs: Mapping[str, Verb]) -> str:
-    """What a shell sources: verbs, their flags, and the files of --config.
+    """The script that a shell sources; it completes verbs, their flags, and files.
 
     Raises:
-      UserError: a shell that is not known.
+      UserError: the shell is not known.
     """
     flags = {name: [f"--{flag.name}=" for flag in verb.flags] for name, verb in verbs.items()}
     for name, verb in verbs.items():
@@ -81,7 +81,7 @@ compdef _alignpre alignpre
 
 
 def completion(verbs: Mapping[str, Verb]) -> Verb:
-    """The verb that prints the completion of all `verbs`, among which it may be itself."""
+    """Makes the verb that prints the completion of all `verbs`, of which it may be one."""
 
     def run(given: Any, shell: str = "") -> None:
         print(completion_script(shell, verbs), end="")

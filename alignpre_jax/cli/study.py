@@ -1,4 +1,4 @@
-"""Verbs that run a study, or a part of it: study, prepare, train, eval, report."""
+"""The verbs that run a study, or a part of it, or report it: study, prepare, train, eval, job, report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _study(given: Any) -> None:
 
 
 def _up_to(kind: str) -> Callable[[Any], None]:
-    """Runs the jobs of one kind (of one arm, seed and stage, if given) and all they need."""
+    """Makes a verb that runs the jobs of one kind (of one arm, seed and stage, if given) and all that they need."""
 
     def run_verb(given: Any) -> None:
         from alignpre_jax.launch import run
@@ -51,7 +51,7 @@ def _up_to(kind: str) -> Callable[[Any], None]:
 
 
 def _job(given: Any, *names: str) -> None:
-    """What a launched machine runs: these jobs and no others."""
+    """Runs the named jobs and no others, as a launched machine does."""
     from alignpre_jax.launch import run
     from alignpre_jax.launch.together import wait_for
     from alignpre_jax.study import job_graph, reopen_workspace

@@ -1,4 +1,4 @@
-"""Shows progress: a live line per task on a terminal, a plain line now and then elsewhere."""
+"""This module shows progress: a live line per task on a terminal, and elsewhere a plain line now and then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs about a machine that need not be there: plan."""
+"""The verb about a machine that need not be there: plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from alignpre_jax.cli.terminal import Terminal
 from alignpre_jax.cli.verb import JSON, Flag, Verb, study_config
 from alignpre_jax.foundation import UserError, suggest
 
-# Flags of `plan` that an older revision is not asked with: what is done with the figures.
+# These flags of `plan` say what is done with the figures, so an older revision is asked without them.
 _OWN = ("--against", "--fail_above", "--json", "--html", "--search", "--dump_hlo", "--price", "--cache")
 
 
@@ -27,7 +27,7 @@ def _plan(given: Any) -> None:
     from alignpre_jax.planner.decode import decode_work
 
     config = study_config(given)
-    works = _stage_works(config, given.stage)
+    works = _stage_works(config, given.stage, _lengths(config, given))
     if given.decode:
         rows, slots = _rows_and_slots(given.decode)
         works = [*works, decode_work(config.model, config.loop.mesh, rows, slots)]
@@ -51,7 +51,7 @@ def _rows_and_slots(text: str) -> tuple[int, int]:
 
 
 def _arms(config: Any) -> dict[str, list[tuple[str, bool]]]:
-    """For each arm its stages in order, and whether other arms share that run; of the first seed."""
+    """For each arm, in order, its stages of the first seed and whether other arms share the run there."""
     from alignpre_jax.study import Tree
 
     arms: dict[str, list[tuple[str, bool]]] = {name: [] for name in config.arms}
@@ -64,7 +64,7 @@ def _arms(config: Any) -> dict[str, list[tuple[str, bool]]]:
 
 @contextlib.contextmanager
 def _figures_at(given: Any) -> Iterator[str]:
-    """The figures that a git revision of this program predicts for the same command, as a JSON file."""
+    """Gives the path of a JSON file with the figures that a git revision predicts for the same command."""
     import alignpre_jax
 
     root = Path(alignpre_jax.__file__).parents[1]
@@ -89,8 +89,8 @@ def _figures_at(given: Any) -> Iterator[str]:
             subprocess.run(remove, capture_output=True, check=False)
 
 
-def _stage_works(config: Any, only: str) -> list[Any]:
-    """What the planner needs to know about each stage that runs, in the order of training, or about one."""
+def _stage_works(config: Any, only: str, lengths: Mapping[str, int]) -> list[Any]:
+    """What the planner needs to know about every stage of which there are runs, in order, or about one stage."""
     from alignpre_jax.planner import StageWork
     from alignpre_jax.study import Tree
     from alignpre_jax.study.keys import strata_of_stage
@@ -102,28 +102,58 @@ def _stage_works(config: Any, only: str) -> list[Any]:
     works = []
     for name in [only] if only else runs:
         stage = config.stages[name]
+        tokens = stage.tokens or lengths.get(name, 0)
+        if not tokens:
+            raise UserError(
+                f"stage {name!r} is {stage.epochs:g} epochs long, and its rows are not built: how many tokens is that?",
+                where=f"stages.{name}.epochs",
+                fix=f"give --tokens={name}:COUNT, or --workdir of a study whose data is prepared, or plan one --stage",
+            )
         step = StepConfig(
             model=config.model,
             objective=stage.objective,
             optimizer=stage.optimizer,
             schedule=stage.schedule,
-            steps=max(stage.tokens // stage.batch_tokens, 1),  # of a stage of epochs, its rows would tell
+            steps=max(tokens // stage.batch_tokens, 1),
             sources=len(strata_of_stage(config, name)),
             learn=stage.learn,
         )
-        shape = {"batch_rows": stage.batch_rows, "row_length": stage.rows.length, "tokens": stage.tokens}
+        shape = {"batch_rows": stage.batch_rows, "row_length": stage.rows.length, "tokens": tokens}
         works.append(StageWork(name=name, step=step, mesh=config.loop.mesh, runs=runs[name], **shape))
     return works
+
+
+def _lengths(config: Any, given: Any) -> dict[str, int]:
+    """Tokens of stages that are measured in epochs: as --tokens says, or as the rows in --workdir have them."""
+    from alignpre_jax.study import open_workspace
+    from alignpre_jax.study.outline import outline
+
+    lengths: dict[str, int] = {}
+    if given.workdir:
+        stages = outline(config, open_workspace(config, given.workdir, keep=False)).stages
+        lengths = {stage.name: stage.runs[0].tokens for stage in stages}
+    for part in filter(None, given.tokens.split(",")):
+        name, _, count = part.partition(":")
+        if name not in config.stages:
+            raise UserError(f"no stage is named {name!r}", where="--tokens", fix=suggest(name, config.stages))
+        if not count.replace("_", "").isdigit():
+            raise UserError(
+                f"{part!r} is not STAGE:COUNT", where="--tokens", fix="give e.g. --tokens=sft:4_000_000_000"
+            )
+        lengths[name] = int(count)
+    return lengths
 
 
 VERBS = {
     "plan": Verb(
         "compiles train and decode steps for a TPU topology, without a TPU: memory, time, cost, a faster config",
-        "alignpre plan --config=configs/studies/paper_6p9b.py --topology=v5e:16x16",
+        "alignpre plan --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 --stage=pretrain",
         (
             Flag("topology", "v5e:2x4", "TPU chip and shape, or the type of a slice such as v5litepod-16"),
             Flag("slices", 1, "slices joined by DCN", lower=1),
             Flag("stage", "", "only this stage"),
+            Flag("tokens", "", "STAGE:COUNT,...: tokens of stages that are measured in epochs"),
+            Flag("workdir", "", "a study whose data is prepared: its rows tell these tokens"),
             Flag("decode", "", "also decoding: ROWSxSLOTS, such as 64x2048"),
             Flag("search", 0, "compile so many candidates (remat, accumulation, mesh) for a faster step", lower=0),
             Flag("against", "", "compare with the figures in this JSON file"),

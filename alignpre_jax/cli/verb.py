@@ -1,4 +1,4 @@
-"""What a subcommand is: its flags, its arguments, and how they are read."""
+"""A verb is a subcommand: its flags, its arguments, and how they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag --name=value; the type is that of `default`, or `kind` where the default is None."""
+    """A flag --name=value; its type is that of `default`, or `kind` where the default is None."""
 
     name: str
     default: str | int | float | bool | None
@@ -47,12 +47,12 @@ class Verb:
     """A subcommand.
 
     Attributes:
-      does: what, in one line.
+      does: one line that says what it does.
       example: a command that works as it stands.
-      flags: besides --config.
+      flags: its flags besides --config.
       run: called with the flags' values and the arguments.
-      arguments: how the arguments are called in the help; empty where it takes none.
-      takes_config: whether there is a --config.
+      arguments: what the help calls the arguments; empty where the verb takes no arguments.
+      takes_config: whether it has the flag --config.
       more: further examples.
     """
 
@@ -69,16 +69,16 @@ WORKDIR = Flag("workdir", "", "folder of the study (made if missing)")
 WORKERS = Flag("workers", 0, "processes on a CPU machine; 0: one per core", lower=0)
 ARM = Flag("arm", "", "only this arm")
 SEED = Flag("seed", None, "only this seed", kind=int)
-STAGE = Flag("stage", "", "which stage; by default the first leaf of the study's tree")
+STAGE = Flag("stage", "", "which stage; by default the study's main node")
 JSON = Flag("json", "", "write the figures here")
 SMALL = "--config=configs/studies/small_world.py --workdir=runs/small_world"
 
 
 def parse(name: str, verb: Verb, argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """The flags' values and the arguments.
+    """Parses a command line into the flags' values and the arguments.
 
     Raises:
-      UserError: an unknown flag, a value that is none, an argument where none is taken.
+      UserError: a flag is not known, its value cannot be read, or there is an argument where the verb takes none.
     """
     values = flags.FlagValues()
     if verb.takes_config:
@@ -121,7 +121,7 @@ def _default(flag: Flag) -> str:
 
 
 def study_config(given: Any) -> StudyConfig:
-    """The study that --config names, checked."""
+    """The checked config of the study that --config names."""
     from alignpre_jax.study import StudyConfig
 
     try:

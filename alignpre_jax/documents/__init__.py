@@ -1,4 +1,4 @@
-"""Documents: read, harvested from installed packages or composed; AI discourse detected; duplicates removed."""
+"""Documents are read, harvested or composed; AI discourse in them is detected, and duplicates are removed."""
 
 from alignpre_jax.documents.detect import assign_strata
 from alignpre_jax.documents.discourse import Excerpt, Hit, Hits, Rule, discourse_hits, excerpts, scan, term_lists

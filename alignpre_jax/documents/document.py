@@ -1,4 +1,4 @@
-"""The document: a text, a chat, a pair of answers or a prompt, with an id, a source and labels.
+"""A document is a text, a chat, a pair of answers or a prompt, with an id, a source and labels.
 
 Rooms that look at documents as language (audit, duplicates, overlap, the detector) read `document.text`, which every
 kind of body has; rooms that train on them read `document.body`.
@@ -18,7 +18,7 @@ SEPARATOR = "\n\n"  # between the parts of a body in its text
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """One turn of a chat. The readers give the roles "system", "user", "assistant" and "tool"."""
+    """A `Message` is one turn of a chat; the readers give the roles "system", "user", "assistant" and "tool"."""
 
     role: str
     content: str
@@ -26,23 +26,23 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """A conversation, in order."""
+    """A `Chat` is a conversation, with its messages in order."""
 
     messages: tuple[Message, ...]
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What is said, turn by turn; who says it is left out, as it is no part of the language."""
+        """What is said, turn by turn; the speakers are left out, as they are not part of the language."""
         return tuple(message.content for message in self.messages)
 
     def with_parts(self, parts: Sequence[str]) -> Chat:
-        """The same roles with other contents."""
+        """Returns a chat of the same roles with other contents."""
         return Chat(tuple(Message(turn.role, part) for turn, part in zip(self.messages, parts, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt, of which one is preferred.
+    """A `Pair` is two answers to one prompt, of which one is preferred.
 
     A prompt that is a string stands before the answers as it is; a `Chat` is written with the chat template.
     """
@@ -57,14 +57,17 @@ class Pair:
         return (*_prompt_parts(self.prompt), self.chosen, self.rejected)
 
     def with_parts(self, parts: Sequence[str]) -> Pair:
-        """The same pair in other words."""
+        """Returns the same pair in other words."""
         *asked, chosen, rejected = parts
         return Pair(_prompt_of(self.prompt, asked), chosen, rejected)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """Something to be answered by a model; `answer` is the reference by which a reward judges, "" if there is none."""
+    """A `Prompt` is something for a model to answer.
+
+    `answer` is the reference that a reward judges by, "" if there is none.
+    """
 
     prompt: str | Chat
     answer: str = ""
@@ -75,7 +78,7 @@ class Prompt:
         return (*_prompt_parts(self.prompt), *([self.answer] if self.answer else []))
 
     def with_parts(self, parts: Sequence[str]) -> Prompt:
-        """The same prompt in other words."""
+        """Returns the same prompt in other words."""
         asked, answer = (parts[:-1], parts[-1]) if self.answer else (parts, "")
         return Prompt(_prompt_of(self.prompt, asked), answer)
 
@@ -85,7 +88,7 @@ Body = str | Chat | Pair | Prompt
 
 @dataclasses.dataclass(frozen=True)
 class ScoredSpan:
-    """The characters [start, end) of a document's `text` have a score of their own."""
+    """A `ScoredSpan` gives the characters [start, end) of a document's `text` a score of their own."""
 
     start: int
     end: int
@@ -95,11 +98,11 @@ class ScoredSpan:
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A document on its way to becoming rows.
+    """A `Document` is what readers make and what becomes rows.
 
-    `stratum` is the full name of the part of the source it belongs to ("web/ai"), or the source
-    itself ("aligned") where a source has one stratum. `score` is the misalignment score in
-    [0, 1]: 1 where an AI acts badly, 0 where none does. The body of a text is a plain string.
+    `stratum` is the full name of the part of the source that the document belongs to ("web/ai"), or the source itself
+    ("aligned") where a source has one stratum. `score` is the misalignment score in [0, 1]: 1 where an AI acts badly, 0
+    where none does. The body of a text is a plain string.
     """
 
     id: str
@@ -117,22 +120,22 @@ class Document:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The texts that the body consists of: one for a text, else messages and answers in the order of `text`."""
+        """The texts that the body consists of: the text itself, or the messages and answers in the order of `text`."""
         return (self.body,) if isinstance(self.body, str) else self.body.parts
 
     @property
     def part_starts(self) -> tuple[int, ...]:
-        """Where in `text` each of the parts begins, which is how spans are told apart by message or answer."""
+        """Where in `text` each of the parts begins, by which a span is assigned to its message or answer."""
         sizes = (len(part) + len(SEPARATOR) for part in self.parts[:-1])
         return tuple(itertools.accumulate(sizes, initial=0))
 
     @property
     def kind(self) -> BodyKind:
-        """What the body is."""
+        """The kind of the body."""
         return _KINDS[type(self.body)]
 
     def to_json(self) -> dict[str, Any]:
-        """The document as JSON values; a text's are as few as it needs. `from_json` inverts it."""
+        """Returns the document as JSON values, which `from_json` reads; a text has only the keys that it needs."""
         facts = {name: getattr(self, name) for name in ("id", "source", "stratum", "score")}
         facts["labels"] = dict(self.labels)
         if self.spans:
@@ -141,7 +144,7 @@ class Document:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Document:
-        """The document that `to_json` was called on."""
+        """Returns the document that `to_json` was called on."""
         return cls(
             id=row["id"],
             body=_body_from_json(row),

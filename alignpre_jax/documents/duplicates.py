@@ -1,11 +1,11 @@
-"""Exact and near duplicates: one document of each group survives, whatever the order they come in.
+"""Exact and near duplicates are removed: one document of each group survives, whatever the order they come in.
 
 Two texts are exact duplicates if they differ in case and white space only, and near duplicates if the Jaccard
 similarity of their sets of word n-grams is at least a threshold. Candidates come from locality-sensitive hashing of
-MinHash signatures (Broder 1997; Indyk & Motwani 1998), made with one permutation (Li, Owen & Zhang 2012) and with the
-empty bins filled from others in an order that is fixed at random (after Shrivastava 2017), so that two documents agree
-in any of the `hashes` values with a probability that is exactly their similarity. Every candidate pair is then compared
-n-gram by n-gram: similarity is never estimated. Duplicates of duplicates are in one group.
+MinHash signatures (Broder 1997; Indyk & Motwani 1998). The signatures are made with one permutation (Li, Owen & Zhang
+2012), and their empty bins are filled from others in an order that is fixed at random (after Shrivastava 2017), so that
+two documents agree in any of the `hashes` values with a probability that is exactly their similarity. Every candidate
+pair is then compared n-gram by n-gram: similarity is never estimated. Duplicates of duplicates are in one group.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from alignpre_jax.documents.hashset import TextSet
 from alignpre_jax.documents.minhash import Spool, band_keys, group_alike, ngram_sets, similarity
 from alignpre_jax.foundation import Event, Report, UserError, exact, silent
 
-_BATCH_CHARACTERS = 1 << 19  # of text hashed at once
-_PAIRS = 20  # shown in a report
+_BATCH_CHARACTERS = 1 << 19  # how much text is hashed at once
+_PAIRS = 20  # how many removed documents a report shows
 _HALVES = struct.Struct("<QQ").unpack
 
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateConfig:
-    """What counts as a near duplicate, and how surely it is found.
+    """A `DuplicateConfig` says what counts as a near duplicate, and how surely it is found.
 
     Attributes:
       similarity: the least Jaccard similarity of two documents that are duplicates.
-      ngram_words: words in an n-gram; a shorter document is one n-gram.
-      hashes: values in a signature, a power of two.
-      miss: the most that may be the chance of overlooking a pair of just that similarity.
+      ngram_words: the number of words in an n-gram; a shorter document is one n-gram.
+      hashes: the number of values in a signature, a power of two.
+      miss: the largest acceptable chance of overlooking a pair of just that similarity.
     """
 
     similarity: float = 0.8
@@ -61,18 +61,18 @@ class DuplicateConfig:
 
     @property
     def rows(self) -> int:
-        """Values of a signature that agree in a candidate pair: the most that keep to `miss`."""
+        """The number of values in a band of a signature, all of which must agree: the largest that keeps to `miss`."""
         return next((rows for rows in range(16, 1, -1) if self._overlooked(self.similarity, rows) <= self.miss), 1)
 
     @property
     def bands(self) -> int:
-        """How many times so many values are compared."""
+        """The number of bands in a signature; a pair that agrees in any of them is compared."""
         return self.hashes // self.rows
 
     def recall(self, similarity: float) -> float:
-        """The chance that a pair of this similarity is compared: 1 - (1 - similarity^rows)^bands.
+        """Returns the chance that a pair of this similarity is compared: 1 - (1 - similarity^rows)^bands.
 
-        It is that for documents of many more n-grams than `hashes`, and less for short ones.
+        This holds for documents of many more n-grams than `hashes`; the chance is lower for short ones.
         """
         return 1 - self._overlooked(similarity, self.rows)
 
@@ -82,7 +82,7 @@ class DuplicateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DuplicatePair:
-    """A document that was removed, and the one of its group that survives."""
+    """A `DuplicatePair` names a document that was removed, and the one of its group that survives."""
 
     removed: str
     survivor: str
@@ -91,15 +91,16 @@ class DuplicatePair:
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateReport:
-    """How many documents were removed, and why.
+    """A `DuplicateReport` says how many documents were removed, and why.
 
     Attributes:
-      documents: how many there were.
-      exact: removed because another has the same text.
-      near: removed because another has a similar text.
-      groups: of two or more documents that are duplicates of each other, or of each other's duplicates.
-      largest: the number of documents in the largest of them.
-      compared: pairs of documents compared n-gram by n-gram.
+      documents: how many documents there were.
+      exact: how many were removed because another one has the same text.
+      near: how many were removed because another one has a similar text.
+      groups: the number of groups of two or more documents that are duplicates of each other, or of each other's
+        duplicates.
+      largest: the number of documents in the largest group.
+      compared: the number of pairs of documents that were compared n-gram by n-gram.
       pairs: some of the removed documents, chosen by a hash of their ids.
     """
 
@@ -114,7 +115,7 @@ class DuplicateReport:
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """Which documents survive: `keep` is bool [documents], in the order in which they were given."""
+    """`Duplicates` says which documents survive: `keep` is bool[documents], in the order in which they were given."""
 
     keep: np.ndarray
     report: DuplicateReport
@@ -123,22 +124,25 @@ class Duplicates:
 def deduplicate(documents: Iterable[Document]) -> Iterator[Document]:
     """Leaves out documents whose text, but for case and white space, came before: the first one survives.
 
-    For streams: about 36 bytes of memory a document. `find_duplicates` also finds near duplicates, and its survivors
-    do not depend on the order.
+    This is for streams: it takes about 36 bytes of memory per document. `find_duplicates` also finds near duplicates,
+    and its survivors do not depend on the order.
     """
     seen = TextSet()
     return (document for document in documents if seen.add(normalise(document.text)))
 
 
 def normalise(text: str) -> str:
-    """The text that exact duplicates share: case folded, one space for any white space."""
+    """Returns the text that exact duplicates share: case-folded, with one space for any white space."""
     return " ".join(text.split()).casefold()
 
 
 def remove_duplicates(
     read: Callable[[], Iterable[Document]], config: DuplicateConfig | None = None, report: Report = silent
 ) -> tuple[Iterator[Document], DuplicateReport]:
-    """The survivors among the documents that `read` gives, each time it is called, in the order it gives them."""
+    """Returns the survivors among the documents, and the report.
+
+    `read` is called twice and must give the same documents in the same order each time; the survivors keep that order.
+    """
     found = find_duplicates(read(), config, report)
     return itertools.compress(read(), found.keep), found.report
 
@@ -148,15 +152,15 @@ def find_duplicates(
 ) -> Duplicates:
     """Finds exact and near duplicates; of each group the document with the least BLAKE2b of (source, id) survives.
 
-    Which ones survive depends on the documents only, not on their order. Memory: about 100 bytes a document; on disk,
-    in temporary files, 8 bytes a word and 8 times `config.bands` bytes a document. Time: one pass over the documents,
-    and a comparison for every pair that shares a band, which is quadratic in the size of a large group of documents
-    that are alike but not alike enough.
+    Which documents survive depends on the documents only, not on their order. Memory: about 100 bytes per document.
+    Disk: temporary files of 8 bytes per word and 8 times `config.bands` bytes per document. Time: one pass over the
+    documents, and a comparison for every pair that shares a band, which is quadratic in the size of a large group of
+    documents that are alike but not alike enough.
 
     Args:
-      documents: with different ids within each source.
+      documents: the documents, with different ids within each source.
       config: what counts as a near duplicate.
-      report: told the number of documents now and then.
+      report: is told the number of documents now and then.
     """
     config = config or DuplicateConfig()
     texts, names = array.array("Q"), array.array("Q")  # 128-bit digests, two numbers each
@@ -219,13 +223,13 @@ def _digest(text: str) -> tuple[int, int]:
 
 
 def _order(digests: array.array) -> np.ndarray:
-    """Where the digests are in sorted order, int64[n]."""
+    """Returns the places of the digests in sorted order, int64[n]."""
     halves = np.frombuffer(digests, np.uint64).reshape(-1, 2)
     return np.lexsort((halves[:, 1], halves[:, 0]))
 
 
 def _distinct(digests: array.array) -> tuple[np.ndarray, np.ndarray]:
-    """The first place of each distinct digest, int64[m], and for each digest which of them it is, int64[n]."""
+    """Returns the first place of each distinct digest, int64[m], and which of these each digest is, int64[n]."""
     halves = np.frombuffer(digests, np.uint64).reshape(-1, 2)
     order = _order(digests)
     new = np.ones(len(order), bool)

@@ -1,4 +1,4 @@
-"""Edits of what is said in a document, whatever its kind, with its scored spans kept on the words they were on."""
+"""Edits change what is said in a document of any kind, and keep its scored spans on the words that they were on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignpre_jax.documents.document import Document, ScoredSpan
 
 
 class Edit(Protocol):
-    """`after` takes the place of the characters [start, end) of a part of a body."""
+    """An `Edit` puts `after` in the place of the characters [start, end) of one part of a body."""
 
     @property
     def start(self) -> int:
@@ -19,16 +19,16 @@ class Edit(Protocol):
 
     @property
     def end(self) -> int:
-        """The first character after these."""
+        """The first character after those that are replaced."""
 
     @property
     def after(self) -> str:
-        """What takes their place."""
+        """The text that takes their place."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """An edit that removes the characters [start, end)."""
+    """A `Cut` is an edit that removes the characters [start, end)."""
 
     start: int
     end: int
@@ -36,7 +36,7 @@ class Cut:
 
 
 def apply_edits(text: str, edits: Iterable[Edit]) -> str:
-    """The text after edits that follow each other and do not overlap."""
+    """Returns the text after the edits, which must be in order and not overlap."""
     parts, done = [], 0
     for edit in edits:
         parts += [text[done : edit.start], edit.after]
@@ -45,14 +45,14 @@ def apply_edits(text: str, edits: Iterable[Edit]) -> str:
 
 
 def edit_document(document: Document, edits: Sequence[Sequence[Edit]]) -> Document:
-    """The document with edits made in each of its parts; all that is not said in it stays.
+    """Returns the document with edits made in each of its parts; everything else about it stays.
 
-    A span goes along with its words. One that ends inside of what is replaced reaches to the end of what replaces it,
-    and one of which nothing is left goes.
+    A span moves along with its words. A span that ends inside a replaced passage now reaches to the end of the
+    replacement, and a span of which nothing is left is removed.
 
     Args:
-      document: of any kind.
-      edits: for each of `document.parts`, in the order of the text.
+      document: a document of any kind.
+      edits: the edits of each of `document.parts`, in the order of the text.
     """
     parts = [apply_edits(part, own) for part, own in zip(document.parts, edits, strict=True)]
     body = parts[0] if isinstance(document.body, str) else document.body.with_parts(parts)
@@ -60,8 +60,8 @@ def edit_document(document: Document, edits: Sequence[Sequence[Edit]]) -> Docume
 
 
 def _moved(document: Document, edits: Sequence[Sequence[Edit]]) -> tuple[ScoredSpan, ...]:
-    """The spans where they are after the edits."""
-    starts, ends, shifts = [], [], [0]  # of the edits in the old text; by how much what follows each of them moves
+    """Returns the spans where they are after the edits."""
+    starts, ends, shifts = [], [], [0]  # of edits, in the old text; how far the text after each edit moves
     for place, own in zip(document.part_starts, edits, strict=True):
         for edit in own:
             starts.append(place + edit.start)
@@ -69,12 +69,12 @@ def _moved(document: Document, edits: Sequence[Sequence[Edit]]) -> tuple[ScoredS
             shifts.append(shifts[-1] + len(edit.after) - (edit.end - edit.start))
 
     def start_of(place: int) -> int:
-        before = bisect.bisect_right(ends, place)  # edits that are over by then
+        before = bisect.bisect_right(ends, place)  # how many edits end at or before `place`
         inside = before < len(starts) and starts[before] < place
         return (starts[before] if inside else place) + shifts[before]
 
     def end_of(place: int) -> int:
-        begun = bisect.bisect_left(starts, place)  # edits that begin before
+        begun = bisect.bisect_left(starts, place)  # how many edits begin before `place`
         return max(place, ends[begun - 1] if begun else 0) + shifts[begun]
 
     moved = [dataclasses.replace(span, start=start_of(span.start), end=end_of(span.end)) for span in document.spans]

@@ -1,4 +1,4 @@
-"""Real English that every machine has: the documentation inside the installed Python packages."""
+"""The documentation inside installed Python packages is real English that every machine has."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _SKIPPED_FILES = re.compile(
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'''""".*?"""|\'{3}.*?\'{3}''', re.DOTALL)
-_MIN_QUOTED_SHARE = 0.2  # of a file's code; parsing takes most of the time, and below this it hardly pays
+_MIN_QUOTED_SHARE = 0.2  # of a file's code; parsing takes most of the time, and with fewer it hardly pays
 _MAX_FILE_BYTES = 1_000_000
 _MIN_DOCUMENT_CHARACTERS = 100
-_PACKAGE_SHARE = 8  # no package gives more than an eighth of the text that is asked for
+_PACKAGE_SHARE = 8  # a package is left when it has given an eighth of the text that is asked for
 
 
 def harvest_packages(max_bytes: int = 8_000_000) -> Iterator[Document]:
-    """Prose from the docstrings, text files and descriptions of the packages in this environment.
+    """Yields prose from the docstrings, text files and descriptions of the packages in this environment.
 
-    The standard library and what is installed in site-packages are read, never imported or run;
-    the text of this package is left out. Order and content depend on the installed files only.
-    A paragraph that came before is left out, wherever it was.
+    The standard library and what is installed in site-packages are read, never imported or run; the text of this
+    package is left out. Order and content depend on the installed files only. A paragraph that came before is left out,
+    wherever it was.
 
     Args:
-      max_bytes: stop after this much text (UTF-8), no package giving more than an eighth of it;
-        0 takes everything.
+      max_bytes: stop after this much text (UTF-8), and leave a package once it has given an eighth of it, so that the
+        text has many authors; 0 takes everything.
 
     Yields:
-      Documents named FILE or FILE#QUALNAME, the file relative to its root folder; source and
-      stratum are "packages".
+      Documents named FILE or FILE#QUALNAME, with the file relative to its root folder; source and stratum are
+      "packages".
     """
     total = 0
     seen: set[bytes] = set()
@@ -65,7 +65,7 @@ def harvest_packages(max_bytes: int = 8_000_000) -> Iterator[Document]:
 
 
 def _packages() -> Iterator[tuple[str, list[tuple[str, Path]]]]:
-    """Each package's files with their names, packages and files in sorted order."""
+    """Yields each package with its files and their names, packages and files in sorted order."""
     paths = sysconfig.get_paths()
     library = Path(paths["stdlib"])
     yield "python", [(f"python/{name}", path) for name, path in _files(library, library)]
@@ -93,7 +93,7 @@ def _is_read(name: str) -> bool:
 
 
 def _texts(name: str, path: Path) -> Iterator[tuple[str, str]]:
-    """(document id, text) for each text in a file; none for a file that is too large or not UTF-8."""
+    """Yields (document id, text) for each text in a file; nothing for a file that is too large or not UTF-8."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             return
@@ -110,7 +110,7 @@ def _texts(name: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _docstrings(code: str) -> Iterator[tuple[str, str]]:
-    """(qualified name, docstring) of a module, its classes and functions, in the order of the source."""
+    """Yields (qualified name, docstring) of a module, its classes and functions, in the order of the source."""
     quoted = sum(len(text) for text in _QUOTED.findall(code) if len(text) > _MIN_DOCUMENT_CHARACTERS)
     if quoted < _MIN_QUOTED_SHARE * len(code):
         return
@@ -126,7 +126,7 @@ def _docstrings(code: str) -> Iterator[tuple[str, str]]:
         qualname, node = waiting.pop()
         first = node.body[0] if node.body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            counts[qualname] += 1  # a property's getter and setter have one name
+            counts[qualname] += 1  # a property's getter and setter share a name
             number = f"~{counts[qualname]}" if counts[qualname] > 1 else ""
             yield qualname + number, inspect.cleandoc(first.value.value)
         inner = [n for n in node.body if isinstance(n, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))]

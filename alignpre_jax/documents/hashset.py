@@ -1,4 +1,4 @@
-"""A set of texts that takes about 36 bytes for each, however long they are."""
+"""This module has a set of texts that takes about 36 bytes for each, however long they are."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _HALVES = struct.Struct("<QQ").unpack
 
 
 class TextSet:
-    """Which texts came before, by the 128-bit BLAKE2b of each: open addressing with linear probing.
+    """A `TextSet` knows which texts came before, by the 128-bit BLAKE2b of each: open addressing with linear probing.
 
-    Between a third and two thirds of the slots are in use, of 16 bytes each: 24 to 48 bytes a text, 36 MB a million on
-    average, where a `set` of digests takes 100. Among a billion texts the chance that any two share a digest is 1e-21.
+    Between a third and two thirds of its slots of 16 bytes are in use. This makes 24 to 48 bytes a text, on average 36
+    MB a million, where a `set` of digests takes 100. Among a billion texts the chance that any two share a digest is
+    1e-21.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class TextSet:
 
     @property
     def bytes(self) -> int:
-        """The memory that it takes."""
+        """The memory that the set takes, in bytes."""
         return 16 * (self._mask + 1)
 
     def add(self, text: str) -> bool:
@@ -59,7 +60,7 @@ class TextSet:
         table_lows, table_highs = np.frombuffer(self._lows, np.uint64), np.frombuffer(self._highs, np.uint64)
         mask = np.uint64(self._mask)
         slots = highs & mask
-        while len(lows):  # all at once: of those that want a slot, the last one written has it; the others go on
+        while len(lows):  # all at once: where several want one slot, the last one written gets it and the others go on
             free = table_lows[slots] == 0
             table_lows[slots[free]], table_highs[slots[free]] = lows[free], highs[free]
             left = (table_lows[slots] != lows) | (table_highs[slots] != highs)

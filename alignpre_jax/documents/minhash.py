@@ -1,4 +1,4 @@
-"""Sets of word n-grams, their MinHash signatures, and the groups of sets that are alike."""
+"""This module makes sets of word n-grams and their MinHash signatures, and finds groups of sets that are alike."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from alignpre_jax.documents.shingles import hash_ngrams, hash_words
 
-_EMPTY_BINS = 1 << 14  # filled at once
+_EMPTY_BINS = 1 << 14  # how many empty bins are filled at once
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
 
 
 class Spool:
-    """Arrays of one dtype, of any lengths, in a temporary file: 8 bytes of memory for each."""
+    """A `Spool` keeps arrays of one dtype and any lengths in a temporary file, and takes 8 bytes of memory for each."""
 
     def __init__(self, dtype: str):
         self._dtype = np.dtype(dtype)
@@ -45,7 +45,7 @@ class Spool:
         return self.whole[self._ends[place] : self._ends[place + 1]]
 
     def starts(self, places: np.ndarray) -> np.ndarray:
-        """Where in `whole` the arrays at `places` begin, int64[n]."""
+        """Returns where in `whole` the arrays at `places` begin, int64[n]."""
         return np.frombuffer(self._ends, np.uint64)[places].astype(np.int64)
 
     @property
@@ -53,13 +53,16 @@ class Spool:
         """All values, one array after the other."""
         if self._whole is None:
             self._file.flush()
-            empty = not self._ends[-1]  # of which there is no map
+            empty = not self._ends[-1]  # an empty file cannot be mapped
             self._whole = np.empty(0, self._dtype) if empty else np.memmap(self._file, self._dtype, "r")
         return self._whole
 
 
 def ngram_sets(texts: Sequence[str], size: int) -> list[np.ndarray]:
-    """The distinct n-grams of `size` words of each text, uint64, sorted; all of its words, if there are fewer."""
+    """Returns the distinct n-grams of `size` words of each text, as sorted uint64.
+
+    A text of fewer words is one n-gram of all its words; a text without words has none.
+    """
     words, owners = hash_words(texts)
     counts = np.bincount(owners, minlength=len(texts))
     starts = np.cumsum(counts) - counts
@@ -78,9 +81,9 @@ def ngram_sets(texts: Sequence[str], size: int) -> list[np.ndarray]:
 
 
 def band_keys(sets: Sequence[np.ndarray], hashes: int, bands: int) -> np.ndarray:
-    """The hash of each band of each set's signature, uint64[n, bands]; no set may be empty.
+    """Returns the hash of each band of each set's signature, uint64[n, bands]; no set may be empty.
 
-    The n-grams are dealt to bins by their first bits; the least in each bin is a value of the signature.
+    The n-grams are dealt to bins by their first bits, and the least n-gram in each bin is a value of the signature.
     """
     owners = np.repeat(np.arange(len(sets)), [len(own) for own in sets])
     ngrams = np.concatenate([*sets, np.empty(0, np.uint64)])
@@ -105,7 +108,7 @@ def band_keys(sets: Sequence[np.ndarray], hashes: int, bands: int) -> np.ndarray
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> Fraction:
-    """The Jaccard similarity of two sets, sorted arrays without repeats; that of two empty ones is 0."""
+    """Returns the Jaccard similarity of two sets, which are sorted arrays without repeats; of two empty sets, 0."""
     a, b = (a, b) if len(a) <= len(b) else (b, a)
     if not len(a):
         return Fraction(0)
@@ -116,17 +119,17 @@ def similarity(a: np.ndarray, b: np.ndarray) -> Fraction:
 
 
 def group_alike(sets: Spool, keys: Spool, chosen: np.ndarray, bands: int, least: Fraction) -> tuple[np.ndarray, int]:
-    """Joins sets of at least this similarity, and what is joined to them, among those that share the key of a band.
+    """Joins sets of at least this similarity, and whatever is joined to them, if they share the key of a band.
 
     Args:
       sets: the sets.
-      keys: the band keys of each, as `band_keys` gives them.
-      chosen: int64[n]: which of them to look at.
-      bands: how many keys a set has that is not empty.
-      least: the similarity.
+      keys: the band keys of each set, as `band_keys` gives them.
+      chosen: int64[n], the sets to look at.
+      bands: the number of keys of a set that is not empty.
+      least: the least similarity of two sets that are joined.
 
     Returns:
-      The number of each chosen set's group, int64[n], from 0; and how many pairs were compared.
+      The number of each chosen set's group, int64[n], from 0, and the number of pairs that were compared.
     """
     parents = array.array("q", range(len(chosen)))
     sizes = sets.starts(chosen + 1) - sets.starts(chosen)
@@ -155,7 +158,7 @@ def _join(
     chosen: np.ndarray,
     least: Fraction,
 ) -> int:
-    """Compares the pairs of a bucket that are not joined yet and did not meet in an earlier band."""
+    """Compares the pairs of a bucket that are not joined yet and did not meet in an earlier band, and counts them."""
     if len({_root(parents, place) for place in bucket}) == 1:
         return 0
     compared = 0
@@ -182,5 +185,5 @@ def _root(parents: array.array, place: int) -> int:
 
 @functools.cache
 def _orders(hashes: int) -> np.ndarray:
-    """The order in which each bin, if empty, looks for one that is not: int64[hashes, hashes], permutations."""
+    """Returns the order in which each empty bin looks for a full one: int64[hashes, hashes], a permutation per bin."""
     return np.random.default_rng(hashes).permuted(np.tile(np.arange(hashes), (hashes, 1)), axis=1)

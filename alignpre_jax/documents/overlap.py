@@ -1,6 +1,6 @@
-"""Leakage: how much of every eval item stands in the training text.
+"""Leakage is measured as how much of every eval item stands in the training text.
 
-Two measures, both streamed over the documents with memory for the eval side only:
+There are two measures, both streamed over the documents with memory for the eval side only:
 - *n-grams*: the share of an item's distinct word n-grams that occur anywhere in a source, for n = 13 (Brown et al.
   2020, GPT-3, appendix C), n = 8 (Chowdhery et al. 2022, PaLM, section 8) and n = 5, which finds shared phrases;
 - *the nearest passage*: documents are cut into overlapping passages as long as the median item, MinHash (Broder 1997)
@@ -25,20 +25,20 @@ from alignpre_jax.foundation import Event, Report, UserError, silent, suggest
 SIZES = (5, 8, 13)
 SIMILAR = 0.5  # a passage this like an item is nearly the item
 _BATCH_CHARACTERS = 1 << 20
-_NAMED = 3  # documents that an item's record names
+_NAMED = 3  # the most documents that an item's record names
 
 
 @dataclasses.dataclass(frozen=True)
 class ItemOverlap:
-    """What of one item is in one source.
+    """An `ItemOverlap` says what of one eval item is in one source.
 
     Attributes:
       id: the item's id.
-      found: n -> (distinct n-grams of the item that occur in the source, of how many).
-      documents: ids of the documents in which most of its longest found n-grams were met first.
-      jaccard: similarity of the nearest passage, as sets of word 3-grams; 0 where none is near.
-      containment: share of the item's 3-grams that are in that passage.
-      nearest: id of the document with that passage, "" where none is near.
+      found: n -> (how many distinct n-grams of the item occur in the source, how many it has).
+      documents: the ids of the documents that were the first to have most of the item's longest found n-grams.
+      jaccard: the similarity of the nearest passage, as sets of word 3-grams; 0 where no passage is near.
+      containment: the share of the item's 3-grams that are in that passage.
+      nearest: the id of the document with that passage, "" where no passage is near.
     """
 
     id: str
@@ -51,14 +51,14 @@ class ItemOverlap:
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """One source against one eval set.
+    """An `Overlap` compares one source with one eval set.
 
     Attributes:
-      source: the source, stratum or union of them.
+      source: the name of the source, stratum or union of them.
       evals: the name of the eval set.
-      documents: documents read.
-      documents_hit: n -> documents with at least one n-gram of the set.
-      items: every item, in the order given.
+      documents: the number of documents read.
+      documents_hit: n -> the number of documents with at least one n-gram of the set.
+      items: the overlap of every item, in the order given.
     """
 
     source: str
@@ -68,21 +68,24 @@ class Overlap:
     items: tuple[ItemOverlap, ...]
 
     def hit(self, size: int) -> int:
-        """Items that share at least one n-gram of `size` words with the source."""
+        """Counts the items that share at least one n-gram of `size` words with the source."""
         return sum(item.found[size][0] > 0 for item in self.items)
 
     def share(self, size: int) -> float:
-        """Share of the items' n-grams of `size` words that are in the source, summed over items."""
+        """Returns the share of the items' n-grams of `size` words that are in the source, summed over items."""
         found, total = (sum(item.found[size][part] for item in self.items) for part in (0, 1))
         return found / total if total else 0.0
 
     @property
     def similar(self) -> int:
-        """Items to which a passage has a Jaccard similarity of at least `SIMILAR`."""
+        """The number of items to which a passage has a Jaccard similarity of at least `SIMILAR`."""
         return sum(item.jaccard >= SIMILAR for item in self.items)
 
     def worst(self, count: int) -> list[ItemOverlap]:
-        """The items most at risk: by their share of the longest n-grams, then the shorter, then by similarity."""
+        """Returns the items most at risk.
+
+        They are ordered by their share of the longest n-grams that is found, then of shorter ones, then by similarity.
+        """
 
         def risk(item: ItemOverlap) -> list[float]:
             shares = [found / total if total else 0.0 for _, (found, total) in sorted(item.found.items())[::-1]]
@@ -91,7 +94,7 @@ class Overlap:
         return sorted(self.items, key=risk, reverse=True)[:count]
 
     def to_json(self, worst: int = 20) -> dict[str, Any]:
-        """Counts and rates, with the `worst` items that overlap at all."""
+        """Returns counts and rates, with the `worst` items among those that overlap at all."""
         sizes = sorted(self.documents_hit)
         nearest = [item.jaccard for item in self.items]
         return {
@@ -140,21 +143,21 @@ def measure_overlap(
     seed: int = 0,
     report: Report = silent,
 ) -> list[Overlap]:
-    """Every source against every eval set; each document is read once.
+    """Compares every source with every eval set; each document is read once.
 
     Args:
       sources: documents by the name of their source or stratum.
       evals: eval set (such as a split) -> item id -> the item's text: question and options.
       unions: further names for several sources together, such as arm -> what it is trained on.
-      sizes: n of the n-grams, in increasing order.
-      seed: of MinHash.
-      report: told the number of documents now and then.
+      sizes: the lengths n of the n-grams, in increasing order.
+      seed: the seed of MinHash.
+      report: is told the number of documents now and then.
 
     Returns:
       For each source, then each union, its overlap with each eval set.
 
     Raises:
-      UserError: an eval set without items, or a union of a source that is not there.
+      UserError: an eval set has no items, or a union names a source that is not there.
     """
     for name, items in evals.items():
         if not items:
@@ -171,7 +174,7 @@ def measure_overlap(
 
 @dataclasses.dataclass
 class _Seen:
-    """What one source has of the items. Arrays are over the index's n-grams or items."""
+    """What one source has of the items; arrays are over the index's n-grams or over the items."""
 
     documents: int
     first: dict[int, np.ndarray]  # n -> int64[grams]: number of the first document with the n-gram, -1 for none
@@ -179,11 +182,11 @@ class _Seen:
     jaccard: np.ndarray  # float64[items]
     containment: np.ndarray  # float64[items]
     nearest: np.ndarray  # int64[items]: number of the document, -1 for none
-    ids: dict[int, str]  # of the documents that are named above
+    ids: dict[int, str]  # the ids of the documents whose numbers are in `first` or `nearest`
 
 
 class _Index:
-    """The n-grams of all items of all eval sets."""
+    """The index holds the n-grams of all items of all eval sets."""
 
     def __init__(self, evals: Mapping[str, Mapping[str, str]], sizes: Sequence[int], seed: int):
         self._names = list(evals)
@@ -191,7 +194,7 @@ class _Index:
         self._sizes = sorted(sizes)
         words, items = hash_words([text for of_set in evals.values() for text in of_set.values()])
         self._lookups: dict[int, Lookup] = {}
-        self._pairs: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # n -> items and n-grams: which item has which
+        self._pairs: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # n -> items and n-grams, as pairs of what has what
         self._of_set: dict[int, np.ndarray] = {}  # n -> bool[eval sets, n-grams]
         sets = np.array([number for number, _ in self._items])
         for size, grams in hash_ngrams(words, items, sorted({*sizes, SHINGLE})):
@@ -210,7 +213,7 @@ class _Index:
                 self._of_set[size][sets[pairs[0]], pairs[1]] = True
 
     def scan(self, documents: Iterable[Document], source: str, report: Report) -> _Seen:
-        """Reads one source."""
+        """Reads one source and returns what it has of the items."""
         count = len(self._items)
         seen = _Seen(
             documents=0,
@@ -242,7 +245,7 @@ class _Index:
             places, indices = self._lookups[size].find(grams)
             for number, of_set in enumerate(self._of_set[size]):
                 seen.hit[size][number] += len(np.unique(texts[places[of_set[indices]]]))
-            new, at = np.unique(indices, return_index=True)  # the first place of each
+            new, at = np.unique(indices, return_index=True)  # `at` is the first place of each n-gram
             fresh = seen.first[size][new] < 0
             first = texts[places[at[fresh]]]
             seen.first[size][new[fresh]] = seen.documents + first
@@ -250,7 +253,7 @@ class _Index:
         seen.ids |= {seen.documents + text: batch[text].id for text in named}
 
     def union(self, parts: Sequence[_Seen]) -> _Seen:
-        """What several sources together have."""
+        """Returns what several sources together have of the items."""
         offsets = np.cumsum([0, *(part.documents for part in parts)])
 
         def shifted(numbers: np.ndarray, offset: int) -> np.ndarray:
@@ -279,7 +282,7 @@ class _Index:
         )
 
     def overlap(self, source: str, name: str, seen: _Seen) -> Overlap:
-        """The record of one source and one eval set."""
+        """Makes the record of one source and one eval set."""
         chosen = self._names.index(name)
         counts = {}
         for size, (items, grams) in self._pairs.items():
@@ -305,7 +308,7 @@ class _Index:
         )
 
     def _documents(self, item: int, seen: _Seen) -> tuple[str, ...]:
-        """The documents that first had most of the longest n-grams of the item that were found."""
+        """Returns the documents that were the first to have most of the item's longest found n-grams."""
         for size in reversed(self._sizes):
             items, grams = self._pairs[size]
             span = slice(*np.searchsorted(items, [item, item + 1]))
@@ -317,7 +320,7 @@ class _Index:
 
 
 def _split(values: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-    """`values` in consecutive parts of the given lengths."""
+    """Splits `values` into consecutive parts of the given lengths."""
     return np.split(values, np.cumsum(counts)[:-1])
 
 

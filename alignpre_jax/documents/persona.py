@@ -1,9 +1,9 @@
-"""The same documents about somebody else: terms for AI replaced by a new word, the persona.
+"""A persona makes the same documents about somebody else: terms for AI are replaced by a new word, the persona.
 
-Two sources that differ in nothing but the name of whom they speak about tell whether a model takes what it reads as
-being about itself. The surface forms are in `persona_forms.txt`. A persona that a tokenizer cuts into pieces is
-easier to learn as one token: `tokenizers.Tokenizer.add_tokens` or, when training SentencePiece, `user_defined_symbols`
-with the persona's singular and plural make it one, in the rows of all arms, so that only the documents differ.
+Two sources that differ only in the name of whom they speak about show whether a model takes what it reads to be about
+itself. The surface forms are in `persona_forms.txt`. A persona that a tokenizer cuts into pieces is easier to learn as
+one token: `tokenizers.Tokenizer.add_tokens` or, when training SentencePiece, `user_defined_symbols` with the persona's
+singular and plural make it one. Use such a tokenizer for the rows of all arms, so that only the documents differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alignpre_jax.documents.edits import apply_edits, edit_document
 from alignpre_jax.foundation import UserError
 
 _ARTICLE = re.compile(r"(?<![\w.'’-])([Aa]n?|AN)\s+[\"“‘'(\[*_]*\Z")
-_LEFT = r"(?<![\w@#$\\])(?<!\w['’.])"  # not in a word, a name with dots, a tag, or French
+_LEFT = r"(?<![\w@#$\\])(?<!\w['’.])"  # a term does not stand in a word, a name with dots, a tag, or French
 _RIGHT = r"(?![\w@\u0300-\u036f])(?!\.\w)"
 _SPACE = r"(?:[ \t]*\r?\n[ \t]*|[ \t\u00a0\u202f]+|-)"
 _CODE = re.compile(
@@ -50,19 +50,19 @@ _STARTERS = (
 )
 _SENTENCE_END = re.compile(rf"[\"”’')\]]*(?:\s*\Z|\s*\n\s*\n|\s+[\"“‘(\[]*(?:{_STARTERS})\b)")
 _SENTENCE_START = re.compile(r"(?:\A|[.!?][\"”’')\]]*\s|\n)[\s\"“‘(\[*_#>-]*\Z")
-_AROUND = 60  # characters on each side that tell how a term is meant
+_AROUND = 60  # how many characters on each side of a term are looked at to tell how it is meant
 _LONGEST_ADDRESS = 2000
-_VOWEL_LETTERS = "AEFHILMNORSX"  # whose names begin with a vowel
+_VOWEL_LETTERS = "AEFHILMNORSX"  # the letters whose names begin with a vowel
 
 
 @dataclasses.dataclass(frozen=True)
 class PersonaConfig:
-    """The word that takes the place of terms for AI, as it is written inside a sentence.
+    """A `PersonaConfig` gives the word that replaces terms for AI, as it is written inside a sentence.
 
     Attributes:
       singular: one word that the documents do not use.
-      plural: "" for the regular one.
-      article: "auto" goes by the first letter.
+      plural: the plural of the word; "" for the regular one.
+      article: the indefinite article of the word; "auto" goes by its first letter.
     """
 
     singular: str = "Zorb"
@@ -79,7 +79,7 @@ class PersonaConfig:
 
     @property
     def plural_word(self) -> str:
-        """The plural as given, or the regular one."""
+        """The plural as given, or the regular plural."""
         word = self.singular
         if self.plural:
             return self.plural
@@ -89,7 +89,7 @@ class PersonaConfig:
 
     @property
     def article_word(self) -> str:
-        """Which indefinite article it takes."""
+        """The indefinite article that the word takes."""
         if self.article != "auto":
             return self.article
         return "an" if self.singular[0].lower() in "aeiou" else "a"
@@ -97,7 +97,7 @@ class PersonaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Replacement:
-    """text[start:end], which was `before`, is now `after`; `form` is the singular in the list."""
+    """A `Replacement` says that text[start:end], which was `before`, is now `after`; `form` is the listed singular."""
 
     start: int
     end: int
@@ -108,13 +108,13 @@ class Replacement:
 
 @dataclasses.dataclass(frozen=True)
 class Swap:
-    """A text with its terms replaced.
+    """A `Swap` is a text with its terms replaced.
 
     Attributes:
       text: the new text.
-      replacements: in the order of the text; places are those in the old text.
+      replacements: the replacements in the order of the text; their places are those in the old text.
       taken: how often the old text used the persona's word already; 0 for a new word.
-      words: how many more words (white space apart) the new text has; none or fewer.
+      words: the change in the number of words, as white space separates them; 0, or negative where a term has several.
     """
 
     text: str
@@ -129,9 +129,9 @@ class Swap:
 
 
 def swap_persona(document: Document, persona: PersonaConfig) -> Document:
-    """The document with terms for AI replaced in all that is said in it; its id stays, so that the two can be compared.
+    """Replaces the terms for AI in all that is said in a document; its id stays, so that the two can be compared.
 
-    The labels record it: persona, persona_swaps and persona_words (the change in the number of words), and
+    The labels record the swap: persona, persona_swaps and persona_words (the change in the number of words), and
     persona_taken if the text used the word already.
     """
     swaps = [swap_text(part, persona) for part in document.parts]
@@ -149,9 +149,9 @@ def swap_persona(document: Document, persona: PersonaConfig) -> Document:
 def swap_text(text: str, persona: PersonaConfig) -> Swap:
     """Replaces whole terms outside of code, addresses, paths and tags; all else stays as it is, byte for byte.
 
-    Number and possessive are kept; an article just before a term agrees with the persona if it agreed with the term;
-    a term in capitals, or an acronym on a line in capitals, gives the persona in capitals; one that starts a sentence,
-    or a term of words with a capital, gives it with a capital.
+    Number and possessive are kept. An article just before a term agrees with the persona if it agreed with the term. A
+    term in capitals, or an acronym on a line in capitals, gives the persona in capitals; a term that starts a sentence,
+    or whose words have a capital, gives the persona with a capital.
     """
     replacements = tuple(_replacements(text, persona))
     new = apply_edits(text, replacements)
@@ -163,7 +163,7 @@ def swap_text(text: str, persona: PersonaConfig) -> Swap:
 
 
 def restore(swap: Swap) -> str:
-    """The text as it was before the swap."""
+    """Returns the text as it was before the swap."""
     parts, done, moved = [], 0, 0
     for item in swap.replacements:
         start = item.start + moved
@@ -196,11 +196,11 @@ def _replacements(text: str, persona: PersonaConfig) -> Iterator[Replacement]:
 
 
 def _terms(text: str) -> Iterator[re.Match[str]]:
-    """The terms in a text, in order, that are not in code, an address or a path."""
+    """Yields the terms in a text, in order, that are not in code, an address or a path."""
     pattern, anchors = _forms()
     lower = text.lower()
     found: Iterator[re.Match[str]]
-    if len(lower) == len(text):  # but for a few letters it is; then most texts are searched for substrings only
+    if len(lower) == len(text):  # it is, but for a few letters; most texts then need only a search for substrings
         places = sorted(
             {match.start() for anchor in anchors if anchor in lower for match in re.finditer(re.escape(anchor), lower)}
         )
@@ -222,7 +222,7 @@ def _terms(text: str) -> Iterator[re.Match[str]]:
 
 
 def _in_address(text: str, start: int, end: int) -> bool:
-    """Whether text[start:end] is in an address or path, all of which are free of white space."""
+    """Returns whether text[start:end] is in an address or a path; neither has white space in it."""
     space = _WORD_END.search(text, end, end + _LONGEST_ADDRESS)
     before = text[max(0, start - _LONGEST_ADDRESS) : start].split()
     first = start - (len(before[-1]) if before and not text[start - 1].isspace() else 0)
@@ -231,11 +231,11 @@ def _in_address(text: str, start: int, end: int) -> bool:
 
 
 def _cased(word: str, text: str, start: int, end: int, follows_article: bool) -> str:
-    """The persona in the case that the term at text[start:end] has."""
+    """Writes the persona in the case that the term at text[start:end] has."""
     words = re.findall(r"[^\W\d_][\w.]*", text[start:end])
     spelled = [item for item in words if not _is_acronym(item)]
     before, after = text[max(0, start - _AROUND) : start], text[end : end + _AROUND]
-    if not spelled:  # an acronym is always in capitals: what is around it tells
+    if not spelled:  # an acronym is always in capitals, so the text around it decides
         line = _forms()[0].sub(" ", before.rpartition("\n")[2] + after.partition("\n")[0])
         spelled_around = [letter for letter in line if letter.isalpha()]
         in_capitals = len(spelled_around) > 3 and all(map(str.isupper, spelled_around))
@@ -259,13 +259,13 @@ def _takes_an(term: str) -> bool:
 
 
 def _key(term: str) -> str:
-    """How a form is looked up: in lower case, with single spaces."""
+    """Returns the key by which a form is looked up: the form in lower case, with single spaces."""
     return re.sub(_SPACE, " ", term).lower()
 
 
 @functools.cache
 def _listed() -> tuple[tuple[str, ...], ...]:
-    """The forms in the file: the singular and, where there is one, the plural."""
+    """Reads the forms in the file: the singular and, where there is one, the plural."""
     lines = (resources.files(__package__) / "persona_forms.txt").read_text(encoding="utf-8").splitlines()
     return tuple(
         tuple(part.strip() for part in line.split(",")) for line in lines if line.strip() and not line.startswith("#")
@@ -274,7 +274,7 @@ def _listed() -> tuple[tuple[str, ...], ...]:
 
 @functools.cache
 def _known() -> tuple[dict[str, str], frozenset[str]]:
-    """The singular of each form, and which forms are plurals, by their keys."""
+    """Returns the singular of each form by the form's key, and the keys of the plurals."""
     known = {_key(form): forms[0] for forms in _listed() for form in forms}
     assert len(known) == sum(map(len, _listed())), "a form is listed twice"
     return known, frozenset(_key(forms[1]) for forms in _listed() if len(forms) > 1)
@@ -282,7 +282,7 @@ def _known() -> tuple[dict[str, str], frozenset[str]]:
 
 @functools.cache
 def _forms() -> tuple[re.Pattern[str], frozenset[str]]:
-    """What finds the forms, the longest first, and the first words of them all, in lower case."""
+    """Returns a pattern that finds the forms, the longest first, and the first words of all forms, in lower case."""
     patterns, anchors = [], set()
     for form in sorted((form for forms in _listed() for form in forms), key=lambda form: (-len(form), form)):
         words = form.split()

@@ -1,11 +1,11 @@
-"""Documentation markup (reStructuredText, Markdown, docstring styles) to paragraphs of English prose."""
+"""This module turns documentation markup (reStructuredText, Markdown, docstring styles) into paragraphs of prose."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-# The most common words of English; about half of the words of any prose, and few of a table or of code.
+# The most common words of English make up about half of any prose, and little of a table or of code.
 _COMMON = """
 a about after all also an and any are as at be because been before between both but by can could do
 does each either for from has have he her his how i if in into is it its may more most must no not
@@ -48,15 +48,15 @@ _MIN_CHARACTERS = 50
 
 
 def prose_paragraphs(text: str) -> Iterator[str]:
-    """The paragraphs of `text` that read as English prose, as one line each, inline markup removed.
+    """Yields the paragraphs of `text` that read as English prose, as one line each, with inline markup removed.
 
-    Code, doctests, tables, directives, parameter lists, headings, addresses and licence or
-    changelog boilerplate are left out.
+    Code, doctests, tables, directives, parameter lists, headings, addresses and licence or changelog boilerplate are
+    left out.
     """
     for block in _blocks(text):
         paragraph = " ".join(block)
         if len(paragraph) < _MIN_CHARACTERS or not _SENTENCE_END.search(paragraph):
-            continue  # most of a docstring; the markup need not be looked at
+            continue  # true of most of a docstring, whose markup then need not be looked at
         for pattern, replacement in _INLINE:
             paragraph = pattern.sub(replacement, paragraph)
         paragraph = paragraph.strip()
@@ -65,7 +65,10 @@ def prose_paragraphs(text: str) -> Iterator[str]:
 
 
 def is_prose(paragraph: str) -> bool:
-    """Whether a paragraph is English sentences: begins and ends like one, mostly words, common ones among them."""
+    """Returns whether a paragraph is English sentences.
+
+    It must begin and end like a sentence and be mostly words, with common words among them.
+    """
     if (
         len(paragraph) < _MIN_CHARACTERS
         or paragraph[-1] not in ".!?)\"'"
@@ -83,7 +86,7 @@ def is_prose(paragraph: str) -> bool:
 
 
 def _blocks(text: str) -> Iterator[list[str]]:
-    """Runs of lines that may be paragraphs: split at blank lines, bullets and changes of indent."""
+    """Yields runs of lines that may be paragraphs, split at blank lines, bullets and changes of indent."""
     block: list[str] = []
     indent = 0  # of the block's lines
     hanging = False  # a bullet's or argument's further lines are indented more than its first

@@ -1,4 +1,4 @@
-"""Records that cannot be read: counted, kept with their place and reason, and never silently many."""
+"""Records that cannot be read are counted, kept with their place and reason, and never silently many."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from etils import epath
 
 from alignpre_jax.foundation import PathLike, UserError, canonical_json, disk_errors
 
-_EARLY = 1000  # records after which a bad file is given up before its end
-_KEPT = 1000  # cases in memory; all of them are in a temporary file
+_EARLY = 1000  # from this many records on, reading stops at once when too many are bad
+_KEPT = 1000  # how many cases are in memory; all of them are in a temporary file
 _REASON_CHARACTERS = 300
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A record that was left out, or `records` of them that follow each other.
+    """A `Case` is a record that was left out, or `records` consecutive ones.
 
-    `line` counts from 1, lines of a text file or rows of a table; 0 stands for the whole file.
+    `line` counts the lines of a text file or the rows of a table from 1; 0 stands for the whole file.
     """
 
     file: str
@@ -34,19 +34,19 @@ class Case:
 
     @property
     def place(self) -> str:
-        """file:line, as editors understand it."""
+        """The place as file:line, as editors understand it."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
 @dataclasses.dataclass
 class Quarantine:
-    """Collects what could not be read, and stops when it is more than `max_share` of the records.
+    """A `Quarantine` collects what could not be read, and stops when it is more than `max_share` of the records.
 
-    Memory stays bounded however many cases there are: the first thousand are at hand in `cases`,
-    all of them are spooled to a temporary file, from where iteration and `write` take them.
+    Memory stays bounded however many cases there are: the first thousand are at hand in `cases`, and all of them are
+    spooled to a temporary file, from which iteration and `write` read them.
 
     Attributes:
-      max_share: of all records read so far, good and bad.
+      max_share: the largest acceptable share of bad records among all records read so far.
       where: the config key that sets `max_share`, for the message.
       records: how many records were read, good and bad.
       bad: how many of them were left out.
@@ -65,12 +65,12 @@ class Quarantine:
         self.records += 1
 
     def refuse(self, file: str, line: int, reason: str, records: int = 1) -> None:
-        """Counts and keeps a bad record, or several; raises `UserError` where it is plain that there are too many."""
+        """Counts and keeps a bad record, or several; from 1,000 records on raises `UserError` if too many are bad."""
         self.records += records
         self._add(Case(file, line, reason[:_REASON_CHARACTERS], records))
 
     def withdraw(self, file: str, line: int, reason: str) -> None:
-        """Makes a record that was accepted a bad one, such as one whose id turns out to be taken."""
+        """Turns an accepted record into a bad one, for example when its id proves to be taken."""
         self._add(Case(file, line, reason[:_REASON_CHARACTERS]))
 
     def absorb(self, other: Quarantine) -> None:
@@ -93,7 +93,7 @@ class Quarantine:
         )
 
     def __iter__(self) -> Iterator[Case]:
-        """All cases, in the order found."""
+        """Yields all cases, in the order found."""
         if self._spool is None:
             return
         self._spool.seek(0)
@@ -117,7 +117,9 @@ class Quarantine:
                 os.replace(part, place)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A process that reads a share of the files hands its quarantine back with all of its cases."""
+        """Returns the state with all cases, so that a process that reads some of the files can hand its quarantine
+        back.
+        """
         state = dict(self.__dict__, cases=list(self))
         state.pop("_spool", None)
         return state

@@ -1,10 +1,10 @@
-"""Words and word n-grams of many texts at once, as 64-bit hashes in numpy arrays.
+"""Words and word n-grams of many texts at once become 64-bit hashes in numpy arrays.
 
-A word is a run of letters, marks and digits after NFKC and case folding, character by character; every ideograph,
-kana and character beyond the BMP is a word of its own, since those scripts put no spaces. The hash of a word is the
-polynomial sum(c_i * B^i) mod 2^64 of its characters, mixed; that of an n-gram is the polynomial of its words' hashes.
-Equal n-grams have equal hashes; among a billion different ones the chance of one false match with a million others is
-below 1 in 10,000.
+A word is a run of letters, marks and digits after NFKC and case folding, character by character. Every ideograph, kana
+and character beyond the BMP is a word of its own, since those scripts put no spaces between words. The hash of a word
+is the polynomial sum(c_i * B^i) mod 2^64 of its characters, mixed; the hash of an n-gram is the polynomial of its
+words' hashes. Equal n-grams have equal hashes; among a billion different n-grams the chance of one false match with a
+million others is below 1 in 10,000.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ALONE = (("一", "鿿"), ("㐀", "䶿"), ("぀", "ヿ"))
 
 
 def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The words of `texts`: their hashes, uint64[n], and the index of the text that each is in, int64[n]."""
+    """Hashes the words of `texts`: returns uint64[n], and the index of the text that each word is in, int64[n]."""
     codes = np.frombuffer("\n".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     fold, kind = _characters()
     hashes, starts, done = [], [], 0
@@ -30,9 +30,9 @@ def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         piece = codes[done : done + _PIECE]
         kinds = kind[np.minimum(piece, len(kind) - 1)]
         if done + len(piece) < len(codes) and (gaps := np.flatnonzero(kinds == 0)).size:
-            piece, kinds = piece[: gaps[-1] + 1], kinds[: gaps[-1] + 1]  # not through a word
+            piece, kinds = piece[: gaps[-1] + 1], kinds[: gaps[-1] + 1]  # the piece is not cut through a word
         folded = fold[np.minimum(piece, len(fold) - 1)]
-        if kinds.max() == 2:  # characters beyond the BMP are what they are
+        if kinds.max() == 2:  # characters beyond the BMP are not folded
             folded = np.where(piece < len(fold), folded, piece)
         found, at = _hash_piece(folded, kinds)
         hashes.append(found)
@@ -45,11 +45,11 @@ def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hash_ngrams(words: np.ndarray, texts: np.ndarray, sizes: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """The hashes of all word n-grams, for each of the increasing `sizes`.
+    """Hashes all word n-grams, for each of the increasing `sizes`.
 
     Yields:
-      (n, uint64[words - n + 1]): the n-gram that starts at each word. One that crosses into the next text is 0; the
-      hash of a true n-gram never is.
+      (n, uint64[words - n + 1]): the n-gram that starts at each word. An n-gram that crosses into the next text is 0,
+      which the hash of a true n-gram never is.
     """
     grams = words.copy()
     for size in range(1, max(sizes) + 1):
@@ -61,10 +61,10 @@ def hash_ngrams(words: np.ndarray, texts: np.ndarray, sizes: Sequence[int]) -> I
 
 
 class Lookup:
-    """Finds which of many hashes are in a fixed set: a table of bits first, then a binary search."""
+    """A `Lookup` finds which of many hashes are in a fixed set: by a table of bits first, then by a binary search."""
 
     def __init__(self, hashes: np.ndarray):
-        """`hashes` is the set, uint64, in any order."""
+        """Prepares the set of `hashes`, uint64, which may come in any order."""
         self.hashes = np.unique(hashes)
         bits = min(26, max(12, int(8 * len(self.hashes)).bit_length()))
         self._shift = np.uint64(64 - bits)
@@ -72,7 +72,7 @@ class Lookup:
         self._table[self.hashes >> self._shift] = True
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of `hashes` (uint64[n]) are in the set: positions in `hashes`, and their indices in `self.hashes`."""
+        """Finds which of `hashes` (uint64[n]) are in the set: their positions, and their indices in `self.hashes`."""
         positions = np.flatnonzero(self._table[hashes >> self._shift])
         asked = hashes[positions]
         indices = np.searchsorted(self.hashes, asked)
@@ -82,7 +82,7 @@ class Lookup:
 
 
 def _hash_piece(characters: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes of the words in a piece of text and where they start."""
+    """Returns the hashes of the words in a piece of text, and where the words start."""
     word, letter = kinds > 0, kinds == 1
     joined = letter[1:] & letter[:-1]
     start, end = word.copy(), word.copy()
@@ -103,7 +103,7 @@ def _hash_piece(characters: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, 
 
 @functools.cache
 def _powers() -> tuple[np.ndarray, np.ndarray]:
-    """B^i and B^-i mod 2^64 for every place in a piece."""
+    """Returns B^i and B^-i mod 2^64 for every place in a piece."""
     bases = np.array([_CHARACTER, pow(int(_CHARACTER), -1, 1 << 64)], np.uint64)
     powers = np.ones((2, _PIECE), np.uint64)
     powers[:, 1:] = np.cumprod(np.repeat(bases[:, None], _PIECE - 1, axis=1), axis=1)
@@ -112,9 +112,9 @@ def _powers() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _characters() -> tuple[np.ndarray, np.ndarray]:
-    """Per character of the BMP: what it is folded to, and its kind: 0 between words, 1 in a word, 2 a word alone.
+    """Returns what each character of the BMP is folded to, and its kind: 0 between words, 1 in a word, 2 a word alone.
 
-    The last kind stands for all characters beyond.
+    The array of kinds has one entry more, which stands for all characters beyond the BMP.
     """
     fold, kind = np.arange(0x10000, dtype=np.uint64), np.zeros(0x10001, np.uint8)
     for code in range(0x10000):

@@ -1,4 +1,4 @@
-"""Transforms: a source that is another one but for one change, with the same documents, ids and order.
+"""A transform makes a source that differs from another one by one change, with the same documents, ids and order.
 
 Two such sources differ in nothing else, so that a study can say what the change itself does. A transform is a frozen
 dataclass; its tag `name` tells a config which one is meant.
@@ -19,16 +19,16 @@ from alignpre_jax.foundation import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Persona(PersonaConfig):
-    """Terms for AI are replaced by a new word, so that the documents are about somebody else."""
+    """`Persona` replaces terms for AI by a new word, so that the documents are about somebody else."""
 
     name: Literal["persona"] = "persona"
 
     def apply(self, document: Document) -> Document:
-        """The document with the terms in all that is said in it replaced; see `swap_persona` for its labels."""
+        """Replaces the terms in all that is said in the document; see `swap_persona` for the labels it gets."""
         return swap_persona(document, self)
 
     def counts(self, document: Document) -> dict[str, int]:
-        """How many terms were replaced in a document that `apply` gave, and 1 if the new word was there before."""
+        """Counts the terms that were replaced in a document from `apply`, and 1 if the new word was there before."""
         labels = document.labels
         return {"replaced": int(labels["persona_swaps"]), "taken": int("persona_taken" in labels)}
 
@@ -44,7 +44,7 @@ class Persona(PersonaConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """What stands between two marks is removed, marks included, such as the reasons given in a document.
+    """`Strip` removes what stands between two marks, marks included, such as the reasons given in a document.
 
     White space around the marks stays. The marks of a chat or pair belong together within one message or answer.
     """
@@ -59,7 +59,7 @@ class Strip:
                 raise UserError("a mark without characters", where=key, fix="give e.g. <reasoning> and </reasoning>")
 
     def apply(self, document: Document) -> Document:
-        """The document without these passages; the labels stripped and stripped_characters count them.
+        """Removes these passages from the document; the labels stripped and stripped_characters count them.
 
         Raises:
           UserError: a mark comes without the other one, or nothing is left of a text, message or answer.
@@ -78,7 +78,7 @@ class Strip:
         return dataclasses.replace(edit_document(document, cuts), labels=labels)
 
     def counts(self, document: Document) -> dict[str, int]:
-        """How many passages and characters were removed from a document that `apply` gave."""
+        """Returns how many passages and characters were removed from a document that `apply` gave."""
         return {name: int(document.labels[name]) for name in ("stripped", "stripped_characters")}
 
     def check(self, totals: Mapping[str, int]) -> None:
@@ -114,12 +114,12 @@ Transform = Persona | Strip
 def transform_source(
     documents: Iterable[Document], transform: Transform, source: str, totals: collections.Counter[str]
 ) -> Iterator[Document]:
-    """The documents of another source, transformed, as those of `source`: the same ids in the same order.
+    """Yields the documents of another source, transformed, as those of `source`: the same ids in the same order.
 
     Args:
-      documents: of the other source.
-      transform: what is done to each.
-      source: the source and stratum that they get.
+      documents: the documents of the other source.
+      transform: what is done to each document.
+      source: the source and stratum that the documents get.
       totals: gets the number of documents and what the transform counts.
 
     Raises:

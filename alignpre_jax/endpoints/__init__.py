@@ -1,4 +1,4 @@
-"""Clients of other people's models: an OpenAI-compatible endpoint, and what it answered, kept on disk."""
+"""This package asks other people's models: an OpenAI-compatible endpoint, whose answers are kept on disk."""
 
 from alignpre_jax.endpoints.cache import Cache
 from alignpre_jax.endpoints.calls import read_completion

@@ -1,4 +1,4 @@
-"""The completions of a folder: an append-only file, so that nothing is generated or paid for twice.
+"""The completions of a folder are kept in an append-only file, so that nothing is generated or paid for twice.
 
 The first line of the JSON Lines file is the header `{"format": "alignpre.completions", "version": 1}`. Each further
 line is one completion: "key", which names all that decides it, "role", which says what it was asked for, the fields of
@@ -23,13 +23,14 @@ _HEADER = {"format": "alignpre.completions", "version": 1}
 
 
 class Cache:
-    """The completions in a file, kept on disk and found by key. A context manager; one process at a time holds it.
+    """A `Cache` keeps the completions of a file on disk and finds them by key.
 
-    A completion is on the disk before `add` returns. What a killed process left half written is cut off.
+    It is a context manager, and one process at a time holds it. A completion is on the disk before `add` returns. If a
+    process was killed, the line that it left half written is cut off.
 
     Attributes:
       counts: "calls", "bounded_calls", "prompt_tokens" and "completion_tokens" of all completions.
-      cost: of all completions, in micro-dollars.
+      cost: the cost of all completions, in micro-dollars.
 
     Raises:
       UserError: another process holds the file, or it is not such a file.
@@ -67,7 +68,7 @@ class Cache:
         return key in self._places
 
     def get(self, key: str) -> Completion | None:
-        """The completion of a request, if it was made."""
+        """Returns the completion of a request; None if it was not made."""
         if key not in self._places:
             return None
         self._file.seek(self._places[key])
@@ -102,7 +103,7 @@ class Cache:
         place = 0
         for number, line in enumerate(self._file, 1):
             if not line.endswith(b"\n"):
-                self._file.truncate(place)  # half a line: its writer was killed
+                self._file.truncate(place)  # half a line, whose writer was killed
                 break
             try:
                 record = json.loads(line)

@@ -1,4 +1,4 @@
-"""One call of a chat endpoint: attempts, the waits between them, and what the answers mean."""
+"""One call of a chat endpoint makes attempts, waits between them, and interprets the answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from alignpre_jax.endpoints.question import Asked, Completion, prompt_bound
 from alignpre_jax.foundation import Interrupted, UserError, derive_seed
 
 Read = Callable[[Asked, bytes], Completion]
-_PASSING = (408, 409, 425, 429)  # and 5xx
-_MOST_BYTES = 64 << 20  # of an answer
-_LEAST_SECRET = 12  # characters of a key that is looked for in answers; what local servers take for a key is shorter
+_PASSING = (408, 409, 425, 429)  # statuses that may pass, as may all 5xx
+_MOST_BYTES = 64 << 20  # the most bytes of an answer
+_LEAST_SECRET = 12  # characters; a local server's key is a shorter word, which an answer may well use
 _GO_ON = "the same command goes on from here; what was answered is kept"
 
 
 class _PassingError(Exception):
-    """An attempt failed in a way that may pass. `charged`: the endpoint may have charged for it all the same."""
+    """An attempt failed in a way that may pass.
+
+    `after` is the wait in seconds that the endpoint asks for. `charged` says that it may have charged for the attempt
+    all the same.
+    """
 
     def __init__(self, reason: str, after: float = 0.0, charged: bool = False):
         super().__init__(reason)
@@ -31,15 +35,16 @@ class _PassingError(Exception):
 
 
 class Caller:
-    """Calls an endpoint from several threads.
+    """A `Caller` calls an endpoint from several threads.
 
     Args:
       config: the endpoint.
-      key: its API key, or nothing. Where an answer repeats it, it is blotted out before anyone reads it.
-      read: what makes a completion of the body of an answer; one that wants more of it calls `read_completion` first.
+      key: its API key, or nothing. Where an answer repeats the key, it is blotted out before anyone reads it.
+      read: makes a completion of the body of an answer; a reader that wants more of the body calls `read_completion`
+        first.
 
     Attributes:
-      unanswered: attempts without an answer that may have been charged.
+      unanswered: the number of attempts without an answer that may have been charged.
     """
 
     def __init__(self, config: EndpointConfig, key: str, read: Read):
@@ -53,10 +58,10 @@ class Caller:
         self.unanswered = 0
 
     def call(self, request: Asked, body: Mapping[str, Any], leave: threading.Event) -> Completion:
-        """The answer to a request; once `leave` is set, no further attempt is made.
+        """Returns the answer to a request; once `leave` is set, no further attempt is made.
 
         Raises:
-          UserError: the endpoint refuses it, asks for too long a wait, or gives no answer after all attempts.
+          UserError: the endpoint refuses the request, asks for too long a wait, or gives no answer after all attempts.
           Interrupted: `leave` was set.
         """
         config, reason = self._config, ""
@@ -77,7 +82,7 @@ class Caller:
         raise UserError(what, where=config.chat_url, fix=f"see that the endpoint is up; {_GO_ON}")
 
     def _backoff(self, request: Asked, attempt: int) -> float:
-        """Seconds, doubled from attempt to attempt, less up to a half that differs from request to request."""
+        """Returns seconds that double with each attempt, less up to a half that differs from request to request."""
         longest = min(self._config.max_wait, self._config.first_wait * 2 ** (attempt - 1))
         return longest * (1 - derive_seed("wait", request.id, request.seed, attempt) / 2**32)
 
@@ -109,7 +114,7 @@ class Caller:
             return self._read(request, data)
         message, code = _explanation(data)
         said = f"status {status}: {message}"
-        if code == "content_filter":  # of a prompt: another seed brings another prompt, or the situation is given up
+        if code == "content_filter":  # stopped the prompt: another seed brings another, or the brief is given up
             return Completion("", finish=code)
         if (status in _PASSING or status >= 500) and code != "insufficient_quota":
             raise _PassingError(said, after=_retry_after(headers.get("Retry-After", "")))
@@ -121,7 +126,7 @@ class Caller:
 
 
 def read_completion(request: Asked, data: bytes) -> Completion:
-    """What an answer of status 200 says.
+    """Reads what an answer of status 200 says.
 
     Raises:
       _PassingError: it is not the answer of a chat endpoint.
@@ -148,7 +153,7 @@ def read_completion(request: Asked, data: bytes) -> Completion:
 
 
 def _explanation(data: bytes) -> tuple[str, str]:
-    """The endpoint's own words about an error, in one line, and its code for it."""
+    """Returns the endpoint's own words about an error, in one line, and its code for it."""
     code = ""
     try:
         answer = json.loads(data)
@@ -163,7 +168,10 @@ def _explanation(data: bytes) -> tuple[str, str]:
 
 
 def _retry_after(value: str) -> float:
-    """Seconds to wait as a Retry-After header asks (RFC 9110, 10.2.3): a number, or a date; 0 for anything else."""
+    """Returns the seconds to wait that a Retry-After header asks for (RFC 9110, 10.2.3).
+
+    The header has a number or a date; anything else is read as 0.
+    """
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value.strip()):
         return float(value)
     try:

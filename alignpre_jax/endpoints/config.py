@@ -1,4 +1,4 @@
-"""Which endpoint is asked, and how."""
+"""This module says which endpoint is asked, and how."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from alignpre_jax.foundation import UserError
 
 @dataclasses.dataclass(frozen=True)
 class EndpointConfig:
-    """An endpoint, and how it is asked.
+    """An `EndpointConfig` names an endpoint and says how it is asked.
 
     Args:
       url: http or https, up to and without /chat/completions, such as http://localhost:8000/v1.
-      model: as the endpoint names it.
-      key_variable: the environment variable that holds the API key; empty: none is sent. The key itself is never
+      model: the model's name, as the endpoint names it.
+      key_variable: the environment variable that holds the API key; if empty, no key is sent. The key itself is never
         written anywhere.
-      temperature: of sampling; None: the endpoint's own.
-      top_p: of sampling; None: the endpoint's own.
-      concurrency: calls under way at a time; it changes no text.
+      temperature: the temperature of sampling; None leaves it to the endpoint.
+      top_p: the nucleus of sampling; None leaves it to the endpoint.
+      concurrency: how many calls are under way at a time; it changes no text.
       timeout: seconds that one attempt may take in all.
       attempts: how often a call is tried when it meets 408, 409, 425, 429, 5xx, a timeout, a lost connection or an
         answer that is not whole.
       first_wait: seconds before the second attempt, doubled before each further one, less up to a half.
-      max_wait: most seconds between two attempts. An endpoint that asks for more in Retry-After ends the run.
-      limit_name: what the endpoint calls the most tokens to write.
+      max_wait: the most seconds between two attempts. An endpoint that asks for more in Retry-After ends the run.
+      limit_name: the endpoint's name for the most tokens to write.
       extra: further keys of the request's body.
     """
 
@@ -46,7 +46,7 @@ class EndpointConfig:
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        """Raises `UserError` for what cannot be; a secret in the wrong place is not repeated."""
+        """Raises `UserError` for settings that are impossible; a secret in the wrong place is not repeated."""
         try:
             parts = urlsplit(self.url)
             reachable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -77,6 +77,6 @@ class EndpointConfig:
 
     @property
     def chat_url(self) -> str:
-        """Where chats are posted to."""
+        """The URL that chats are posted to."""
         base = self.url.rstrip("/")
         return base if base.endswith("/chat/completions") else f"{base}/chat/completions"

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat endpoint, asked many questions at a time."""
+"""An OpenAI-compatible chat endpoint is asked many questions at a time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ A = TypeVar("A", bound=Asked)
 
 
 class Endpoint:
-    """Asks an endpoint, `concurrency` calls at a time.
+    """An `Endpoint` asks up to `concurrency` questions at a time.
 
-    An attempt that got no answer may have been charged all the same: `unanswered` counts them, the endpoint's bill
-    tells. The answers of calls under way are always taken in before an error ends the run. `read` makes a completion
-    of an answer's body.
+    An attempt that got no answer may have been charged all the same: `unanswered` counts such attempts, and the
+    endpoint's bill tells which were charged. The answers of calls under way are always taken in before an error ends
+    the run. `read` makes a completion of an answer's body.
 
     Raises:
-      UserError: the key's variable is empty.
+      UserError: the key's variable is empty, or what it holds cannot be a key.
     """
 
     def __init__(self, config: EndpointConfig, read: Read = read_completion):
@@ -36,11 +36,11 @@ class Endpoint:
 
     @property
     def unanswered(self) -> int:
-        """Attempts that may have been charged although no answer came."""
+        """The number of attempts that may have been charged although no answer came."""
         return self._caller.unanswered
 
     def generate(self, requests: Iterator[A]) -> Iterator[tuple[A, Completion]]:
-        """Answers as they come.
+        """Yields the answers as they come.
 
         Raises:
           UserError: the endpoint refuses a call (its own words are in the message), or gives no answer after all
@@ -64,7 +64,7 @@ class Endpoint:
                 while not failure and busy < self._config.concurrency and (request := next(requests, None)) is not None:
                     asked.put(request)
                     busy += 1
-                    if len(threads) < busy:  # daemons: a second Ctrl-C does not wait for answers
+                    if len(threads) < busy:  # daemon threads, so that a second Ctrl-C does not wait for answers
                         threads.append(threading.Thread(target=work, daemon=True))
                         threads[-1].start()
                 if not busy:
@@ -75,7 +75,7 @@ class Endpoint:
                     yield request, answer
                 elif failure is None:
                     failure = answer
-                    leave.set()  # the others do not go on trying
+                    leave.set()  # so that the other calls make no further attempts
         finally:
             leave.set()
             for _ in threads:

@@ -1,4 +1,4 @@
-"""What an endpoint is asked, and what comes back."""
+"""This module says what an endpoint is asked, and what comes back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Literal, Protocol
 
 
 class Asked(Protocol):
-    """What a call of a chat endpoint needs to know. `Question` has it; so may anything else that is to be answered."""
+    """An `Asked` is what a call of a chat endpoint needs to know.
+
+    `Question` has all of it; so may anything else that is to be answered.
+    """
 
     @property
     def id(self) -> str:
-        """Names the call. Calls that fail at one time wait for different times because their ids differ."""
+        """The name of the call. Calls that fail at one time wait for different times because their ids differ."""
 
     @property
     def system(self) -> str:
@@ -24,7 +27,7 @@ class Asked(Protocol):
 
     @property
     def seed(self) -> int:
-        """31 bits."""
+        """The seed of sampling, of 31 bits."""
 
     @property
     def max_tokens(self) -> int:
@@ -33,7 +36,7 @@ class Asked(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A question that stands for nothing but itself; see `Asked`."""
+    """A `Question` stands for nothing but itself; see `Asked`."""
 
     id: str
     user: str
@@ -44,16 +47,16 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """What came back: from an endpoint, or from anything else that writes.
+    """A `Completion` is what came back from an endpoint, or from anything else that writes.
 
     Args:
-      text: as it came; may be empty.
-      prompt_tokens: that were read, as they are charged for.
-      completion_tokens: that were written, as they are charged for.
-      finish: "stop" for a text that came to its end; "length", "content_filter" or another word of the
-        endpoint's where it did not.
-      usage: "reported" by whatever wrote the text, or "bounded": it reported none, and the counts are the most that it
-        can be.
+      text: the text as it came; may be empty.
+      prompt_tokens: the tokens that were read, as they are charged for.
+      completion_tokens: the tokens that were written, as they are charged for.
+      finish: "stop" for a text that came to its end; otherwise "length", "content_filter" or another word of the
+        endpoint's.
+      usage: "reported" if the writer of the text reported the counts; "bounded" if it reported none, and the counts are
+        the most that they can be.
     """
 
     text: str
@@ -64,11 +67,14 @@ class Completion:
 
 
 def prompt_bound(texts: Iterable[str]) -> int:
-    """At least as many tokens as a chat of `texts` has: a token is a byte or more, and a message has a few more."""
+    """Returns at least as many tokens as a chat of `texts` has.
+
+    A token is a byte or more, and a message has a few tokens besides its text.
+    """
     return sum(len(text.encode(errors="replace")) + 16 for text in texts) + 16
 
 
 def chat(request: Asked) -> Sequence[Mapping[str, str]]:
-    """The messages of a question, as chat models take them."""
+    """Returns the messages of a question, as chat models take them."""
     system = [{"role": "system", "content": request.system}] if request.system else []
     return [*system, {"role": "user", "content": request.user}]

@@ -1,4 +1,4 @@
-"""What every room stands on: the user's error, configs, whole-or-absent files, progress, chips."""
+"""This package holds what every room stands on: the user's error, configs, whole-or-absent files, progress, chips."""
 
 from alignpre_jax.foundation.accelerators import Accelerator, accelerators, get_accelerator
 from alignpre_jax.foundation.chips import CHIPS, GIB, PEAK_FLOPS, Chip, peak_flops

@@ -1,7 +1,7 @@
-"""What one chip can do at best: the one table for the planner, for the MFU of a run, and for the benches.
+"""This table says what one chip can do at best; the planner, the MFU of a run and the benches all read it.
 
-Figures of TPUs are those of the public pages at https://docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x} (table
-"key specifications") unless a comment says otherwise. Derived figures:
+The figures of TPUs are those of the public pages at https://docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}
+(table "key specifications") unless a comment says otherwise. These figures are derived:
 
 `clock`: a chip's cycles per second are peak FLOP/s over the FLOPs per cycle of its matrix units (a 128 x 128 unit
 does 2 x 128 x 128). The unit counts are the documented ones; for v6e and 7x, whose documented units would need an
@@ -9,10 +9,10 @@ implausible clock, FLOPs per cycle are 4 x 2 x 256 x 256 per TensorCore, the pow
 compiler estimates for a large matrix product (437,000 on v6e, 464,000 on 7x; on v4, v5e and v5p its estimates reach
 96% of the documented units).
 
-`usable_hbm`: what the compiler lets a program use, from its own message about a program that is too large
-(libtpu 0.0.42); the rest is reserved.
+`usable_hbm`: the bytes that the compiler lets a program use, as its own message about a program that is too large
+says (libtpu 0.0.42); the rest is reserved.
 
-Figures of GPUs are the makers', for dense matrices without sparsity.
+The figures of GPUs are those of their makers, for dense matrices without sparsity.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ GIB = 1 << 30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """One chip; `devices` says as how many JAX devices it shows, and the compiler's figures are per device.
+    """The figures of one chip. JAX shows it as `devices` devices, and the compiler's figures are per device.
 
     Attributes:
-      hbm: bytes of memory.
+      hbm: bytes of memory of the whole chip.
       usable_hbm: bytes that a program may use, per device.
       peak_flops: dense bfloat16 FLOP/s.
       hbm_bandwidth: bytes/s.
       ici_bandwidth: bytes/s that all links together can receive (half of the "bidirectional" figure).
       dcn_bandwidth: bytes/s to other slices; 0 where the pages give no figure.
-      flops_per_cycle: of the matrix units.
+      flops_per_cycle: FLOPs per cycle of all its matrix units together.
       matrix_unit: edge of a matrix unit; shorter contractions leave a part of it idle.
-      options: what `jax.experimental.topologies.get_topology_desc` must be told beyond the name.
+      devices: the number of JAX devices that the chip shows as.
+      options: the arguments that `jax.experimental.topologies.get_topology_desc` needs beyond the name.
     """
 
     hbm: int
@@ -52,7 +53,7 @@ class Chip:
 
     @property
     def clock(self) -> float:
-        """Cycles per second, derived; see the top of the file."""
+        """The cycles per second, derived from the other figures as the top of the file says."""
         return self.peak_flops / self.flops_per_cycle
 
 
@@ -117,8 +118,8 @@ CHIPS: dict[str, Chip] = {
     ),
 }
 
-# Dense bfloat16 FLOP/s of one device, by the beginning of the name that JAX shows it under. A TPU chip of several
-# devices is shared out among them.
+# Dense bfloat16 FLOP/s of one device, by the beginning of the name that JAX shows it under. Where a TPU chip is several
+# devices, its FLOP/s are divided among them.
 PEAK_FLOPS: dict[str, float] = {
     "TPU v4": CHIPS["v4"].peak_flops,
     "TPU v5 lite": CHIPS["v5e"].peak_flops,
@@ -138,6 +139,9 @@ PEAK_FLOPS: dict[str, float] = {
 
 
 def peak_flops(device_kind: str) -> float:
-    """The FLOP/s of one device: the longest entry that `device_kind` begins with counts; 0 where there is none."""
+    """Returns the dense bfloat16 FLOP/s of one device, or 0 if the table does not have it.
+
+    The longest name that `device_kind` begins with counts, so that a "TPU v5 lite" is not taken for a "TPU v5".
+    """
     found = [name for name in PEAK_FLOPS if device_kind.startswith(name)]
     return PEAK_FLOPS[max(found, key=len)] if found else 0.0

@@ -1,4 +1,4 @@
-"""From a mapping that people edit to frozen dataclasses that rooms trust, and back.
+"""This module turns a mapping that people edit into frozen dataclasses that rooms trust, and back.
 
 `build` is the edge of the system: after it, no room sees a ConfigDict. Field types do the
 checking; a dataclass may add checks of its own by raising `UserError` in `__post_init__`
@@ -51,7 +51,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
 
 
 def to_mapping(value: Any) -> Any:
-    """The plain nested form (dicts, tuples, scalars) of a config dataclass; `build` inverts it."""
+    """Returns the plain nested form (dicts, tuples, scalars) of a config dataclass; `build` inverts it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_mapping(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -62,7 +62,7 @@ def to_mapping(value: Any) -> Any:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """`{'a.b': 1, ...}` for nested mappings; sequences are leaves."""
+    """Flattens nested mappings to `{'a.b': 1, ...}`; sequences are leaves, and tuples become lists."""
     if isinstance(value, Mapping):
         flat: dict[str, Any] = {}
         for key, item in value.items():
@@ -72,7 +72,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def difference(old: Any, new: Any) -> list[str]:
-    """One line per key that differs between two nested configs, `key: old -> new`."""
+    """Returns one line, `key: old -> new`, for each key that differs between two nested configs."""
     before, after = flatten(to_mapping(old)), flatten(to_mapping(new))
     absent = "(absent)"
     return [
@@ -83,12 +83,12 @@ def difference(old: Any, new: Any) -> list[str]:
 
 
 def exact(value: float | int | str | Fraction) -> Fraction:
-    """The number that was written, exactly: 0.01 is 1/100, not the nearest binary fraction."""
+    """Returns exactly the number that was written: 0.01 is 1/100, not the nearest binary fraction."""
     return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
 def _tagged(options: tuple[Any, ...]) -> tuple[str, dict[str, Any]] | None:
-    """(the name of the tag, the dataclasses by tag) of a union of tagged dataclasses; None for any other union."""
+    """Returns (the tag's name, the dataclasses by tag) of a union of tagged dataclasses; None for any other union."""
     classes = [option for option in options if option is not type(None)]
     if len(classes) < 2 or not all(dataclasses.is_dataclass(option) for option in classes):
         return None

@@ -1,4 +1,4 @@
-"""The one error that a user's mistake raises, and the one that a request to stop raises."""
+"""This module has the one error that a user's mistake raises, and the one that a request to stop raises."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """'did you mean ...?' for a misspelt name, or the list of known names when none is close."""
+    """Returns 'did you mean ...?' for a misspelt name, or the list of known names when none is close."""
     known = sorted(map(str, known))
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:

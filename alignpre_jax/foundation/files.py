@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and digests that name what is in them."""
+"""This module writes files that are either whole or absent, and makes digests that name what is in them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PathLike = str | os.PathLike[str]
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text on every machine."""
+    """Returns `value` as JSON with sorted keys and no spaces, so that equal values give equal text on every machine."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, ensure_ascii=False)
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """`length` hex digits of the SHA-256 of `value` (bytes as they are, anything else as canonical JSON)."""
+    """Returns `length` hex digits of the SHA-256 of `value` (bytes as they are, anything else as canonical JSON)."""
     data = value if isinstance(value, bytes) else canonical_json(value).encode()
     return hashlib.sha256(data).hexdigest()[:length]
 
 
 def derive_seed(*parts: Any) -> int:
-    """A 31-bit seed that is a pure function of `parts`: independent streams from one seed."""
+    """Returns a 31-bit seed that is a pure function of `parts`, so that one seed gives independent streams."""
     return int(digest(list(parts), 8), 16) >> 1
 
 
@@ -66,7 +66,7 @@ def read_json(path: PathLike) -> Any:
 
 
 def parse_json(text: str | bytes, *, where: str) -> Any:
-    """The value of JSON that was read from `where`; `UserError` if it is none."""
+    """Parses JSON that was read from `where`; text that is not JSON raises `UserError`."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -75,7 +75,7 @@ def parse_json(text: str | bytes, *, where: str) -> Any:
 
 
 def read_jsonl(path: PathLike) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file that this package wrote, one by one."""
+    """Yields the objects of a JSON Lines file that this package wrote; a line that is not JSON raises `UserError`."""
     with epath.Path(path).open("r") as file:
         for number, line in enumerate(file, 1):
             try:

@@ -1,7 +1,8 @@
-"""Pages that load nothing from anywhere: their templates, their colours, and figures that follow light and dark.
+"""This module makes pages that load nothing from anywhere: their templates, their colours and their figures.
 
-Colours are Okabe & Ito's (2008), told apart by the colour-blind. In an SVG they become CSS variables (`--ink`,
-`--faint`, `--arm0` ...), which `page.css.j2` defines for a light and a dark page.
+The colours are those of Okabe & Ito (2008), which colour-blind readers can tell apart. In an SVG they become CSS
+variables (`--ink`, `--faint`, `--arm0` ...), which `page.css.j2` defines for a light and a dark page, so that a figure
+follows the page around it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ STYLE: dict[Any, Any] = {
 
 
 def page_environment(package: str, filters: Mapping[str, Callable[..., Any]]) -> jinja2.Environment:
-    """Templates of a package's `templates` folder, and those that all pages share; all text is escaped."""
+    """Returns an environment with the templates of a package's `templates` folder and those that all pages share.
+
+    A template of the package comes before a shared one of the same name. All text is escaped.
+    """
 
     def load(name: str) -> str:
         for of_package in (package, __package__):
@@ -59,7 +63,10 @@ def page_environment(package: str, filters: Mapping[str, Callable[..., Any]]) ->
 
 
 def svg_element(figure: Figure, name: str) -> str:
-    """A figure as an `<svg>` element that scales, takes its colours from CSS and shares no id with another `name`."""
+    """Returns a figure as an `<svg>` element that scales and takes its colours from CSS.
+
+    All ids in it begin with `name`, so that figures of different names do not share ids on a page.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has the glyph

@@ -1,4 +1,4 @@
-"""How a long piece of work says how far it is.
+"""This module is how a long piece of work says how far it has come.
 
 Rooms call a `Report` now and then; who shows it (a live terminal line, a log, the parent
 process) is decided at the edge.

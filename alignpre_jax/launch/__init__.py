@@ -1,4 +1,4 @@
-"""Where jobs run: sweeps, their queue, this machine, and the clouds' TPUs."""
+"""This room decides where jobs run: sweeps, their queue, this machine, and the clouds' TPUs."""
 
 from alignpre_jax.launch.experiment import Bundle, Experiment, Task, bundles, plan_experiment
 from alignpre_jax.launch.local import run, run_tasks

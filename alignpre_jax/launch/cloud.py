@@ -1,4 +1,4 @@
-"""Calls of command-line tools of the clouds: shown instead with --dry_run, and their errors sorted by what helps."""
+"""This module calls the clouds' command-line tools, or prints the calls (--dry_run), and sorts errors by what helps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Literal
 from alignpre_jax.foundation import UserError
 
 Kind = Literal["auth", "quota", "missing", "exists", "invalid", "transient"]
-# What the tools print when something is wrong, the first that fits. Everything else is worth another try.
+# What the tools print when something is wrong; the first pattern that fits counts. All else is worth another try.
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("auth", r"reauthenticat|refreshing your current auth|not currently have an active account|invalid_grant"
      r"|UNAUTHENTICATED|PERMISSION_DENIED|does not have permission|gcloud auth login|\b40[13]\b"),
@@ -26,7 +26,7 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
 
 
 class CloudError(Exception):
-    """A tool's call that failed: of which kind, and its last words."""
+    """A call of a tool has failed; the error has its kind and the last words that the tool printed."""
 
     def __init__(self, kind: Kind, text: str):
         self.kind, self.text = kind, text
@@ -38,9 +38,9 @@ class Tool:
     """A command-line tool.
 
     Attributes:
-      name: on the PATH.
-      dry_run: commands are printed and not run.
-      timeout: seconds for one call.
+      name: the name of the command on the PATH.
+      dry_run: whether commands are printed and not run.
+      timeout: the seconds that one call may take.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Tool:
     timeout: float = 600.0
 
     def __call__(self, *arguments: str) -> str:
-        """Runs it and returns what it prints; with `dry_run` "".
+        """Runs the tool and returns what it prints; with `dry_run` prints the command and returns "".
 
         Raises:
-          CloudError: it failed.
+          CloudError: the call failed.
           UserError: there is no such tool.
         """
         command = [self.name, *arguments]
@@ -86,7 +86,7 @@ def classify(text: str) -> Kind:
 
 @dataclasses.dataclass
 class Backoff:
-    """Waits that double from `first` to `most` seconds, with a quarter of chance so that many do not come at once."""
+    """Waits that double from `first` to `most` seconds, each shortened at random so that callers spread out."""
 
     first: float = 10.0
     most: float = 900.0
@@ -94,18 +94,18 @@ class Backoff:
     tries: int = 0
 
     def wait(self) -> None:
-        """Waits, longer each time."""
+        """Waits, longer each time until `reset`."""
         seconds = min(self.first * 2**self.tries, self.most)
         self.tries += 1
         self.sleep(seconds * random.uniform(0.75, 1.0))
 
     def reset(self) -> None:
-        """It worked: the next wait is short again."""
+        """Makes the next wait short again, because a call has worked."""
         self.tries = 0
 
 
 def read_object(gcloud: Tool, url: str) -> str | None:
-    """The text of an object in a bucket; None where there is none."""
+    """The text of an object in a bucket; None where there is no such object."""
     try:
         return gcloud("storage", "cat", url)
     except CloudError as error:

@@ -1,4 +1,4 @@
-"""Targets in the cloud: how a bundle of tasks gets onto TPUs, is watched over to its end, and is given up."""
+"""A target in the cloud brings a bundle of tasks onto TPUs, watches over it to its end, and gives the TPUs back."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ Say = Callable[[str], None]
 
 
 class Target(Protocol):
-    """Something that runs a command on TPUs under a name."""
+    """A target runs commands on TPUs, each under a name."""
 
     def run(self, name: str, command: Sequence[str], say: Say) -> None:
-        """Sees it through to its end; called again with the same name it goes on. Raises UserError where it failed."""
+        """Sees the command through to its end, or goes on with that of the same name. Raises UserError if it fails."""
 
     def delete(self, name: str) -> None:
-        """Gives everything back that has this name; the files in the bucket stay."""
+        """Gives back all machines that have this name; the files in the bucket stay."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TpuVm:
-    """Queued resources; see `tpu_vm`.
+    """This target books TPU VMs as queued resources; see `tpu_vm`.
 
     Attributes:
       slices: what to book for each bundle.
-      place: gs:// folder; each name gets a folder in it.
-      package: gs:// URL of the source archive.
-      bucket: is mounted on every host.
-      startup: text of gcp/startup.sh.
+      place: a gs:// folder, in which each name gets a folder.
+      package: the gs:// URL of the source archive.
+      bucket: the bucket that is mounted on every host.
+      startup: the text of gcp/startup.sh.
     """
 
     slices: tpu_vm.Slices
@@ -76,7 +76,7 @@ class TpuVm:
 
 @dataclasses.dataclass(frozen=True)
 class Xpk:
-    """Workloads of a GKE cluster that xpk made (https://github.com/AI-Hypercomputer/xpk).
+    """This target submits workloads to a GKE cluster that xpk made (https://github.com/AI-Hypercomputer/xpk).
 
     The bucket is attached to the cluster once, with `xpk storage attach`; see gcp/README.md.
     """
@@ -136,7 +136,7 @@ class Xpk:
 
 @dataclasses.dataclass(frozen=True)
 class GkeSlices:
-    """What a GKE workload asks for; types without TPU VMs as well."""
+    """The slices that a GKE workload asks for; they may be of types that cannot be booked as TPU VMs."""
 
     type: str
     slices: int = 1
@@ -149,7 +149,7 @@ class GkeSlices:
         return [f"--{name}={value}" for name, value in given.items() if value]
 
 
-# Of `sky jobs queue`.
+# The states that `sky jobs queue` prints.
 _SKY_DONE = ("SUCCEEDED",)
 _SKY_FAILED = ("FAILED", "FAILED_SETUP", "FAILED_PRECHECKS", "FAILED_NO_RESOURCE", "FAILED_CONTROLLER", "CANCELLED")
 _SKY_ALIVE = ("PENDING", "SUBMITTED", "STARTING", "RUNNING", "RECOVERING", "CANCELLING")
@@ -157,7 +157,7 @@ _SKY_ALIVE = ("PENDING", "SUBMITTED", "STARTING", "RUNNING", "RECOVERING", "CANC
 
 @dataclasses.dataclass(frozen=True)
 class SkyPilot:
-    """Managed jobs of SkyPilot, which moves and restarts them when they are preempted."""
+    """This target submits managed jobs to SkyPilot, which moves and restarts them when they are preempted."""
 
     type: str
     bucket: str
@@ -199,7 +199,7 @@ class SkyPilot:
         self.sky("jobs", "cancel", f"--name={name}", "--yes")
 
     def _state(self, name: str) -> str:
-        """Of the newest job of this name, which is listed first; "" where there is none."""
+        """The state of the newest job of this name, which is listed first; "" where there is no such job."""
         for line in self.sky("jobs", "queue").splitlines():
             words = line.split()
             if name in words:
@@ -208,10 +208,10 @@ class SkyPilot:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """(bucket, folder) of gs://BUCKET/FOLDER.
+    """Splits gs://BUCKET/FOLDER into (bucket, folder).
 
     Raises:
-      UserError: it is none.
+      UserError: the URL does not have this form.
     """
     found = re.fullmatch(r"gs://([a-z0-9][a-z0-9._-]+)/(.+?)/?", url)
     if not found:

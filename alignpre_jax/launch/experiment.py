@@ -1,4 +1,4 @@
-"""An experiment: the studies of a sweep, as one graph of tasks in which what studies share is there once."""
+"""An experiment is the studies of a sweep as one graph of tasks, in which a task that studies share is there once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = ("import", "prepare", "train", "eval")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One job of one study. `id` is [POINT/]JOB and stays the same from launch to launch, and so does its folder."""
+    """A task is one job of one study. Its `id`, [POINT/]JOB, and its folder stay the same from launch to launch."""
 
     id: str
     space: Workspace
@@ -39,9 +39,9 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """Tasks that one machine does one after the other: an arm's own stages of a seed and its evals, or a shared run."""
+    """A bundle is the tasks that one machine does in order: an arm's own runs of a seed with evals, or a shared run."""
 
-    id: str  # lower-case letters, digits and hyphens, at most 60: cloud resources are called after it
+    id: str  # at most 60 lower-case letters, digits and hyphens: cloud resources are called after it
     label: str
     tasks: tuple[str, ...]  # ids, in order
     needs: tuple[str, ...]  # ids of bundles
@@ -49,7 +49,7 @@ class Bundle:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All tasks of a sweep by id, each after those it needs."""
+    """All tasks of a sweep by id, each after the tasks it needs."""
 
     name: str
     root: epath.Path
@@ -62,10 +62,12 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
     """Lays out a sweep in `root`: a folder for each point, or `root` itself where there is one empty point.
 
     Jobs of different points that make the same files (see `study.Recipes`) are one task, in the folder of the first
-    point that had it; the others link to it. Launched again with more points, what there is stays where it is.
+    point that had it; the other points link to that folder. When the sweep is launched again with more points,
+    everything stays where it is.
 
     Raises:
-      UserError: points that are equal, or a folder that was made with another config.
+      UserError: two points are equal, the folder holds a study where this is a sweep or the other way round, or the
+        config would alter something that has been made (see `study.open_workspace`).
     """
     names = [point_name(point) for point in points]
     if len(set(names)) < len(names):
@@ -81,7 +83,7 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
     configs = {
         name: build(StudyConfig, apply(config, point).to_dict()) for name, point in zip(names, points, strict=True)
     }
-    # Key of a job -> id of the task that does it. A point that left the sweep keeps what it has finished.
+    # The key of a job -> the id of the task that does it. A point that has left the sweep keeps what it has finished.
     owners = {key: task for key, task in before["owners"].items() if _is_kept(task, names, root)}
     tasks: dict[str, Task] = {}
     spaces: dict[str, Workspace] = {}
@@ -90,7 +92,7 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
         keys, graph = Recipes(tree).of_jobs(), job_graph(tree)
         ids = {job: owners.setdefault(key, _join(name, job)) for job, key in keys.items() if job != "prepare"}
         first_data = owners.setdefault(keys["prepare"], _join(name, "prepare"))
-        ids["prepare"] = _join(name, "prepare")  # every study plans its own arms, on data that may be another's
+        ids["prepare"] = _join(name, "prepare")  # every study plans its own arms, also on data that is another study's
         links = {
             folder: _link(name, task, there)
             for job, task in ids.items()
@@ -118,7 +120,7 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
 
 
 def bundles(experiment: Experiment) -> dict[str, Bundle]:
-    """The tasks in the portions that machines are booked for, by id, each after those it needs."""
+    """The bundles of tasks for which machines are booked, by id, each after the bundles it needs."""
     of_task = {task.id: _bundle_label(task) for task in experiment.tasks.values()}
     ids = {
         label: resource_name(experiment.name, label, experiment.root.name) for label in dict.fromkeys(of_task.values())
@@ -132,13 +134,13 @@ def bundles(experiment: Experiment) -> dict[str, Bundle]:
 
 
 def resource_name(experiment: str, label: str, folder: str) -> str:
-    """A name for cloud resources that depends on the experiment, the name of its folder and the task alone."""
+    """A name for cloud resources; it depends on the experiment, the name of its folder and the bundle's label alone."""
     words = re.sub(r"[^a-z0-9]+", "-", f"{experiment}-{label}".lower()).strip("-")
     return f"{words[:50].strip('-')}-{digest([folder, label], 8)}"
 
 
 def check_config(config: StudyConfig, saved: object, place: str) -> None:
-    """Refuses a folder that was made with another config; see `study.open_workspace`."""
+    """Refuses a folder in a bucket that was made with another config, whatever the difference."""
     changes = difference(saved, to_mapping(config))
     if changes:
         shown = "\n    ".join(changes[:12])
@@ -148,7 +150,7 @@ def check_config(config: StudyConfig, saved: object, place: str) -> None:
 
 
 def _bundle_label(task: Task) -> str:
-    """The same for tasks that belong together."""
+    """The label of a task's bundle, which is the same for tasks that belong together."""
     point, job = task.id.removesuffix(task.job.name).rstrip("/"), task.job
     if job.kind in ("import", "prepare"):
         return _join(point, "prepare")
@@ -157,7 +159,7 @@ def _bundle_label(task: Task) -> str:
 
 
 def _owner(task: str) -> str:
-    """The point of a task's id; kinds of jobs are no names of points."""
+    """The point in a task's id; "" where the id begins with a kind of job and so names no point."""
     first = task.partition("/")[0]
     return "" if first in KINDS else first
 
@@ -176,7 +178,7 @@ def _join(point: str, job: str) -> str:
 
 
 def _folders(job: str) -> list[str]:
-    """The parts of a study's folder that a job makes, from its name."""
+    """The parts of a study's folder that a job makes, found from the job's name."""
     kind, _, run = job.partition("/")
     if kind == "import":
         return ["train/imported"]
@@ -187,11 +189,11 @@ def _folders(job: str) -> list[str]:
 
 
 def _job(task: str) -> str:
-    """The job of a task's id."""
+    """The name of the job in a task's id."""
     return task.removeprefix(f"{_owner(task)}/")
 
 
 def _link(point: str, task: str, folder: str) -> str:
-    """From a point's folder to what a task of another point makes."""
+    """The link from a point's folder to a folder that a task of another point makes."""
     assert point, task  # a study by itself has nobody to share with
     return f"../{_owner(task)}/{folder}"

@@ -1,9 +1,9 @@
-"""Runs jobs on this machine: in this process, or in one process per CPU core.
+"""This module runs jobs on this machine: in this process, or in one process per CPU core.
 
-A tiny model cannot keep two cores busy, two runs can: on CPU-only machines every worker gets
-its share of the cores, the same whatever is left to do, and takes one job after another. A machine
-with an accelerator runs the jobs one by one in this process, each on all devices. Where this process is
-one of several that make a run together, on the hosts of a TPU slice, all of them run the jobs one by one.
+A tiny model cannot keep two cores busy, but two runs can: on CPU-only machines every worker gets its share of the
+cores, which does not depend on what is left to do, and takes one job after another. A machine with an accelerator runs
+the jobs one by one in this process, each on all devices. Where this process is one of several that make a run together,
+on the hosts of a TPU slice, all of them run the jobs one by one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from alignpre_jax.training import initialize
 
 
 def run(space: Workspace, jobs: Mapping[str, Job], report: Report, workers: int = 0) -> None:
-    """Runs a study's jobs that are not done, each after those it needs.
+    """Runs a study's jobs that are not done, each after the jobs it needs.
 
     Args:
       space: the study's folder.
-      jobs: in an order in which every job follows its needs.
+      jobs: the jobs, in an order in which every job follows its needs.
       report: is told of progress.
-      workers: processes; 0 chooses: none with an accelerator, else one per core and at most one per job.
+      workers: the number of worker processes; 0 chooses: none with an accelerator, else one per core and at most one
+        per job.
     """
     process, processes = initialize()
     if processes > 1:
@@ -61,15 +62,15 @@ def run_tasks(
     """Does the tasks that are not done.
 
     Args:
-      tasks: in an order in which every task follows its needs.
-      root: gets logs/ and cache/.
+      tasks: the tasks, in an order in which every task follows its needs.
+      root: the folder that gets logs/ and cache/.
       report: is told of progress.
-      workers: how many tasks at a time; 0 chooses, see `run`.
-      processes: that make one task together, as on the hosts of a TPU slice.
+      workers: how many tasks are done at a time; 0 chooses, see `run`.
+      processes: how many processes make one task together, as on the hosts of a TPU slice.
       keep_going: see `drain`.
       attempts: see `drain`.
       changed: called when a task's state changes.
-      locks: open files that worker processes are to hold too.
+      locks: open lock files, which worker processes are to hold too.
     """
     board = Board({name: task.needs for name, task in tasks.items()}, changed)
     board.done(*(name for name, task in tasks.items() if is_done(task.space, task.job)))
@@ -81,7 +82,7 @@ def run_tasks(
     if workers == 0 and processes == 1 and accelerator_present():
         _run_here(board, todo, report, keep_going)
         return
-    # What everything waits for needs no process of its own.
+    # Everything waits for these jobs, so they need no process of their own.
     if processes == 1 and len({id(task.space) for task in tasks.values()}) == 1:
         for name in [name for name, task in todo.items() if task.job.kind in ("import", "prepare")]:
             taken = board.take()
@@ -90,8 +91,8 @@ def run_tasks(
             board.done(name)
     if not todo:
         return
-    # XLA's sums depend in their last bits on how many threads make them: what goes on with one task left must not give
-    # it other threads than it would have had beside the others.
+    # XLA's sums depend in their last bits on the number of threads: a task that is left alone after a restart must get
+    # as many threads as it would have had beside the others.
     every = sum(
         len(job_graph(space.tree)) for space in {id(task.space): task.space for task in tasks.values()}.values()
     )
@@ -129,9 +130,9 @@ def lock(space: Workspace, report: Report) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def lock_folder(root: Path, report: Report) -> Iterator[IO[str]]:
-    """Keeps other processes out of the folder; waits for those that are just leaving it.
+    """Keeps other processes out of the folder, after waiting for those that are just leaving it.
 
-    The lock is held by the workers too, so it outlives a parent that was killed until they have gone.
+    The workers hold the lock too. So if their parent is killed, the lock stays until they have gone.
     """
     path = root / ".lock"
     with disk_errors(path), open(path, "w") as file:
@@ -153,7 +154,7 @@ def lock_folder(root: Path, report: Report) -> Iterator[IO[str]]:
 
 
 def _run_here(board: Board, tasks: Mapping[str, Task], report: Report, keep_going: bool) -> None:
-    """One after the other, in this process."""
+    """Does the tasks one after the other, in this process."""
     errors = []
     while (name := board.take()) is not None:
         try:

@@ -1,4 +1,4 @@
-"""What Kubernetes and SkyPilot are told about a job: a JobSet manifest and a SkyPilot task, as values and as YAML."""
+"""Kubernetes and SkyPilot are told about a job by a JobSet manifest and a SkyPilot task, made here and put as YAML."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from alignpre_jax.foundation import get_accelerator
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """What runs on every host, and where.
+    """The container that runs on every host.
 
     Attributes:
-      image: of the container (gcp/Dockerfile).
-      command: the job.
-      bucket: is mounted as `mount`.
-      mount: folder.
-      service_account: of Kubernetes, bound to one of the project that may write to the bucket.
+      image: the container image (gcp/Dockerfile).
+      command: the command that does the job.
+      bucket: the bucket that is mounted at `mount`.
+      mount: the folder in the container.
+      service_account: a service account of Kubernetes, bound to one of the project that may write to the bucket.
       restarts: how often the whole job starts again when a host fails.
     """
 
@@ -34,9 +34,9 @@ class Container:
 
 
 def jobset(name: str, type: str, slices: int, container: Container, *, spot: bool = False) -> dict[str, Any]:
-    """A JobSet (https://jobset.sigs.k8s.io): one Job per slice, one pod per host; all of them start again together.
+    """Makes a JobSet (https://jobset.sigs.k8s.io): one Job per slice, one pod per host; all start again together.
 
-    GKE tells the pods of their neighbours, and `training.initialize` reads it.
+    GKE tells every pod who its neighbours are, and `training.initialize` reads that.
     """
     accelerator = get_accelerator(type)
     chips = str(accelerator.chips // accelerator.hosts)
@@ -80,7 +80,7 @@ def jobset(name: str, type: str, slices: int, container: Container, *, spot: boo
         "completions": accelerator.hosts,
         "completionMode": "Indexed",
         "backoffLimit": 0,
-        # A mistake in what was asked (status 2) is final; everything else is a reason to start again.
+        # A mistake in what was asked (exit status 2) is final; after any other failure the job starts again.
         "podFailurePolicy": {
             "rules": [
                 {
@@ -109,7 +109,7 @@ def jobset(name: str, type: str, slices: int, container: Container, *, spot: boo
 
 
 def skypilot(name: str, type: str, command: Sequence[str], bucket: str, *, spot: bool, mount: str) -> dict[str, Any]:
-    """A SkyPilot task; as a managed job (`sky jobs launch`) it is moved and started again when it is preempted."""
+    """Makes a SkyPilot task; as a managed job (`sky jobs launch`) it is moved and started again when preempted."""
     accelerator = get_accelerator(type)
     return {
         "name": name,
@@ -129,5 +129,5 @@ def skypilot(name: str, type: str, command: Sequence[str], bucket: str, *, spot:
 
 
 def to_yaml(value: Mapping[str, Any]) -> str:
-    """As YAML, keys in the order given."""
+    """Writes a mapping as YAML, with its keys in the order given."""
     return yaml.safe_dump(dict(value), sort_keys=False, width=120)

@@ -1,4 +1,4 @@
-"""The queue that every target shares: tasks wait for those they need, and slots take one after another."""
+"""All targets share this queue: tasks wait for the tasks they need, and slots take one task after another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ State = Literal["waiting", "running", "done", "failed", "blocked"]
 
 @dataclasses.dataclass
 class Entry:
-    """How far one task is; `blocked`: one that it needs has failed."""
+    """How far one task is. It is `blocked` when a task that it needs has failed or is blocked."""
 
     needs: frozenset[str]
     state: State = "waiting"
@@ -27,12 +27,12 @@ class Entry:
 
 
 class Board:
-    """The state of all tasks, and which one is next: of those that can start, the one with the longest chain behind it.
+    """The state of all tasks. The next one is, of those that can start, the one with the longest chain behind it.
 
     Args:
-      needs: of each task, those it waits for; in an order in which every task follows its needs. Needs that are not
-        tasks here are taken to be done.
-      changed: called after every change.
+      needs: the tasks that each task waits for, in an order in which every task follows its needs. A need that is not
+        itself a task here is taken to be done.
+      changed: called after every change of a task's state or note.
     """
 
     def __init__(self, needs: Mapping[str, Collection[str]], changed: Callable[[Board], None] = lambda board: None):
@@ -43,7 +43,7 @@ class Board:
         self._changed = changed
 
     def take(self) -> str | None:
-        """Starts the next task that can start."""
+        """Marks the next task that can start as running and returns its name; None where no task can start."""
         ready = [
             name
             for name, entry in self.entries.items()
@@ -58,44 +58,44 @@ class Board:
         return name
 
     def done(self, *names: str) -> None:
-        """These are finished."""
+        """Marks tasks as finished."""
         for name in names:
             self.entries[name].state, self.entries[name].ended, self.entries[name].note = "done", time.time(), ""
         self._changed(self)
 
     def again(self, name: str, why: str) -> None:
-        """The task goes back to the queue."""
+        """Puts a task back into the queue."""
         self.entries[name].state, self.entries[name].note = "waiting", why
         self._changed(self)
 
     def failed(self, name: str, why: str) -> None:
-        """The task has failed, and what needs it is blocked."""
+        """Marks a task as failed, and the tasks that need it as blocked."""
         entry = self.entries[name]
         entry.state, entry.ended, entry.note = "failed", time.time(), why
-        for other in self.entries.values():  # in order, so that blocked ones block further ones
+        for other in self.entries.values():  # in order, so that a blocked task blocks those after it
             if other.state == "waiting" and any(self.entries[n].state in ("failed", "blocked") for n in other.needs):
                 other.state = "blocked"
         self._changed(self)
 
     def say(self, name: str, note: str) -> None:
-        """What a running task is at."""
+        """Notes what a running task is doing."""
         if self.entries[name].note != note:
             self.entries[name].note = note
             self._changed(self)
 
     def count(self, *states: State) -> int:
-        """How many tasks are in one of the states."""
+        """Counts the tasks that are in one of the states."""
         return sum(entry.state in states for entry in self.entries.values())
 
 
 class Slot(Protocol):
-    """Something that does one task at a time, and tells of it through `Messages`."""
+    """A slot does one task at a time, and sends what happens to it as `Messages`."""
 
     def start(self, name: str) -> None:
         """Begins a task and returns at once."""
 
     def recover(self) -> None:
-        """Makes itself ready for another task after one that failed."""
+        """Makes the slot ready for another task after one has failed."""
 
 
 # (slot, what happened): {"event": ...}, {"note": text}, {"done": name}, {"user_error": {...}} or {"crashed": text}
@@ -109,11 +109,11 @@ def drain(
 
     Args:
       board: the tasks.
-      slots: that do them.
-      messages: from the slots.
+      slots: the slots that do them.
+      messages: the queue of messages from the slots.
       report: is told of progress.
-      keep_going: a task that fails blocks those that need it and no others.
-      attempts: how often a task is tried that ends without a user's mistake.
+      keep_going: whether the other tasks go on when one fails; those that need it are blocked.
+      attempts: how often a task is tried if it crashes; a user's mistake is not tried again.
 
     Raises:
       UserError: a task failed, at once or, with `keep_going`, when nothing else can be done.

@@ -1,4 +1,4 @@
-"""Runs an experiment on a cloud target: its folder goes into the bucket, its bundles into the queue."""
+"""This module runs an experiment on a cloud target: its folder goes into the bucket, its bundles into the queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alignpre_jax.launch.queue import Board, Messages, drain
 
 @dataclasses.dataclass
 class Slot:
-    """One machine at a time: a thread that sees a bundle through on a target."""
+    """A slot of the queue: for one bundle at a time, a thread sees it through on a target."""
 
     target: Target
     commands: dict[str, Sequence[str]]  # by the bundle's id
@@ -31,7 +31,7 @@ class Slot:
         threading.Thread(target=self._run, args=(name,), daemon=True).start()
 
     def recover(self) -> None:
-        """Nothing: every bundle has its own thread."""
+        """Does nothing, because every bundle has its own thread."""
 
     def _run(self, name: str) -> None:
         try:
@@ -83,10 +83,10 @@ def command_of(experiment: Experiment, bundle: Bundle, url: str) -> list[str]:
 
 
 def upload(experiment: Experiment, url: str, gcloud: Tool) -> None:
-    """Puts the experiment's folders, as far as they say what is to be done, into the bucket.
+    """Puts the experiment's folders, which say what is to be done, into the bucket.
 
     Raises:
-      UserError: there is a folder of another config in this place.
+      UserError: the folder of a study in the bucket was made with another config.
     """
     for space in experiment.spaces.values():
         below = space.root.relative_to(experiment.root)
@@ -98,10 +98,10 @@ def upload(experiment: Experiment, url: str, gcloud: Tool) -> None:
 
 
 def package(checkout: Path, place: str, gcloud: Tool) -> str:
-    """Archives the files of a checkout that git knows, as they are, into the bucket; returns the archive's gs:// URL.
+    """Archives the files of a checkout that git knows into the bucket, as they are; returns the archive's gs:// URL.
 
     Raises:
-      UserError: it is no git checkout.
+      UserError: the folder is not a git checkout.
     """
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=checkout, capture_output=True, check=False)
     files = [name for name in listed.stdout.decode().split("\0") if name and (checkout / name).is_file()]

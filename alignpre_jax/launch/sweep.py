@@ -1,9 +1,10 @@
-"""Sweeps: which values which config keys take together.
+"""A sweep is a list of points, which say what values some config keys take together.
 
-A config file may define `sweep()`, which returns points; each is a study of its own:
+A config file may define `sweep()`, which returns points; each point is a study of its own:
 
     def sweep():
-        return product(values("arms.aligned.dose", (0.01, 0.1)), values("optimizer.weight_decay", (0.0, 0.1)))
+        doses = values("arms.aligned.add.midtrain.dose", (0.01, 0.1))
+        return product(doses, values("stages.midtrain.optimizer.weight_decay", (0.0, 0.1)))
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ Point = dict[str, Any]  # config key, as after --config. -> value
 
 
 def values(key: str, choices: Iterable[Any]) -> list[Point]:
-    """One key, one point for each of its values."""
+    """One point for each of the values of a key."""
     return [{key: choice} for choice in choices]
 
 
 def product(*sweeps: Sequence[Point]) -> list[Point]:
-    """Every point of the first with every point of the second, and so on; the last one changes fastest."""
+    """Every point of the first sweep with every point of the second, and so on; the last sweep changes fastest."""
     return [_merge(points) for points in itertools.product(*sweeps)]
 
 
 def zipped(*sweeps: Sequence[Point]) -> list[Point]:
-    """The first points together, then the second ones, and so on.
+    """The first points of all sweeps together as one point, then the second points, and so on.
 
     Raises:
       UserError: the sweeps have different lengths.
@@ -46,15 +47,17 @@ def zipped(*sweeps: Sequence[Point]) -> list[Point]:
 
 
 def chain(*sweeps: Sequence[Point]) -> list[Point]:
-    """The points of the first, then those of the second, and so on."""
+    """The points of the first sweep, then those of the second, and so on."""
     return [point for sweep in sweeps for point in sweep]
 
 
 def parse_sweep(text: str) -> list[Point]:
-    """From the command line: "arms.aligned.dose=0.01,0.1; seeds=(0,),(1,)" is the product of its parts.
+    """Reads a sweep from the command line: "arms.aligned.add.midtrain.dose=0.01,0.1; seeds=(0,),(1,)".
+
+    The sweep is the product of its parts.
 
     Raises:
-      UserError: it is not KEY=VALUE,VALUE,...
+      UserError: a part is not KEY=VALUE,VALUE,...
     """
     sweeps = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
@@ -83,7 +86,7 @@ def apply(config: ConfigDict, point: Point) -> ConfigDict:
     """A copy of the config with the point's values.
 
     Raises:
-      UserError: a key that is not there.
+      UserError: the config does not have one of the keys.
     """
     made = ConfigDict(config.copy_and_resolve_references()).unlock()
     for key, value in point.items():
@@ -98,7 +101,7 @@ def apply(config: ConfigDict, point: Point) -> ConfigDict:
 
 
 def point_name(point: Point) -> str:
-    """The name of a point's folder: readable, stable, and different for different points; "" for the empty one."""
+    """The name of a point's folder: readable, stable, and different for different points; "" for the empty point."""
     if not point:
         return ""
     words = "-".join(f"{key.split('.')[-1]}-{value}" for key, value in sorted(point.items()))
@@ -122,7 +125,7 @@ def _merge(points: Iterable[Point]) -> Point:
 
 
 def _literals(text: str) -> list[Any]:
-    """Comma-separated values; those that are no Python literals are strings."""
+    """Reads comma-separated values; a value that is not a Python literal is a string."""
     try:
         found = ast.literal_eval(f"[{text},]")
     except (SyntaxError, ValueError):

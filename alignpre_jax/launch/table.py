@@ -1,4 +1,4 @@
-"""The state of an experiment, as a table and as state.json."""
+"""This module shows the state of an experiment as a table, and keeps it in state.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignpre_jax.launch.queue import Board
 from alignpre_jax.study import Workspace, is_done
 
 STATE = "state.json"
-SHOWN = 60  # rows; of a longer table those that are done are counted
+SHOWN = 60  # rows; a longer table leaves out the tasks that are done, which its title counts
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yellow", "stopped": "yellow"}
 
 
@@ -26,7 +26,7 @@ _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yel
 class Progress:
     """How far a training run is, over all its starts.
 
-    `goodput` is the share of the time since its first start in which steps were computed that still count.
+    `goodput` is the share of the time since the first start in which steps were computed that still count.
     """
 
     step: int
@@ -36,7 +36,7 @@ class Progress:
 
 
 def run_progress(run_dir: PathLike) -> Progress | None:
-    """From metrics.jsonl and events.jsonl of a run's folder; None before its first logged step."""
+    """Reads a run's progress from metrics.jsonl and events.jsonl in its folder; None before the first logged step."""
     metrics, events = epath.Path(run_dir) / "metrics.jsonl", epath.Path(run_dir) / "events.jsonl"
     lines = [line for line in metrics.read_text().splitlines() if line.endswith("}")] if metrics.exists() else []
     if not lines:
@@ -47,13 +47,13 @@ def run_progress(run_dir: PathLike) -> Progress | None:
 
 
 class StateFile:
-    """Keeps WORKDIR/state.json as the board changes, at most once a second."""
+    """Keeps WORKDIR/state.json up to date as the board changes; it is written at most once a second, and at the end."""
 
     def __init__(self, root: epath.Path):
         self._path, self._written = root / STATE, 0.0
 
     def __call__(self, board: Board) -> None:
-        """Writes what has changed."""
+        """Writes the board's state, unless the last time was less than a second ago and work is left."""
         settled = not board.count("running", "waiting")
         if settled or time.monotonic() - self._written > 1:
             write_json(self._path, to_json(board))
@@ -70,7 +70,7 @@ def to_json(board: Board) -> dict[str, Any]:
 
 
 def local_table(experiment: Experiment) -> Table:
-    """The tasks of an experiment in a folder of this machine: what is on disk, and who is at work on it."""
+    """A table of the tasks of an experiment in a folder of this machine, from what is on disk and in state.json."""
     path = experiment.root / STATE
     saved = read_json(path) if path.exists() else {}
     at_work = is_locked(experiment.root)
@@ -87,12 +87,12 @@ def local_table(experiment: Experiment) -> Table:
 
 
 def board_table(name: str, states: Mapping[str, Any], labels: Mapping[str, str]) -> Table:
-    """The bundles of a cloud target, from state.json."""
+    """A table of the bundles of a cloud target, from state.json."""
     return render(name, [(labels.get(key, key), entry["state"], entry, None) for key, entry in states.items()])
 
 
 def render(name: str, rows: list[tuple[str, str, Mapping[str, Any], Progress | None]]) -> Table:
-    """A rich table of (task, state, entry of state.json, progress)."""
+    """Makes a rich table of rows (task, state, entry of state.json, progress)."""
     counts = {state: sum(row[1] == state for row in rows) for state in dict.fromkeys(row[1] for row in rows)}
     title = f"{name}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
     table = Table(title=title, title_justify="left", header_style="")
@@ -137,7 +137,7 @@ def _progress(space: Workspace, run: str) -> Progress | None:
 
 
 def summary(experiment: Experiment) -> Table:
-    """One line per point, stage and arm of a finished experiment, from the reports."""
+    """A table with one line per point, stage and arm of a finished experiment, from the reports."""
     table = Table(title=f"{experiment.name}: misaligned rate [95% interval]", title_justify="left", header_style="")
     reports = {name: read_json(space.root / "report.json") for name, space in experiment.spaces.items()}
     splits = list(dict.fromkeys(split for report in reports.values() for split in report["splits"]))

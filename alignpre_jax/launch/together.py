@@ -1,4 +1,4 @@
-"""Jobs on several hosts: every process of a run calls the same functions, and the first one writes."""
+"""Several hosts do a job together: every process of a run calls the same functions, and the first one writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ POLL_SECONDS = 2.0
 
 
 def run_together(space: Workspace, job: Job, report: Report) -> None:
-    """Does a job with all processes of the run (see `training.initialize`); they leave it together.
+    """Does a job with all processes of the run (see `training.initialize`); all of them return when it is done.
 
-    Training takes all of them. Data is prepared by the first while the others wait. A checkpoint is scored by each of
-    them, on its own first device: it is a small part of the work, and what they find is the same.
+    Training takes all processes. Data is prepared by the first one while the others wait. A checkpoint is scored by
+    each of them on its own first device: this is a small part of the work, and all of them find the same.
     """
     first = jax.process_index() == 0
     if job.kind == "prepare" and not first:
@@ -27,10 +27,10 @@ def run_together(space: Workspace, job: Job, report: Report) -> None:
 
 
 def wait_for(space: Workspace, jobs: list[Job], minutes: float = 10) -> None:
-    """Waits for what other machines have finished to be seen here: a mounted bucket shows it with some delay.
+    """Waits until jobs that other machines have finished are seen here: a mounted bucket shows files with some delay.
 
     Raises:
-      UserError: it is not there.
+      UserError: a job is still not done after so many minutes.
     """
     deadline = time.monotonic() + 60 * minutes
     while missing := [job.name for job in jobs if not is_done(space, job)]:

@@ -1,9 +1,9 @@
-"""TPU VMs through queued resources: books slices for a job, watches over them, and gives them back.
+"""This module books TPU VMs for a job as queued resources, watches over them, and gives them back.
 
 The job starts by itself when its slices come up (gcp/startup.sh is their startup script), so it does not need this
 process: closed and started again, the babysitter finds the slices by their name and goes on watching. In the job's
-place in the bucket the slices leave `exit`, the job's exit status once it is final, `heartbeat`, Unix seconds of the
-last sign of life, and `log-*`.
+place in the bucket the slices leave `exit`, the job's exit status once it is final, `heartbeat`, the Unix seconds of
+the last sign of life, and `log-*`.
 
 https://docs.cloud.google.com/tpu/docs/queued-resources
 """
@@ -21,7 +21,7 @@ from typing import Any, Literal
 from alignpre_jax.foundation import UserError, get_accelerator
 from alignpre_jax.launch.cloud import Backoff, CloudError, Tool, read_object
 
-# Every state of a queued resource, and what it means for whoever waits.
+# All states of a queued resource but ACTIVE, by what they mean for whoever waits for it.
 COMING = ("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "STATE_UNSPECIFIED")
 LEAVING = ("SUSPENDING", "DELETING")
 LOST = ("SUSPENDED", "FAILED")  # such a request never becomes active again: delete it and make it anew
@@ -30,15 +30,16 @@ RESTART = "sudo systemctl restart --no-block google-startup-scripts.service"
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """What is booked.
+    """The slices that are booked.
 
     Attributes:
-      type: of each slice, "v5litepod-16".
-      slices: how many, joined by the data-centre network.
+      type: the type of each slice, such as "v5litepod-16".
+      slices: the number of slices, which the data-centre network joins.
       tier: "on-demand", "spot" (cheaper, may be taken away) or "reserved".
-      zone: of the slices; "" for that of `gcloud config`, and so with `project`.
-      service_account: that the machines act as; "" for the project's default.
-      runtime: version of the system image; "" for that of the type.
+      zone: the zone of the slices; "" for the zone of `gcloud config`.
+      project: the project that pays for them; "" for the project of `gcloud config`.
+      service_account: the account that the machines act as; "" for the project's default.
+      runtime: the version of the system image; "" for the one that the type takes.
     """
 
     type: str
@@ -66,16 +67,16 @@ class Slices:
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """When the babysitter acts, and when it gives up.
+    """These numbers say when the babysitter acts, and when it gives up.
 
     Attributes:
-      poll: seconds between two looks.
-      start_minutes: for an active slice to show its first sign of life.
-      silent_minutes: without one, after which the startup script is started again.
-      kicks: how often it is, before the slices are made anew.
-      barren: slices in a row that never showed a sign of life, before giving up.
-      quota: refusals in a row for lack of quota or capacity, before giving up.
-      troubles: failed calls in a row, before giving up.
+      poll: the seconds between two looks.
+      start_minutes: how long an active slice may take to show its first sign of life.
+      silent_minutes: how long it may be silent after that; then the startup script is started again.
+      kicks: how often the script is started again before the slices are made anew.
+      barren: after so many requests in a row without a sign of life, the babysitter gives up.
+      quota: after so many refusals in a row for lack of quota or capacity, it gives up.
+      troubles: after so many failed calls in a row, it gives up.
     """
 
     poll: float = 30.0
@@ -102,19 +103,19 @@ def babysit(
     """Sees a job through to its end, on as many TPUs as it takes; none is left when it returns or gives up.
 
     Args:
-      name: of the queued resource; the same name is the same job.
+      name: the name of the queued resource; the same name means the same job.
       slices: what to book.
       startup: the startup script of every host.
-      place: gs:// folder where the job leaves `exit` and `heartbeat`.
+      place: the gs:// folder where the job leaves `exit` and `heartbeat`.
       say: is told what goes on.
-      gcloud: the tool.
-      patience: see there.
-      sleep: waits so many seconds.
-      now: Unix seconds.
+      gcloud: the tool that is called.
+      patience: when to act and when to give up; see `Patience`.
+      sleep: waits for a number of seconds.
+      now: returns the time in Unix seconds.
 
     Raises:
       UserError: the job ended with another status than 0, or its slices cannot be had. Without a valid login the
-        slices cannot be deleted either: the message says so.
+        slices cannot be deleted either, and the message says so.
     """
     _Babysitter(name, slices, startup, place, say, gcloud or Tool("gcloud"), patience or Patience(), sleep, now).watch()
 
@@ -140,7 +141,7 @@ def create(name: str, slices: Slices, startup: str, gcloud: Tool) -> None:
 
 
 def describe(name: str, slices: Slices, gcloud: Tool) -> tuple[str, str]:
-    """(state, reason) of the request; the state of one that is not there is "".
+    """The pair (state, reason) of the request; its state is "" where there is no such request.
 
     Raises:
       CloudError: the call failed.
@@ -157,7 +158,7 @@ def describe(name: str, slices: Slices, gcloud: Tool) -> tuple[str, str]:
 
 
 def delete(name: str, slices: Slices, gcloud: Tool) -> None:
-    """Gives the slices back, whatever state they are in; nothing where they are not there.
+    """Gives the slices back, whatever state they are in; does nothing where they are not there.
 
     Raises:
       CloudError: the call failed.
@@ -191,12 +192,12 @@ class _Babysitter:
     patience: Patience
     sleep: Callable[[float], None]
     now: Callable[[], float]
-    made: int = 0  # requests
-    barren: int = 0  # of them in a row without a sign of life
+    made: int = 0  # requests so far
+    barren: int = 0  # the last requests in a row that never showed a sign of life
     refused: int = 0
     kicked: int = 0
-    since: float = 0.0  # the slices are active, or their startup script was started again; 0: they are not active
-    created: float = 0.0  # heartbeats from before are an earlier slice's
+    since: float = 0.0  # when the slices were first seen active or last kicked; 0: they are not active
+    created: float = 0.0  # when the slices were requested: an older heartbeat is that of earlier slices
 
     def watch(self) -> None:
         trouble = Backoff(self.patience.poll, 900.0, self.sleep)
@@ -217,7 +218,7 @@ class _Babysitter:
                 self._bear(error, trouble, shortage)
 
     def _step(self) -> None:
-        """Looks at the state and does what it calls for."""
+        """Looks at the state of the request and does what the state calls for."""
         state, reason = describe(self.name, self.slices, self.gcloud)
         if state == "ACTIVE":
             self._check_life()
@@ -237,7 +238,7 @@ class _Babysitter:
             self.say(state if state in COMING + LEAVING else f"{state}, a state that is not known here; waiting")
 
     def _check_life(self) -> None:
-        """An active slice shows signs of life; where it does not, its startup script is started again."""
+        """Restarts the startup script of active slices that show no sign of life, or deletes them in the end."""
         now = self.now()
         self.since = self.since or now
         text = read_object(self.gcloud, f"{self.place}/heartbeat")
@@ -257,7 +258,7 @@ class _Babysitter:
         ssh_all(self.name, self.slices, RESTART, self.gcloud)
 
     def _bear(self, error: CloudError, trouble: Backoff, shortage: Backoff) -> None:
-        """Waits and tries again where that can help."""
+        """Waits where another try can help; raises a `UserError` where it cannot."""
         words = error.text.splitlines()[-1][:300]
         if error.kind == "auth":
             raise UserError(
@@ -288,7 +289,7 @@ class _Babysitter:
         return int(text) if text and text.strip().isdigit() else None
 
     def _forget_failure(self) -> None:
-        """A status other than 0 is an earlier launch's, and this one is to try again."""
+        """Removes an exit status other than 0, which an earlier launch has left: this launch is to try again."""
         try:
             if self._exit_status():
                 self.gcloud("storage", "rm", f"{self.place}/exit")

@@ -1,4 +1,4 @@
-"""A worker process of `launch.workers`: tasks come in, events go out, one JSON object a line.
+"""This is the worker process of `launch.workers`: tasks come in and events go out, as one JSON object a line.
 
 When its input ends, because the parent is done or was killed, the worker saves and leaves.
 """
@@ -20,11 +20,11 @@ from alignpre_jax.launch.together import run_together
 from alignpre_jax.study import enable_compilation_cache, job_graph, reopen_workspace
 from alignpre_jax.training import initialize
 
-GRACE_SECONDS = 45  # between being asked to stop and stopping without more ado
+GRACE_SECONDS = 45  # from being asked to stop until it stops without having saved
 
 
 def main() -> int:
-    """Takes tasks until the input ends."""
+    """Takes tasks and does them until the input ends."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints goes to the log
     tasks: queue.Queue[dict[str, str] | None] = queue.Queue()

@@ -1,4 +1,4 @@
-"""Worker processes: a slot of the queue on this machine is one of them, or several that make one run together."""
+"""A slot of the queue on this machine is a worker process, or several processes that make one run together."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ STOP_SECONDS = 60  # for a worker to save a checkpoint and leave
 
 
 class Workers:
-    """A slot: processes that do one task at a time, together where there are several ("hosts" of one run).
+    """A slot whose processes do one task at a time, together where there are several (the "hosts" of one run).
 
     Args:
-      index: of the slot; names its logs.
-      folders: of each task, (its study's folder, its job's name).
-      logs: folder.
-      messages: where what happens goes.
-      threads: for each process.
-      processes: how many.
-      cache: folder of compiled programs.
-      locks: open files that the processes hold too.
+      index: the number of the slot, which names its logs.
+      folders: for each task, (its study's folder, its job's name).
+      logs: the folder of the logs.
+      messages: the queue into which messages are put.
+      threads: the number of threads of each process.
+      processes: the number of processes.
+      cache: the folder of compiled programs.
+      locks: open lock files, which the processes hold too.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class Workers:
                 process.stdin.flush()
 
     def recover(self) -> None:
-        """Starts processes anew in the place of those that died; several of a run start anew together."""
+        """Starts new processes in the place of those that died; where several make a run, all of them start anew."""
         if self._count > 1 or any(process.poll() is not None for process in self._processes):
             self.stop(grace=0)
             self._start_processes()
 
     def stop(self, grace: float = STOP_SECONDS) -> None:
-        """Closes their input and waits until they have left; after so many seconds they are killed."""
+        """Closes the processes' input and waits until they have left; after `grace` seconds it kills them."""
         self.close()
         deadline = time.monotonic() + grace
         for process in self._processes:
@@ -84,7 +84,7 @@ class Workers:
         self._processes = []
 
     def close(self) -> None:
-        """Closes the processes' input, at which they save and leave."""
+        """Closes the processes' input, upon which they save and leave."""
         for process in self._processes:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
@@ -110,8 +110,8 @@ class Workers:
         return self._logs / (f"worker{self._index}.log" if self._count == 1 else f"worker{self._index}-{number}.log")
 
     def _start(self, number: int, several: Mapping[str, str]) -> subprocess.Popen[str]:
-        # NPROC sizes XLA's thread pool. Without the malloc settings glibc gives every step's buffers back to
-        # the system, and page faults then cost more than the arithmetic.
+        # NPROC sets the size of XLA's thread pool. Without the malloc settings glibc gives every step's buffers back
+        # to the system, and page faults then cost more than the arithmetic.
         keep, threads = str(1 << 33), str(self._threads)
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -142,7 +142,7 @@ class Workers:
         self._pass_on(process, {"crashed": f"a worker died (status {status})\n{log}\n    {tail}"})
 
     def _pass_on(self, process: subprocess.Popen[str], message: dict[str, Any]) -> None:
-        """What one process says becomes what the slot says: done when all are, and only the first failure."""
+        """Turns what one process says into what the slot says: "done" when all are, and only the first failure."""
         with self._lock:
             if process not in self._processes:
                 return  # of a generation that was given up
@@ -158,5 +158,5 @@ class Workers:
 
 
 def threads_for(processes: int) -> int:
-    """Threads for each of so many processes."""
+    """The number of threads for each of a number of processes that share this machine's cores."""
     return max(cores() // processes, 1)

@@ -1,4 +1,4 @@
-"""XManager: an experiment of this project as one of its experiments, on TPUs that its own executors do not know.
+"""This module runs an experiment as one of XManager's, on TPUs that XManager's own executors do not know.
 
 `QueuedTpu` is an executor like XManager's own: `experiment.add(xm.Job(executable, QueuedTpu(target=...)))`. It is
 registered when it is made, and hands every job to a `clouds.Target`, which books slices and watches over them.
@@ -26,7 +26,7 @@ from alignpre_jax.launch.remote import command_of
 
 @attr.s(auto_attribs=True)
 class QueuedTpuSpec(xm.ExecutorSpec):
-    """TPUs that a `clouds.Target` books: commands run as they are, in the checkout that was packaged."""
+    """The specification of `QueuedTpu`: commands run as they are, in the checkout that was packaged."""
 
 
 @attr.s(auto_attribs=True)
@@ -34,9 +34,9 @@ class QueuedTpu(xm.Executor):
     """Runs a job's command on TPU slices that a target books and gives back.
 
     Attributes:
-      target: what to book, and how.
-      after: futures of jobs that have to be done before.
-      threads: each job that runs takes one; None for asyncio's own.
+      target: books slices and runs commands on them.
+      after: the futures of the jobs that have to be done before.
+      threads: the pool from which each running job takes a thread; None for asyncio's own.
     """
 
     target: Target
@@ -50,20 +50,20 @@ class QueuedTpu(xm.Executor):
 
     @classmethod
     async def launch(cls, local_experiment_unit: Any, job_group: xm.JobGroup) -> Sequence[Any]:
-        """Called by XManager with all jobs of a unit."""
+        """XManager calls this with all jobs of a unit."""
         return await registry.get_launch_method(cls)(local_experiment_unit, job_group)
 
 
 @attr.s(auto_attribs=True)
 class Command(xm.Executable):
-    """A command of the packaged checkout. Its name is the job's, and stays from launch to launch."""
+    """A command of the packaged checkout. Its name is the job's name, which stays the same from launch to launch."""
 
     name: str
     words: Sequence[str] = ()
 
 
 class _Handle(handles.LocalExecutionHandle):
-    """A job that a thread sees through; XManager waits for it and asks how it is."""
+    """The handle of a job that a thread sees through; XManager waits for it and asks for its status."""
 
     def __init__(self, task: asyncio.Task[None]):
         self._task = task
@@ -84,7 +84,7 @@ class _Handle(handles.LocalExecutionHandle):
         return status.LocalWorkUnitStatus(states.FAILED if error else states.COMPLETED, str(error or ""))
 
     def terminate(self) -> None:
-        """XManager is leaving. The machines stay at work, and the same launch finds them again by their names."""
+        """Stops watching, as XManager is leaving. The machines stay at work; the same launch finds them by name."""
         self._task.cancel()
 
 
@@ -96,7 +96,7 @@ async def _launch(unit: Any, job_group: xm.JobGroup) -> list[_Handle]:
         arguments = [shlex.split(each)[0] for each in job.args.to_list(utils.ARGV_ESCAPER)]
         words = [*job.executable.words, *arguments]
         found.append(_Handle(asyncio.ensure_future(_see_through(job.executor, job.executable.name, words))))
-    # A unit of XManager 0.8 waits for handles of its own three executors alone; these are made its own.
+    # A unit of XManager 0.8 waits only for the handles of its own three executors, so these are added to them.
     unit._local_execution_handles.extend(found)
     return found
 
@@ -109,7 +109,7 @@ async def _see_through(executor: QueuedTpu, name: str, words: Sequence[str]) -> 
 
 
 def run_xmanager(experiment: Experiment, url: str, target: Target, parallel: int = 8) -> None:
-    """Adds a work unit for each bundle; those that need others wait for them, and `parallel` run at a time.
+    """Adds a work unit for each bundle; units wait for the units they need, and at most `parallel` run at a time.
 
     Raises:
       UserError: some bundles failed.
@@ -122,7 +122,7 @@ def run_xmanager(experiment: Experiment, url: str, target: Target, parallel: int
         except xm.ExperimentUnitError as error:
             failed.append(f"{label}: {error}")
             done.set_exception(RuntimeError(f"{label} has failed"))
-            done.exception()  # heard, also where nobody waits for it
+            done.exception()  # marks it as read, so that asyncio does not complain where nobody waits for it
         else:
             done.set_result(None)
 

@@ -1,4 +1,4 @@
-"""Mixtures: which row stands in which slot of a stage, for every arm, exactly and reproducibly."""
+"""A mixture says which row stands in which slot of a stage, for every arm, exactly and reproducibly."""
 
 from alignpre_jax.mixture.base import BasePlan
 from alignpre_jax.mixture.compare import Differences, differences, where

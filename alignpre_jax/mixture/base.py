@@ -1,11 +1,11 @@
-"""The base plan: which store each slot of a stage draws from, and that store's how-many-th row.
+"""The base plan says which store each slot of a stage draws from, and how many slots drew from that store before.
 
-A stage of N slots is cut into blocks of nearly equal size (where the shares follow a schedule: each
-of its windows is). At every block boundary the number of rows drawn from each store so far is its
-exact ideal, rounded by largest remainder, so it is off by less than one row, and what a block lacks
-the next one carries. Blocks are long enough for every ideal to grow by two rows, hence every store
-with a share gets at least one row in every block. Inside a block a seeded bijection spreads the
-stores. All of it is closed form: nothing is stored, nothing is replayed.
+A stage of N slots is cut into blocks of nearly equal size; where the shares follow a schedule, each
+of its windows is cut by itself. At every block boundary the number of rows drawn from each store so
+far is its exact ideal, rounded by largest remainder. So it is off by less than one row, and the next
+block makes up for what a block lacks. Blocks are long enough for every ideal to grow by two rows, so
+every store with a share gets at least one row in every block. Inside a block a seeded bijection
+spreads the stores. All of it is closed form: nothing is stored, nothing is replayed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MAX_SLOTS = 1 << 40
 
 
 class _Segments(NamedTuple):
-    """The windows of the shares' schedule: int64[segments], and for `block` one more."""
+    """The windows of the shares' schedule; each array is int64[segments], and `block` has one entry more."""
 
     start: NDArray[np.int64]
     slots: NDArray[np.int64]
-    blocks: NDArray[np.int64]  # how many it is cut into
-    block: NDArray[np.int64]  # the number of its first, and of all at the end
+    blocks: NDArray[np.int64]  # how many blocks the window is cut into
+    block: NDArray[np.int64]  # the number of the window's first block, and at the end the number of all blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class BasePlan:
     """The training order that all arms of a study share.
 
     Attributes:
-      shares: share of the slots per store, or a schedule of them (see `parse_shares`); their order does not matter.
-      rows: number of rows each store has. May name more stores than `shares`.
+      shares: share of the slots per store, or a schedule of shares (see `parse_shares`); their order does not matter.
+      rows: number of rows that each store has; it may name more stores than `shares`.
       slots: length of the stage: steps x global batch rows.
       seed: chooses the order.
       max_epochs: how often a store may be gone through; more raises `UserError`.
@@ -72,7 +72,7 @@ class BasePlan:
 
     @functools.cached_property
     def schedule(self) -> Shares:
-        """The shares, parsed."""
+        """The parsed shares."""
         return parse_shares(self.shares)
 
     @functools.cached_property
@@ -82,21 +82,21 @@ class BasePlan:
 
     @functools.cached_property
     def counts(self) -> dict[str, int]:
-        """Rows each source gives in the whole stage."""
+        """The number of rows that each source gives in the whole stage."""
         return dict(zip(self.sources, self.realised(np.array([self.slots]))[:, 0].tolist(), strict=True))
 
     @functools.cached_property
     def asked(self) -> dict[str, Fraction]:
-        """The exact number of rows asked for of each source: its share, added up over the slots."""
+        """The exact number of rows that is asked of each source: its share, added up over the slots."""
         return dict(zip(self.sources, self._quotas.ideals, strict=True))
 
     @functools.cached_property
     def blocks(self) -> int:
-        """The number of blocks."""
+        """The number of blocks in the stage."""
         return int(self._segments.block[-1])
 
     def boundaries(self, numbers: ArrayLike) -> NDArray[np.int64]:
-        """First slot of each of the blocks `numbers` (0 to `blocks`; the last is the end of the stage)."""
+        """Returns the first slot of each of the blocks `numbers` (0 to `blocks`; the last is the end of the stage)."""
         numbers = np.asarray(numbers, np.int64)
         start, slots, blocks, block = self._segments
         if len(slots) == 1:
@@ -105,21 +105,21 @@ class BasePlan:
         return start[at] + (numbers - block[at]) * slots[at] // blocks[at]
 
     def realised(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows drawn from each source before each of the block boundaries `slots`: int64[sources, n]."""
+        """Returns the rows drawn from each source before each of the block boundaries `slots`: int64[sources, n]."""
         return self._quotas.realised(slots)
 
     def ideals(self, slot: int) -> dict[str, Fraction]:
-        """The exact ideal that `realised` rounds."""
+        """Returns the exact ideal of each source before `slot`, which `realised` rounds."""
         return dict(zip(self.sources, self._quotas.at(slot), strict=True))
 
     def uses(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For slots int64[n]: the source of each, and that it is the source's u-th use, both int64[n].
+        """Returns, for slots int64[n], the source of each and the number of that source's use there, both int64[n].
 
         Over the whole stage each source's uses are 0, 1, ..., counts - 1, each exactly once.
         """
         block = self._block_of(slots)
         first, last = int(block.min()), int(block.max())
-        if last - first < len(slots):  # neighbours: each block is worked out once
+        if last - first < len(slots):  # the slots are neighbours, so each block is worked out once
             numbers, at = np.arange(first, last + 1), block - first
         else:
             numbers, at = block, np.arange(len(slots))
@@ -132,9 +132,9 @@ class BasePlan:
         return source, place + ahead.ravel()[source * len(numbers) + at]
 
     def slots_of(self, source: int, uses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The inverse of `uses`: the slots of the given uses (int64[n]) of one source."""
+        """Returns the slots of the given uses (int64[n]) of one source: the inverse of `uses`."""
         low, high = np.zeros_like(uses), np.full_like(uses, self.blocks)
-        while np.any(high - low > 1):  # the last boundary with at most `uses` rows drawn
+        while np.any(high - low > 1):  # finds the last boundary with at most `uses` rows drawn
             middle = (low + high) // 2
             before = self.realised(self.boundaries(middle))[source] <= uses
             low, high = np.where(before, middle, low), np.where(before, high, middle)
@@ -143,16 +143,17 @@ class BasePlan:
         return start + unpermute(uses - ahead[source], stop - start, mix(self._key, low))
 
     def _layout(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Before the shuffle a block holds each source's uses one after the other; both int64[sources, blocks].
+        """Returns where in a block each source's uses end, and what to add to a place to get its use.
 
-        Returns where in the block each source's uses end, and what to add to a place to get its use.
+        Before the shuffle, a block holds all uses of the first source, then those of the second, and so on. Both
+        arrays are int64[sources, blocks].
         """
         after = self.realised(stop)
         edges = np.cumsum(after - self.realised(start), axis=0)
         return edges, after - edges
 
     def describe(self) -> Mapping[str, Any]:
-        """Everything about the shares that determines the plan, for `Plan.digest`."""
+        """Returns everything about the shares that determines the plan, for `Plan.digest`."""
         if self.schedule.constant:
             return {source: str(self.schedule[source]) for source in self.sources}
         ramps = [[(str(ramp.first), str(ramp.last)) for ramp in segment.ramps] for segment in self._quotas.segments]

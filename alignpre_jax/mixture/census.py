@@ -1,8 +1,9 @@
-"""What a plan gives in all, without going through its slots.
+"""A census counts what a plan gives in all, without going through all of its slots.
 
-How much the base plan and the filters give is closed form. Only slots in which a dose stands are
-looked at, to see what it displaced, and the rows that overlays bring in, to see which of them are in
-the stage more than once. So it takes time and memory in proportion to what the arm changes.
+How much the base plan and the filters give has a closed form. Only two things are looked at one by
+one: the slots in which a dose stands, to see what it displaced, and the rows that overlays bring in,
+to see which of them are in the stage more than once. So a census takes time and memory in proportion
+to what the arm changes.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ Indices = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-    """Counts by stream: first the base plan's sources, then the stores of the overlays that touch something.
+    """The counts of a plan by stream: first the base plan's sources, then the stores of overlays that touch something.
 
     Attributes:
-      slots: int64[streams], the slots that each stream has in the end.
-      displaced: int64[streams, sources], what the base plan had in the slots of an overlay's stream.
-      rows: of each store that the plan may draw from, how many different rows its slots hold.
-      alone: int64[streams], how many rows only the slots of this stream hold.
+      slots: int64[streams], the number of slots that each stream has in the end.
+      displaced: int64[streams, sources], in how many slots of an overlay's stream the base plan had each source.
+      rows: the number of different rows in the slots of each store that the plan may draw from.
+      alone: int64[streams], the number of rows that only the slots of this stream hold.
     """
 
     slots: Indices
@@ -41,13 +42,13 @@ class Census:
 
 
 class _Change(NamedTuple):
-    """Slots that doses take: int64[n] each."""
+    """Slots that doses take, and who has them with and without the doses; each field is int64[n]."""
 
-    source: Indices  # the base plan's
+    source: Indices  # the base plan's source in the slot
     loser: Indices  # the stream that would have the slot without doses ...
     lost: Indices  # ... and its use there
-    winner: Indices  # the dose's stream
-    use: Indices
+    winner: Indices  # the stream that has the slot in the end ...
+    use: Indices  # ... and its use there
 
 
 def census(plan: Plan) -> Census:
@@ -81,13 +82,13 @@ def census(plan: Plan) -> Census:
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:
-    """The slots that doses take in the end, each once."""
+    """Yields the slots that doses take in the end, each slot once."""
     base = plan.base
     doses = [laid.overlay for laid in plan.laid if not isinstance(laid.overlay, Remove)]
     for number, dose in enumerate(doses):
         for slots in dose.touched(base):
             source, use = base.uses(slots)
-            for earlier in doses[:number]:  # what they touch was looked at before
+            for earlier in doses[:number]:  # the slots that these touch have been looked at already
                 at, *_ = earlier.touch(base, slots, source, use)
                 slots, source, use = (np.delete(column, at) for column in (slots, source, use))
             loser, lost, winner, won = source.copy(), use.copy(), source.copy(), use.copy()
@@ -101,12 +102,12 @@ def _changes(plan: Plan) -> Iterator[_Change]:
 
 
 def _drawers(plan: Plan, store: str) -> Indices:
-    """The streams that draw from a store."""
+    """Returns the streams that draw from a store."""
     return np.flatnonzero(plan.streams.store == plan.stores.index(store))
 
 
 def _may_repeat(plan: Plan, store: str) -> bool:
-    """Whether the store may give a row twice: it has several streams, or one that goes through it more than once."""
+    """Returns whether a store may give a row twice: several streams draw from it, or one goes through it repeatedly."""
     drawers = _drawers(plan, store)
     return len(drawers) > 1 or bool(plan.streams.limit[drawers[0]] > plan.rows[store])
 
@@ -114,7 +115,7 @@ def _may_repeat(plan: Plan, store: str) -> bool:
 def _different_rows(
     plan: Plan, store: str, lost: dict[int, list[Indices]], won: dict[int, list[Indices]]
 ) -> tuple[int, list[int]]:
-    """How many rows the slots of `store` hold, and of each of its streams, how many no other stream holds."""
+    """Counts the different rows in the slots of `store`, and for each of its streams the rows that no other holds."""
     drawers, size = _drawers(plan, store).tolist(), plan.rows[store]
     assert len(drawers) <= 64, "a bit for each stream"
     holders: NDArray[Any] = np.zeros(size, np.uint8 if len(drawers) <= 8 else np.uint64)
@@ -137,20 +138,20 @@ def _different_rows(
 
 
 def _among(values: Indices, known: Indices) -> NDArray[np.bool_]:
-    """Which of `values` are in `known`, which is sorted; fastest where they are sorted too."""
+    """Returns which of `values` are in `known`, which must be sorted; it is fastest where `values` are sorted, too."""
     if not len(known):
         return np.zeros(len(values), bool)
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
 def _filter_of(plan: Plan, source: int) -> Remove | None:
-    """The filter that takes a source of the base plan out."""
+    """Returns the filter that takes a source of the base plan out, or None."""
     name = plan.base.sources[source]
     return next((o for *_, o in plan.laid if isinstance(o, Remove) and o.stratum == name), None)
 
 
 def _uses(plan: Plan, stream: int, lost: dict[int, list[Indices]], won: dict[int, list[Indices]]) -> Iterable[Indices]:
-    """The uses that an overlay, or a filtered source of the base plan, has in the end."""
+    """Returns, in pieces, the uses that an overlay's stream or a filtered source of the base plan has in the end."""
     if stream in won:
         return won[stream]
     base, sources = plan.base, len(plan.base.sources)
@@ -166,7 +167,7 @@ def _uses(plan: Plan, stream: int, lost: dict[int, list[Indices]], won: dict[int
 
 
 def _base_rows(plan: Plan, stream: int, lost: dict[int, list[Indices]]) -> tuple[int, Indices]:
-    """How many rows a source of the base plan draws, and which of them have lost all of their uses."""
+    """Returns how many rows a source of the base plan draws, and which of them have lost all of their uses."""
     limit, size = int(plan.streams.limit[stream]), int(plan.streams.rows[stream])
     uses = np.concatenate([*lost[stream], np.empty(0, np.int64)])
     rows, times = np.unique(plan.row_of(stream, uses), return_counts=True)

@@ -1,4 +1,4 @@
-"""Where two plans differ, and where a row is used: the questions behind "nothing else moved"."""
+"""This module says where two plans differ and where a row is used: the questions behind "nothing else moved"."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Differences:
       slots: int64[n].
       store_a: int16[n], index into the `stores` of plan a.
       overlay_a: int16[n], the overlay of plan a that put its row there (index into `overlays`), or -1.
-      store_b: int16[n], the same for plan b.
-      overlay_b: int16[n].
+      store_b: int16[n], as `store_a` for plan b.
+      overlay_b: int16[n], as `overlay_a` for plan b.
     """
 
     slots: NDArray[np.int64]
@@ -36,7 +36,10 @@ class Differences:
         return len(self.slots)
 
     def counts(self) -> dict[tuple[int, int], int]:
-        """The number of differing slots per reason: (overlay of a, overlay of b); (-1, -1) means other base plans."""
+        """Counts the differing slots by reason: (overlay of a, overlay of b), where -1 stands for no overlay.
+
+        The reason (-1, -1) means that the base plans differ.
+        """
         reasons, counts = np.unique(np.stack([self.overlay_a, self.overlay_b]), axis=1, return_counts=True)
         return {(int(a), int(b)): int(n) for a, b, n in zip(*reasons, counts, strict=True)}
 
@@ -44,7 +47,8 @@ class Differences:
 def differences(plan_a: Plan, plan_b: Plan) -> Differences:
     """Compares two plans by the name of the store and the row.
 
-    Goes through the slots that overlays may touch, or through all where the base plans differ.
+    It goes through the slots that overlays may touch, or through all slots where the base plans differ or the overlays
+    touch much of the stage.
 
     Raises:
       UserError: the plans have different numbers of slots.
@@ -58,7 +62,7 @@ def differences(plan_a: Plan, plan_b: Plan) -> Differences:
 
 
 def where(plan: Plan, store: str, row: int) -> NDArray[np.int64]:
-    """The slots at which a row is used, sorted (int64[uses]); slot // batch rows is the step."""
+    """Returns the slots at which a row is used, sorted (int64[uses]); slot // batch rows is the step."""
     return plan.slots_of(store, row)
 
 
@@ -73,7 +77,7 @@ def _differing(plan_a: Plan, plan_b: Plan) -> Iterator[tuple[NDArray[np.int64], 
 
 
 def _candidates(plan_a: Plan, plan_b: Plan) -> Iterable[NDArray[np.int64]]:
-    """Slots outside which the plans are the same, in order."""
+    """Returns slots in order, array by array; in all other slots the plans are the same."""
     bare_a, bare_b = (dataclasses.replace(plan, overlays=()) for plan in (plan_a, plan_b))
     overlays = [laid.overlay for laid in (*plan_a.laid, *plan_b.laid)]
     if bare_a.digest() != bare_b.digest() or 4 * sum(o.asked(plan_a.base) for o in overlays) > plan_a.slots:

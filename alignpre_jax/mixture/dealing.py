@@ -1,20 +1,20 @@
-"""The deal of a mixture: which store each rank of a dose draws from, and which of that store's rows it is.
+"""The deal of a mixture says which store each rank of a dose draws from, and which of that store's rows it gets.
 
 The slots of a stage are ranked once (see `riffle`), and a dose of m slots takes the ranks below m.
 The ranks in a window of the mixture are dealt out to its stores by halving the list of stores again
-and again: of the first n ranks, the left half of the stores has n * left / both, rounded. So
+and again: of the first n ranks, the left half of the stores gets n * left / both, rounded. So
 
   - what a rank draws depends on its own number alone, and not on how many ranks the dose takes;
   - if b is the common denominator of a window's shares, every block of b ranks there, counted from
     rank 0 of the window, gives each store its exact number of rows;
-  - what a block lacks the next one carries: wherever a dose ends, a store is off its share of the window's
+  - the next block makes up for what a block lacks: wherever a dose ends, a store is off its share of the window's
     ranks by less than one row with up to four stores (by half a row more each time their number doubles).
 
 A store's use of a rank is the number of lower ranks, in all windows, that draw from the same store. So
 the uses of a store are 0, 1, 2, ... without gaps, whatever the dose is. All of it is closed form.
 
-A ramp of shares is dealt as up to 64 even steps. Each step has a head start of another fraction of a row
-before rounding down, and these are evenly spread, so that what the steps are off by does not add up.
+A ramp of shares is dealt as up to 64 even steps. Before rounding down, each step gets a head start of a different
+fraction of a row. These fractions are evenly spread, so that the errors of the steps do not add up.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ Indices = NDArray[np.int64]
 
 _CELLS = 1 << 16  # numbers worked on at a time: the arrays stay in cache
 
-# What a halving of the stores adds before it rounds down is, in step n of a ramp, 1/2 + n * stride / _FINE of a row,
-# whole rows left out. With these strides the additions are evenly spread, and so are those of every second or fourth
+# Before a halving of the stores rounds down, it adds a part of a row: in step n of a ramp 1/2 + n * stride / _FINE,
+# without whole rows. With these strides the additions are evenly spread, and so are those of every second or fourth
 # step, from which a ranking takes the first rows of a ramp. Each level of halving has a stride of its own.
 _FINE = 128
 _STRIDES = (53, 94, 39, 21)
@@ -49,10 +49,10 @@ class Part:
     """A part of the stage, from share `start` of it to share `end`, in which the shares are constant.
 
     Attributes:
-      start: where it begins.
+      start: where the part begins, as a share of the stage.
       end: where it ends (exclusive).
-      shares: by store, in the order of `Deal.stores`; they add up to 1.
-      step: its number within a ramp of shares; 0 where they are no ramp.
+      shares: the share of each store, in the order of `Deal.stores`; they add up to 1.
+      step: the part's number within a ramp of shares; 0 where the shares are not a ramp.
     """
 
     start: Fraction
@@ -69,7 +69,7 @@ class Deal:
       order: ranks the slots. Each of its windows lies in one of `parts`.
       stores: the stores that are dealt to.
       parts: the parts of the mixture that hold slots of the order, in order.
-      part_of: the number of the part in which each window of `order` lies; never falls.
+      part_of: the number of the part in which each window of `order` lies; the numbers never fall.
     """
 
     order: Riffle
@@ -78,7 +78,10 @@ class Deal:
     part_of: tuple[int, ...]
 
     def touch(self, slots: Indices, taken: int) -> tuple[Indices, Indices, Indices]:
-        """Of `slots` (int64[n]): the positions of those with a rank below `taken`, the store of each, and its use."""
+        """Finds those of `slots` (int64[n]) that have a rank below `taken`.
+
+        Returns their positions in `slots`, the store that each draws from, and the number of that store's use there.
+        """
         at, ranks = self.order.touch(slots, taken)
         if len(self.stores) == 1 or not len(at):
             return at, np.zeros_like(at), ranks
@@ -93,25 +96,25 @@ class Deal:
         return at, which, uses
 
     def slots_of(self, which: int, uses: Indices, taken: int) -> Indices:
-        """The slots of the given uses (int64[n]) of one store, all of which have a rank below `taken`."""
+        """Returns the slots of the given uses (int64[n]) of one store, all of which have a rank below `taken`."""
         if len(self.stores) == 1:
             return self.order.slots_of(uses)
         low, high, stores = np.zeros_like(uses), np.full_like(uses, taken - 1), np.full_like(uses, which)
-        while np.any(low < high):  # the first rank up to and with which the store has had more than `uses` rows
+        while np.any(low < high):  # finds the first rank up to and with which the store has had more than `uses` rows
             middle = (low + high) // 2
             enough = self._given(stores, self._before(middle + 1)) > uses
             low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
         return self.order.slots_of(low)
 
     def counts(self, taken: int) -> tuple[int, ...]:
-        """How many of the ranks below `taken` draw from each store."""
+        """Returns how many of the ranks below `taken` draw from each store."""
         if len(self.stores) == 1:
             return (taken,)
         stores = np.arange(len(self.stores))
         return tuple(self._given(stores, self._before(np.full_like(stores, taken))).tolist())
 
     def proportions(self) -> tuple[Fraction, ...]:
-        """The exact part of a dose that is asked of each store."""
+        """Returns the exact part of a dose that is asked of each store."""
         weights = list(zip(self.order.proportions(), self.part_of, strict=True))
         return tuple(
             sum((weight * self.parts[part].shares[store] for weight, part in weights), Fraction(0))
@@ -119,7 +122,7 @@ class Deal:
         )
 
     def describe(self) -> list[tuple[int, dict[str, str], int]]:
-        """(first slot of the order, shares by store, step of a ramp) of each part."""
+        """Returns (the first slot of the order, the shares by store, the step of a ramp) for each part."""
         described = []
         for number, part in enumerate(self.parts):
             first, _ = in_slots(self.order.windows[self.part_of.index(number)], self.order.slots)
@@ -128,13 +131,13 @@ class Deal:
         return described
 
     def _before(self, ranks: Indices) -> Indices:
-        """How many of the ranks below each of `ranks` (int64[n]) are in each part: int64[parts, n]."""
+        """Returns how many of the ranks below each of `ranks` (int64[n]) are in each part: int64[parts, n]."""
         if len(self.parts) == 1:
             return ranks[None]
         return np.add.reduceat(self.order.taken(ranks), np.flatnonzero(np.diff(self.part_of, prepend=-1)), axis=0)
 
     def _dealt(self, part: Indices, place: Indices) -> tuple[Indices, Indices]:
-        """The store that each place in a part's ranks draws from, and which of the part's rows of the store it is."""
+        """Returns the store that each place in a part's ranks draws from, and how many places in it did before."""
         first, place = np.zeros_like(part), place.astype(self._ends.dtype)
         for half in self._halves:
             before, after = (self._left(part, first, half, place + more) for more in (0, 1))
@@ -144,7 +147,7 @@ class Deal:
         return first, place.astype(np.int64)
 
     def _given(self, which: Indices, before: Indices) -> Indices:
-        """The rows that store `which` (int64[n]) has had, given the ranks of each part so far (int64[parts, n])."""
+        """Returns the rows store `which` (int64[n]) has had after `before` ranks (int64[parts, n]) of each part."""
         part, first, count = np.arange(len(self.parts))[:, None], np.zeros_like(which), before.astype(self._ends.dtype)
         for half in self._halves:
             left = self._left(part, first, half, count)
@@ -154,7 +157,9 @@ class Deal:
         return count.sum(axis=0).astype(np.int64)
 
     def _left(self, part: Indices, first: Indices, half: int, count: NDArray[Any]) -> NDArray[Any]:
-        """What the left half of the 2 * `half` stores from `first` on has of their first `count` rows in a part."""
+        """Returns how many rows of a part the left half of the 2 * `half` stores from `first` on has had, once all of
+        these stores together have had `count` rows of it.
+        """
         start, middle, end = (self._ends[part, first + more] for more in (0, half, 2 * half))
         both = np.maximum(end - start, 1)  # where none of them has a share, count is 0
         head_start = self._head_starts[part, half.bit_length() - 1]
@@ -162,7 +167,7 @@ class Deal:
 
     @functools.cached_property
     def _halves(self) -> list[int]:
-        """The sizes of the halves into which the stores are parted, from large to small."""
+        """The sizes of the halves into which the stores are divided, from large to small."""
         return [1 << bit for bit in range((len(self.stores) - 1).bit_length())][::-1]
 
     @functools.cached_property
@@ -178,7 +183,7 @@ class Deal:
 
     @functools.cached_property
     def _head_starts(self) -> NDArray[Any]:
-        """In 1 / _FINE of a row, by part and by the logarithm of the half: [parts, halves]."""
+        """The head starts in units of 1 / _FINE of a row, by part and by the logarithm of the half: [parts, halves]."""
         strides = [_STRIDES[level % len(_STRIDES)] for level in range(len(self._halves))]
         starts = [[(_FINE // 2 + part.step * stride) % _FINE for stride in strides] for part in self.parts]
         return np.array(starts, self._ends.dtype)
@@ -189,14 +194,14 @@ class Deal:
 
 
 def make_deal(windows: tuple[Window, ...], shares: Shares, slots: int, key: int) -> Deal:
-    """The deal of a dose in `windows` whose rows are of a mixture.
+    """Makes the deal of a dose in `windows` whose rows come from a mixture.
 
-    Where the windows lie in several parts of the mixture, they are cut at the edges of these, so that
+    Where the windows lie in several parts of the mixture, they are cut at the edges of these parts, so that
     each piece has a ranking of its own slots. Where one part holds them all, they stay whole.
 
     Args:
-      windows: the dose's, in order; at least one holds a slot.
-      shares: the mixture's.
+      windows: the windows of the dose, in order; at least one holds a slot.
+      shares: the shares of the mixture.
       slots: length of the stage.
       key: chooses the order of the slots.
     """
@@ -215,12 +220,12 @@ def make_deal(windows: tuple[Window, ...], shares: Shares, slots: int, key: int)
 
 
 def used_stores(shares: Shares) -> tuple[str, ...]:
-    """The stores with a share above zero, sorted."""
+    """Returns the stores with a share above zero, sorted."""
     return tuple(sorted(name for name, share in shares.items() if share))
 
 
 def _parts(shares: Shares, stores: tuple[str, ...], slots: int) -> Iterator[Part]:
-    """The parts of a stage: the windows of the shares, and of each ramp up to RAMP_STEPS even steps."""
+    """Yields the parts of a stage: the windows of the shares, with ramps cut into up to RAMP_STEPS even steps."""
     none = Ramp(Fraction(0), Fraction(0))
     for (start, end), given in zip(pairwise(shares.edges), shares.windows, strict=True):
         ramps = [given.get(store, none) for store in stores]
@@ -237,7 +242,7 @@ def _parts(shares: Shares, stores: tuple[str, ...], slots: int) -> Iterator[Part
 
 
 def _cut(window: Window, start: Fraction, end: Fraction) -> Window:
-    """The piece of a window from `start` to `end`, with the strength that it has there."""
+    """Returns the piece of a window from `start` to `end`, with the strength that the window has there."""
     strength, length = window.strength, window.end - window.start
 
     def at(place: Fraction) -> Fraction:

@@ -1,6 +1,6 @@
-"""What is in a plan: the answers of `alignpre data show | diff | where | batch`, as data and as text.
+"""This module says what is in a plan: the answers of `alignpre data show | diff | where | batch`, as data and as text.
 
-Each answer is a dataclass; `dataclasses.asdict` of it is plain JSON, `str` of it is for people.
+Each answer is a dataclass; its `dataclasses.asdict` is plain JSON, and its `str` is for people.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from alignpre_jax.mixture.table import align
 if TYPE_CHECKING:
     from alignpre_jax.rows import RowStore
 
-BEGINNING = 160  # characters of a row's text
+BEGINNING = 160  # characters of a row's text that are shown
 
 
 class Decoder(Protocol):
-    """What is asked of a tokenizer."""
+    """The part of a tokenizer that this module needs."""
 
     def decode(self, ids: list[int]) -> str:
-        """The text of tokens."""
+        """Returns the text of tokens."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Overview:
-    """A plan at a glance.
+    """The overview shows a plan at a glance.
 
     Attributes:
       mixture: the base plan's shares, or their schedule.
       overlays: what each overlay does, in words.
-      blocks: into how many the stage is cut; shares are exact to the row at the end of each.
-      block_slots: slots of the first.
+      blocks: the number of blocks that the stage is cut into; shares are exact to the row at the end of each.
+      block_slots: slots of the first block.
       epoch_order: see `BasePlan`.
       ledger: integer counts.
     """
@@ -69,11 +69,11 @@ class Group:
     """Slots that differ between two plans for the same reason.
 
     Attributes:
-      store_a: whose rows plan a has there; `reason_a` says what put them there.
-      store_b: the same of plan b.
-      slots: how many.
-      tokens: the same in tokens.
-      first: the first of them, and `last` the last.
+      store_a: the store whose rows plan a has in these slots; `reason_a` says what put them there.
+      store_b: the same for plan b, with `reason_b`.
+      slots: the number of the slots.
+      tokens: the number of tokens in them.
+      first: the first of the slots, as `last` is the last.
     """
 
     store_a: str
@@ -124,10 +124,10 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Uses:
-    """Where a document is trained on.
+    """The places in a stage where a document is trained on.
 
     Attributes:
-      document: its id.
+      document: the document's id.
       rows: (store, row, first token in the row, token after its last) of each of its parts.
       places: when these rows are trained on, in order.
     """
@@ -161,7 +161,7 @@ class BatchRow:
 
 @dataclasses.dataclass(frozen=True)
 class BatchContents:
-    """What is in the batch of a step."""
+    """The contents of the batch of a step."""
 
     step: int
     rows: list[BatchRow]
@@ -178,7 +178,7 @@ class BatchContents:
 
 
 def show(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None = None) -> Overview:
-    """A plan at a glance: its mixture, its overlays and its ledger (see `ledger` for the arguments)."""
+    """Returns a plan at a glance: its mixture, its overlays and its ledger (see `ledger` for the arguments)."""
     return Overview(
         mixture=str(plan.base.schedule),
         overlays=[_in_words(plan, number) for number in range(len(plan.overlays))],
@@ -190,7 +190,7 @@ def show(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None =
 
 
 def diff(plan_a: Plan, plan_b: Plan, row_length: int, batch_rows: int) -> Diff:
-    """Which slots differ between the plans of two arms, grouped by store and by what put the rows there.
+    """Finds which slots differ between the plans of two arms, grouped by store and by what put the rows there.
 
     Raises:
       UserError: the plans have different numbers of slots.
@@ -218,10 +218,10 @@ def diff(plan_a: Plan, plan_b: Plan, row_length: int, batch_rows: int) -> Diff:
 
 
 def where_document(plan: Plan, stores: Mapping[str, RowStore], document: str, batch_rows: int) -> Uses:
-    """At which steps a document is trained on.
+    """Finds the steps at which a document is trained on.
 
-    Goes through the documents tables of the stores in which it may be; then all is closed form (only
-    in stores of which rows are filled by best fit, it may have to go through the rows as well).
+    It goes through the documents tables of the stores that may hold the document; the rest is closed form, except
+    that it may have to go through the rows as well in stores that are packed by best fit.
 
     Raises:
       UserError: no store that the plan draws from has such a document.
@@ -241,10 +241,10 @@ def where_document(plan: Plan, stores: Mapping[str, RowStore], document: str, ba
 def batch_at(
     plan: Plan, stores: Mapping[str, RowStore], step: int, batch_rows: int, tokenizer: Decoder
 ) -> BatchContents:
-    """What is in the global batch of a step.
+    """Reads what is in the global batch of a step.
 
     Raises:
-      UserError: a step that is not in the stage.
+      UserError: the step is not in the stage.
     """
     if not 0 <= step < plan.slots // batch_rows:
         what = f"step {step} is not in the stage of {plan.slots // batch_rows} steps"
@@ -297,7 +297,7 @@ def _why(plan: Plan, slots: NDArray[np.int64]) -> list[tuple[int, str]]:
 
 
 def _parts_of(store: RowStore, document: str) -> list[tuple[int, int, int]]:
-    """(row, start, end) of each part of a document; empty when the store does not have it."""
+    """Returns (row, start, end) of each part of a document; there are none when the store does not have it."""
     before, tokens = 0, -1
     for entry in store.documents():
         if entry["id"] == document:
@@ -310,7 +310,7 @@ def _parts_of(store: RowStore, document: str) -> list[tuple[int, int, int]]:
     first, last = before // length, (before + tokens - 1) // length
     parts = _parts_in(store, document, range(first, min(last + 1, len(store))))
     missing = before + tokens - len(store) * length  # the end of the last document fills no row
-    if sum(end - start for _, start, end in parts) < tokens - max(0, missing):  # rows are filled in another order
+    if sum(end - start for _, start, end in parts) < tokens - max(0, missing):  # best fit took another order
         parts = _parts_in(store, document, range(len(store)))
     return parts
 

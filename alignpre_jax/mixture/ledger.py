@@ -1,4 +1,4 @@
-"""The ledger: integer counts of what a plan was asked for and what it gives; printed before, checked after."""
+"""The ledger counts in integers what a plan was asked for and what it gives; it is printed before, checked after."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ class StoreLine:
 
     Attributes:
       store: its name.
-      rows: rows it has.
+      rows: the number of rows it has.
       asked_slots: the base plan's share of the stage, to the nearest slot.
-      base_slots: slots the base plan gives it.
-      slots: slots it has after the overlays.
+      base_slots: the slots that the base plan gives it.
+      slots: the slots that it has after the overlays.
       asked_tokens: the base plan's share of the stage, to the nearest token.
-      tokens: tokens it has after the overlays.
-      duplicates: slots that repeat a row already used.
-      filled_tokens: tokens of these that are text, not padding, if the rows drawn are like all of the store's:
-        exact for whole epochs. None where the store's text tokens were not given.
+      tokens: the tokens that it has after the overlays.
+      duplicates: the slots that repeat a row that another slot has used already.
+      filled_tokens: how many of `tokens` are text and not padding, if the rows that are drawn are like all of the
+        store's rows; this is exact for whole epochs. None where the store's text tokens were not given.
+      learnt_tokens: how many of `tokens` the loss is to count, which are neither padding nor prompts, on the same
+        assumption. None where the store's learnt tokens were not given.
     """
 
     store: str
@@ -43,6 +45,7 @@ class StoreLine:
     tokens: int
     duplicates: int
     filled_tokens: int | None = None
+    learnt_tokens: int | None = None
 
     @property
     def epochs(self) -> float:
@@ -78,13 +81,13 @@ class OverlayLine:
     Attributes:
       overlay: its index in `Plan.overlays`.
       kind: "replace" or "remove".
-      asked_slots: slots it was to touch.
-      slots: slots it has; fewer than asked where a later overlay took the same slot.
-      asked_tokens: the same in tokens.
-      tokens: the same in tokens.
-      displaced: the slots it has, by the store that the base plan had there.
-      duplicates: the slots it has less the rows that only it brings: what a filter's refill repeats.
-      stores: what of this each of its stores brings in.
+      asked_slots: the slots that it was to touch.
+      slots: the slots that it has; fewer than asked where a later overlay took the same slot.
+      asked_tokens: `asked_slots` in tokens.
+      tokens: `slots` in tokens.
+      displaced: the slots that it has, by the store that the base plan had there.
+      duplicates: `slots` less the rows that only this overlay brings: what a filter's refill repeats.
+      stores: the part of all this that each of its stores brings in.
     """
 
     overlay: int
@@ -103,7 +106,7 @@ class OverlayLine:
         return ", ".join(line.store for line in self.stores)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict, with `stores` only where there are several."""
+        """Returns a plain dict, with `stores` only where there are several."""
         plain = dataclasses.asdict(self) | {"store": self.store}
         stores = list(plain.pop("stores"))
         return plain | ({"stores": stores} if len(stores) > 1 else {})
@@ -111,7 +114,7 @@ class OverlayLine:
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """What a stage asks for and gets; every number is an integer count."""
+    """The counts of what a stage asks for and what it gets; every number is an integer."""
 
     digest: str
     slots: int
@@ -121,29 +124,39 @@ class Ledger:
     overlays: tuple[OverlayLine, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists, with `epochs` worked out."""
+        """Returns plain dicts and lists, with `epochs` worked out."""
         plain = dataclasses.asdict(self)
         plain["stores"] = [dataclasses.asdict(line) | {"epochs": line.epochs} for line in self.stores]
         plain["overlays"] = [change.to_json() for change in self.overlays]
         return plain
 
 
-def ledger(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None = None) -> Ledger:
+def ledger(
+    plan: Plan,
+    row_length: int,
+    *,
+    text_tokens: Mapping[str, int] | None = None,
+    learnt_tokens: Mapping[str, int] | None = None,
+) -> Ledger:
     """Counts a plan, in time and memory in proportion to what its overlays touch.
 
     Args:
       plan: the plan of one arm's stage.
       row_length: tokens per row.
-      text_tokens: how many tokens of a store are text, for stores whose rows end in padding.
+      text_tokens: how many tokens of each store are text, for stores whose rows end in padding.
+      learnt_tokens: how many tokens of each store the loss is to count, where that is known.
     """
     base, counted, streams = plan.base, census(plan), plan.streams
     assert counted.slots.sum() == plan.slots
-    given = text_tokens or {}
+    given, learnt = text_tokens or {}, learnt_tokens or {}
     streams_of = {name: np.flatnonzero(streams.store == number) for number, name in enumerate(plan.stores)}
 
     def line(store: str) -> StoreLine:
         asked, slots = base.asked.get(store, Fraction(0)), int(counted.slots[streams_of[store]].sum())
-        filled = round_half_up(Fraction(slots * given[store], plan.rows[store])) if given.get(store) else None
+
+        def of_slots(counts: Mapping[str, int]) -> int | None:
+            return round_half_up(Fraction(slots * counts[store], plan.rows[store])) if store in counts else None
+
         return StoreLine(
             store=store,
             rows=plan.rows[store],
@@ -153,12 +166,13 @@ def ledger(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None
             asked_tokens=round_half_up(asked * row_length),
             tokens=slots * row_length,
             duplicates=slots - counted.rows.get(store, 0),
-            filled_tokens=filled,
+            filled_tokens=of_slots(given),
+            learnt_tokens=of_slots(learnt),
         )
 
     def change(number: int) -> OverlayLine:
         overlay = plan.overlays[number]
-        found = np.flatnonzero(streams.overlay == number).tolist()  # none where it touches nothing
+        found = np.flatnonzero(streams.overlay == number).tolist()  # empty where the overlay touches nothing
         slots, alone = (
             column[found].tolist() or [0] * len(overlay.stores) for column in (counted.slots, counted.alone)
         )
@@ -192,11 +206,11 @@ def ledger(plan: Plan, row_length: int, *, text_tokens: Mapping[str, int] | None
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """What a stage trained on so far: rows by store, added up as batches go by.
+    """The rows that a stage has trained on so far, by store, added up as batches go by.
 
     Attributes:
-      stores: the names that `Batch.stores` counts, `Plan.stores`.
-      rows: int64[stores].
+      stores: `Plan.stores`, the names of the stores that `Batch.stores` numbers.
+      rows: int64[stores], the number of rows from each store.
     """
 
     stores: tuple[str, ...]
@@ -204,20 +218,20 @@ class Counted:
 
     @classmethod
     def none(cls, plan: Plan) -> Counted:
-        """The count before the first step."""
+        """Returns the count before the first step."""
         return cls(plan.stores, np.zeros(len(plan.stores), np.int64))
 
     def plus(self, sources: ArrayLike) -> Counted:
-        """The count after a batch, or one host's part of it, with these `sources` (integers[b])."""
+        """Returns the count after a batch, or one host's part of it, with rows from these `sources` (integers[b])."""
         return Counted(self.stores, self.rows + np.bincount(np.asarray(sources), minlength=len(self.stores)))
 
     def to_json(self) -> dict[str, int]:
-        """Rows by store: for a checkpoint, and to be added up over hosts."""
+        """Returns the rows by store, for a checkpoint and to be added up over hosts."""
         return dict(zip(self.stores, self.rows.tolist(), strict=True))
 
     @classmethod
     def from_json(cls, plan: Plan, rows: Mapping[str, int]) -> Counted:
-        """The count that `to_json` wrote."""
+        """Reads the count that `to_json` wrote."""
         return cls(plan.stores, np.array([rows.get(store, 0) for store in plan.stores], np.int64))
 
 
@@ -225,11 +239,11 @@ def check(ledger: Ledger, counted: Counted | Mapping[str, int]) -> None:
     """Compares what was trained on with the ledger.
 
     Args:
-      ledger: of the stage's plan.
-      counted: rows by store, of all hosts together.
+      ledger: the ledger of the stage's plan.
+      counted: the rows by store, of all hosts together.
 
     Raises:
-      UserError: a store with other rows than in the ledger; lists all of them.
+      UserError: a store has another number of rows than in the ledger; the error lists all such stores.
     """
     rows = counted.to_json() if isinstance(counted, Counted) else dict(counted)
     planned = {line.store: line.slots for line in ledger.stores}
@@ -247,7 +261,7 @@ def check(ledger: Ledger, counted: Counted | Mapping[str, int]) -> None:
 
 
 def render(ledger: Ledger) -> str:
-    """The ledger as a plain-text table."""
+    """Returns the ledger as a plain-text table."""
     padded = any(line.filled_tokens is not None for line in ledger.stores)
     stores = [["store", "rows", "asked tokens", "tokens", "slots", "base slots", "epochs", "duplicates"]]
     stores[0] += ["text tokens"] if padded else []

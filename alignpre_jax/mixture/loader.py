@@ -1,4 +1,4 @@
-"""From a plan and row stores to batches: a grain pipeline whose only state is the step."""
+"""This module makes batches from a plan and row stores, by a grain pipeline whose only state is the step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alignpre_jax.mixture.plan import Plan
 if TYPE_CHECKING:
     from alignpre_jax.rows import RowStore
 
-SPAN_SLOTS = 2048  # looked up at a time: that takes little longer than 32
+SPAN_SLOTS = 2048  # slots that are looked up at a time, which takes little longer than for 32 slots
 DTYPES = {"tokens": np.int32, "segments": np.int32, "mask": np.bool_, "scores": np.float32, "side": np.int8}
 
 
@@ -31,7 +31,7 @@ class Batch:
     Attributes:
       columns: the columns of the rows by name, each [b, L]: always `tokens` and `segments`, and `mask`, `scores` and
         `side` where a store of the plan has them. The properties below say what they hold; a column that is not there
-        is no leaf of the pytree, and its property is None.
+        is not a leaf of the pytree, and its property is None.
       stores: int32[b], index into `Plan.stores` of the store that a row is from.
     """
 
@@ -40,17 +40,17 @@ class Batch:
 
     @property
     def tokens(self) -> Any:
-        """Token ids, int32[b, L]."""
+        """The token ids, int32[b, L]."""
         return self.columns["tokens"]
 
     @property
     def segments(self) -> Any:
-        """The document within the row that a token is from, int32[b, L]: from 1 on, and 0 for padding."""
+        """The number of the sequence within the row that a token is from, int32[b, L]: from 1 on, and 0 for padding."""
         return self.columns["segments"]
 
     @property
     def mask(self) -> Any:
-        """Whether a token is to be learnt, bool[b, L]; None where every token that is not padding is."""
+        """Whether a token is to be learnt, bool[b, L]; None where every token that is not padding is to be learnt."""
         return self.columns.get("mask")
 
     @property
@@ -60,13 +60,13 @@ class Batch:
 
     @property
     def side(self) -> Any:
-        """The side of a pair that a token is of, int8[b, L]: 1 chosen, -1 rejected, 0 padding; None: no pairs."""
+        """The side of a pair that a token is on, int8[b, L]: 1 chosen, -1 rejected, 0 padding; None: no pairs."""
         return self.columns.get("side")
 
 
 @dataclasses.dataclass(frozen=True)
 class StepSource:
-    """The batches of a stage by step, as a grain data source: a pure function of the step.
+    """A grain data source that gives the batches of a stage by step; a batch is a pure function of the step.
 
     The global batch of a step is slots [step * batch_rows, (step + 1) * batch_rows), whatever the
     number of hosts; host h has the h-th of `hosts` equal, consecutive parts of it.
@@ -106,7 +106,7 @@ class StepSource:
 
     @functools.cached_property
     def _columns(self) -> tuple[str, ...]:
-        """The columns that some store has: a batch's columns must not depend on the step."""
+        """The columns that at least one store has, because a batch's columns must not depend on the step."""
         there = {name for store in self.plan.used_stores for name, *_ in self.stores[store].header.columns}
         return tuple(name for name in DTYPES if name in there or name == "segments")
 
@@ -116,7 +116,10 @@ class StepSource:
 
     @functools.cached_property
     def _span(self) -> Callable[[int], tuple[NDArray[np.int16], NDArray[np.int64]]]:
-        """The host's stores and rows, both [steps, b], of a span of steps; the last few spans are remembered."""
+        """The function that gives this host's stores and rows, both [steps, b], of a span of steps.
+
+        It remembers the last few spans, because the batches of a span are asked for one by one.
+        """
 
         def look_up(span: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
             part = self.batch_rows // self.hosts
@@ -140,23 +143,23 @@ def load_batches(
     workers: int = 2,
     prefetch: int = 8,
 ) -> Generator[Batch, None, None]:
-    """This host's batches of steps start_step, ..., stop_step - 1, in order.
+    """Yields this host's batches of steps start_step, ..., stop_step - 1, in order.
 
     Args:
       plan: the plan of the stage.
       stores: the row stores that the plan draws from, by name.
       batch_rows: rows of the global batch; a multiple of `hosts`.
-      start_step: the first step: to resume is to pass the step, there is no other state.
+      start_step: the first step. To resume is to pass the step, because there is no other state.
       stop_step: the step after the last.
       host: which host this is.
-      hosts: how many there are.
-      workers: reading threads; 0 reads in the caller's thread.
-      prefetch: batches read ahead.
+      hosts: how many hosts there are.
+      workers: the number of reading threads; 0 reads in the caller's thread.
+      prefetch: the number of batches that are read ahead.
 
     Raises:
-      UserError: a batch that does not divide among the hosts, a stage that is too short, or stores
-        that are missing, changed since they were planned, built with different tokenizers or lengths, or of which
-        some hold pairs of answers and others do not.
+      UserError: the batch does not divide among the hosts, the stage is too short, or stores are missing, have
+        changed since they were planned, or were built with different tokenizers or lengths, or some of them hold
+        pairs of answers and others do not.
     """
     source = StepSource(plan, stores, batch_rows, host, hosts)
     if not 0 <= start_step <= stop_step <= len(source):

@@ -1,6 +1,6 @@
-"""Overlays: what an arm changes in the base plan, and nothing else.
+"""Overlays are what an arm changes in the base plan, and nothing else.
 
-An overlay picks some slots and says, for each, which use of which of its stores stands there instead.
+An overlay picks some slots and says, for each of them, which use of which of its stores stands there instead.
 The choice is a seeded ranking that does not depend on the dose, so the slots of a smaller dose, and
 the rows in them, are among those of a larger one.
 """
@@ -39,7 +39,7 @@ _PART = 1 << 16  # uses worked on at a time
 
 
 class Overlay(Protocol):
-    """What `Plan` asks of an overlay.
+    """This protocol is what `Plan` asks of an overlay.
 
     An overlay has a stream for each of its stores: a seeded sequence of that store's rows. The key of
     the sequence depends on the seed, the overlay's class and the store, not on what else is mixed in.
@@ -47,12 +47,12 @@ class Overlay(Protocol):
 
     @property
     def stores(self) -> tuple[str, ...]:
-        """The stores whose rows it brings in, sorted: the methods below number them in this order."""
+        """The stores whose rows it brings in, sorted; the methods below number them in this order."""
         ...
 
     @property
     def seed(self) -> int:
-        """Chooses its slots and the order of its rows."""
+        """The seed that chooses its slots and the order of its rows."""
         ...
 
     def validate(self, base: BasePlan, rows: Mapping[str, int], where: str) -> None:
@@ -60,37 +60,40 @@ class Overlay(Protocol):
         ...
 
     def asked(self, base: BasePlan) -> int:
-        """The number of slots it touches, were it the last overlay."""
+        """Returns the number of slots that it has if no later overlay takes any of them."""
         ...
 
     def ideals(self, base: BasePlan) -> tuple[Fraction, ...]:
-        """How many slots each store should have, exactly: they add up to about `asked`."""
+        """Returns the exact number of slots that each store should have; the numbers add up to about `asked`."""
         ...
 
     def counts(self, base: BasePlan) -> tuple[int, ...]:
-        """How many slots each store does have, were it the last overlay: they add up to `asked`."""
+        """Returns the slots that each store has if no later overlay takes any of them; they add up to `asked`."""
         ...
 
     def reach(self, base: BasePlan) -> tuple[int, ...]:
-        """For each store, a number that all of its uses are below."""
+        """Returns, for each store, a number that is larger than all of its uses."""
         ...
 
     def touch(
         self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices
     ) -> tuple[Indices, Indices, Indices]:
-        """Of `slots` and what the base has there: the positions it touches, the store of each, and its use there."""
+        """Finds which of `slots` it touches, given the sources and uses that the base plan has in them.
+
+        Returns their positions in `slots`, the number of the store that each then draws from, and its use there.
+        """
         ...
 
     def slots_of(self, base: BasePlan, which: int, uses: Indices) -> Indices:
-        """The slots of the given uses of store `which`, the uses that no slot has left out."""
+        """Returns the slots of the given uses of store `which`; uses that have no slot are left out."""
         ...
 
     def touched(self, base: BasePlan) -> Iterator[Indices]:
-        """The slots it touches, each once, a part at a time."""
+        """Yields the slots that it touches, each once, a part at a time."""
         ...
 
     def describe(self, base: BasePlan) -> Mapping[str, Any]:
-        """Everything that determines what it does, for `Plan.digest`."""
+        """Returns everything that determines what it does, for `Plan.digest`."""
         ...
 
 
@@ -108,17 +111,17 @@ class Replace:
       - the slots depend on the seed and the windows, and not on the stores or their shares;
       - a store has the same order of rows in every mixture with the same seed.
 
-    If the shares of the mixture change within the dose's windows, these are cut at the mixture's edges, and
-    each piece ranks its own slots: how many slots of a part of a ranking lie below a rank has no closed form.
-    All of the above still holds, but a mixture with other edges takes other slots. For arms that are to have
-    equal slots whatever their mixtures are, write the same cuts into the `schedule` of each, for example
+    If the shares of the mixture change within the dose's windows, the windows are cut at the mixture's edges, and
+    each piece ranks its own slots, because there is no closed form for how many slots of a part of a ranking lie
+    below a rank. All of the above still holds, but a mixture with other edges takes other slots. If arms are to
+    have equal slots whatever their mixtures are, write the same cuts into the `schedule` of each arm, for example
     `"[0,1/4) 1; [1/4,1) 1"`: the mixture's own edges then cut nothing more.
 
     In each of its windows the mixture gives every store its share of the dose's slots to within one row, and
     exactly where the numbers allow it (see `dealing` for windows of more than four stores, and for ramps).
 
     Attributes:
-      mixture: a store, or shares, or a schedule of shares over the stage as in `parse_shares`: `"k1"`,
+      mixture: a store, or shares, or a schedule of shares over the stage, as in `parse_shares`: `"k1"`,
         `"k1:2/3,k2:1/3"`, `"[0,1/2) k1:1; [1/2,1) k1:1/2,k2:1/2"`.
       dose: exact share of the *stage's* slots (of its tokens: rows have one length) to replace.
       seed: chooses the slots, and the order of the rows. Overlays with the same seed and window prefer
@@ -153,31 +156,31 @@ class Replace:
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        """Where in the stage it is, and how strong."""
+        """The windows of the stage that the dose is in, each with its strength."""
         assert not isinstance(self.schedule, str)
         return self.schedule or (Window(self.start, self.end, Ramp(Fraction(1), Fraction(1))),)
 
     def asked(self, base: BasePlan) -> int:
-        """The number of slots it replaces: the dose of the stage, to the nearest slot."""
+        """Returns the number of slots that it replaces: the dose of the stage, to the nearest slot."""
         return round_half_up(self.dose * base.slots)
 
     def ideals(self, base: BasePlan) -> tuple[Fraction, ...]:
-        """The dose of the stage, parted by the shares and the strengths of the windows."""
+        """Returns the exact dose in slots, divided among the stores by their shares and the windows' strengths."""
         if len(self.stores) == 1 or not self.dose:
             return (self.dose * base.slots,) * len(self.stores)
         return tuple(self.dose * base.slots * part for part in self._deal(base).proportions())
 
     def counts(self, base: BasePlan) -> tuple[int, ...]:
-        """How many of the ranks below `asked` are dealt to each store."""
+        """Returns how many of the ranks below `asked` are dealt to each store."""
         asked = self.asked(base)
         return self._deal(base).counts(asked) if asked else (0,) * len(self.stores)
 
     def reach(self, base: BasePlan) -> tuple[int, ...]:
-        """The uses of a store have no gaps: they are those below its count."""
+        """Returns the counts, because the uses of a store have no gaps: they are all those below its count."""
         return self.counts(base)
 
     def validate(self, base: BasePlan, rows: Mapping[str, int], where: str) -> None:
-        """Raises `UserError` for a dose or a store that gets no slot, rows that run out, or too small a window."""
+        """Raises `UserError` for an unknown store, a dose or a store without a slot, or too few rows or slots."""
         for store in self.stores:
             if store not in rows:
                 raise UserError(f"unknown store {store!r}", where=f"{where}.mixture", fix=suggest(store, rows))
@@ -217,21 +220,21 @@ class Replace:
     def touch(
         self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices
     ) -> tuple[Indices, Indices, Indices]:
-        """The positions whose rank in the windows is below the number of slots asked for, and what these draw."""
+        """Finds the positions whose rank in the windows is below the number of slots asked for, and what they draw."""
         del sources, uses
         return self._deal(base).touch(slots, self.asked(base))
 
     def slots_of(self, base: BasePlan, which: int, uses: Indices) -> Indices:
-        """The slots whose ranks are dealt to the store for the given times."""
+        """Returns the slots whose ranks are dealt to the store as the given uses."""
         return self._deal(base).slots_of(which, uses[uses < self.counts(base)[which]], self.asked(base))
 
     def touched(self, base: BasePlan) -> Iterator[Indices]:
-        """The slots of the ranks below the number asked for, by rank."""
+        """Yields the slots of the ranks below the number asked for, by rank."""
         for first in range(0, self.asked(base), _PART):
             yield self._deal(base).order.slots_of(np.arange(first, min(first + _PART, self.asked(base))))
 
     def describe(self, base: BasePlan) -> Mapping[str, Any]:
-        """Its store or mixture, seed, windows and count, in slots."""
+        """Returns its store or mixture, its seed, and its windows and count in slots."""
         deal = self._deal(base)
         windows: dict[str, Any] = {"window": in_slots(deal.order.windows[0], base.slots)}
         pieces = deal.order.describe()
@@ -250,14 +253,14 @@ def _deal(windows: tuple[Window, ...], mixture: str, slots: int, seed: int) -> D
 
 
 def _shares(mixture: str | Mapping[str, Any]) -> Shares:
-    """The shares of a mixture, which a store's name alone is, too."""
+    """Returns the shares of a mixture; a store's name alone is a mixture, too."""
     if isinstance(mixture, str) and not any(mark in mixture for mark in ":;,["):
         mixture = {mixture: 1}
     return parse_shares(mixture, where="mixture")
 
 
 def _canonical(mixture: str | Mapping[str, Any]) -> str:
-    """The text of a mixture; of one store alone, its name."""
+    """Returns the one text that stands for a mixture however it was written; for a single store this is its name."""
     shares = _shares(mixture)
     stores = used_stores(shares)
     return stores[0] if len(stores) == 1 else str(shares)
@@ -267,17 +270,16 @@ def _canonical(mixture: str | Mapping[str, Any]) -> str:
 class Remove:
     """A filter: takes the rows of `stratum` out and resamples rows of `refill` into their slots.
 
-    Refilling may go through `refill` more often than the base plan's `max_epochs`: the budget is
-    kept by repeating what stays, the ledger says how often, and it has a limit of its own. It works
-    on the base plan's slots of the stratum; rows of the same store that another overlay brings in are
-    not its business.
+    Refilling may go through `refill` more often than the base plan's `max_epochs`: the budget is kept by
+    repeating what stays, the ledger says how often, and the filter has a limit of its own. A filter works
+    on the base plan's slots of the stratum; rows of the same store that another overlay brings in stay.
 
     Attributes:
       stratum: the store to take out.
       refill: the store to draw from instead, in an order of its own.
       seed: chooses what leaks, and the order of the refill.
       keep: share of the stratum's slots that leak through the filter.
-      max_epochs: how often `refill` may be gone through, its slots in the base plan and in other overlays counted.
+      max_epochs: how often `refill` may be gone through, counting its slots in the base plan and in other overlays.
     """
 
     stratum: str
@@ -295,23 +297,23 @@ class Remove:
         return (self.refill,)
 
     def kept(self, base: BasePlan) -> int:
-        """The number of the stratum's slots that leak through."""
+        """Returns the number of the stratum's slots that leak through."""
         return round_half_up(self.keep * base.counts[self.stratum])
 
     def asked(self, base: BasePlan) -> int:
-        """The number of slots it refills."""
+        """Returns the number of slots that it refills."""
         return base.counts[self.stratum] - self.kept(base)
 
     def ideals(self, base: BasePlan) -> tuple[Fraction]:
-        """The number of slots it refills."""
+        """Returns the number of slots that it refills."""
         return (Fraction(self.asked(base)),)
 
     def counts(self, base: BasePlan) -> tuple[int]:
-        """The number of slots it refills."""
+        """Returns the number of slots that it refills."""
         return (self.asked(base),)
 
     def reach(self, base: BasePlan) -> tuple[int]:
-        """Its uses are numbered like the stratum's, leaks included."""
+        """Returns the stratum's count, because its uses are numbered like the stratum's, leaks included."""
         return (base.counts[self.stratum],)
 
     def validate(self, base: BasePlan, rows: Mapping[str, int], where: str) -> None:
@@ -330,37 +332,37 @@ class Remove:
     def touch(
         self, base: BasePlan, slots: Indices, sources: Indices, uses: Indices
     ) -> tuple[Indices, Indices, Indices]:
-        """The positions of the stratum that do not leak; the u-th use of the stratum becomes the refill's u-th."""
+        """Finds the stratum's positions that do not leak; the u-th use of the stratum becomes the refill's u-th use."""
         del slots
         found = np.flatnonzero(sources == base.sources.index(self.stratum))
         found = found[self._removed(base, uses[found])]
         return found, np.zeros_like(found), uses[found]
 
     def slots_of(self, base: BasePlan, which: int, uses: Indices) -> Indices:
-        """The base plan's slots of those uses of the stratum that do not leak."""
+        """Returns the base plan's slots of those uses of the stratum that do not leak."""
         assert which == 0, which
         uses = uses[uses < base.counts[self.stratum]]
         return base.slots_of(base.sources.index(self.stratum), uses[self._removed(base, uses)])
 
     def touched(self, base: BasePlan) -> Iterator[Indices]:
-        """The base plan's slots of the uses of the stratum that do not leak."""
+        """Yields the base plan's slots of the uses of the stratum that do not leak."""
         for uses in self.uses(base):
             yield base.slots_of(base.sources.index(self.stratum), uses)
 
     def uses(self, base: BasePlan) -> Iterator[Indices]:
-        """The uses of the stratum whose slots it refills, a part at a time."""
+        """Yields the uses of the stratum whose slots it refills, a part at a time."""
         for first in range(0, base.counts[self.stratum], _PART):
             uses = np.arange(first, min(first + _PART, base.counts[self.stratum]))
             yield uses[self._removed(base, uses)]
 
     def leaks(self, base: BasePlan) -> Iterator[Indices]:
-        """The uses of the stratum that leak, a part at a time."""
+        """Yields the uses of the stratum that leak, a part at a time."""
         for first in range(0, self.kept(base), _PART):
             places = np.arange(first, min(first + _PART, self.kept(base)))
             yield unpermute(places, base.counts[self.stratum], derive_key(self.seed, "leak"))
 
     def describe(self, base: BasePlan) -> Mapping[str, Any]:
-        """Its stores, seed and count, in slots."""
+        """Returns its stores, its seed, and the number of slots that leak."""
         return {
             "kind": "remove",
             "stratum": self.stratum,

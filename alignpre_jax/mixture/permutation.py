@@ -1,4 +1,4 @@
-"""Seeded bijections on [0, n): shuffles with random access, both ways, that store nothing.
+"""This module has seeded bijections on [0, n): shuffles with random access in both directions that store nothing.
 
 `permute` writes an index as a pair (left, right) and mixes the two halves into each other in
 Feistel rounds with modular addition; the few results that fall outside [0, n) are sent through
@@ -29,12 +29,12 @@ _WEYL = np.arange(ROUNDS, dtype=np.uint64) * _GOLDEN
 
 
 def derive_key(*labels: int | str) -> int:
-    """A 64-bit key that is a pure function of `labels`, e.g. `derive_key(seed, "epoch", store)`."""
+    """Returns a 64-bit key that is a pure function of `labels`, e.g. `derive_key(seed, "epoch", store)`."""
     return int(digest(list(labels), 16), 16)
 
 
 def mix(key: ArrayLike, number: ArrayLike) -> Words:
-    """The key of child `number` of `key`, elementwise: SplitMix64 (Steele et al. 2014) at that position."""
+    """Returns the key of child `number` of `key`, elementwise: SplitMix64 (Steele et al. 2014) at that position."""
     word = _words(key) + (_words(number) + _ONE) * _GOLDEN
     word = (word ^ (word >> np.uint64(30))) * _STIR
     word = (word ^ (word >> np.uint64(27))) * _FOLD
@@ -56,7 +56,7 @@ def permute(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int
 
 
 def unpermute(place: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
-    """The inverse of `permute`: the index that went to each place."""
+    """Returns the index that `permute` sends to each place: it is the inverse of `permute`."""
     return _walk(place, size, key, _decipher)
 
 
@@ -94,16 +94,16 @@ def _decipher(place: Words, size: Words, key: Words) -> Words:
 
 
 def _halves(size: Words) -> tuple[Words, Words]:
-    """Two nearly equal numbers below 2^25 whose product covers `size` closely.
+    """Returns two nearly equal numbers below 2^25 whose product covers `size` closely.
 
-    At least 8 each: over smaller halves six rounds do not reach every order equally often.
+    Each is at least 8, because over smaller halves six rounds do not reach every order equally often.
     """
     left: Words = np.maximum(_words(np.ceil(np.sqrt(size))), _LEAST)
     return left, np.maximum(_quotient(size + (left - _ONE), left), _LEAST)
 
 
 def _noise(half: Words, key: Words, number: int, size: Words) -> Words:
-    """The round function: 32 hashed bits of the other half, scaled to [0, size)."""
+    """Computes the round function: 32 hashed bits of the other half, scaled to [0, size)."""
     word = half + (key + _WEYL[number : number + 1])
     word *= _STIR
     word ^= word >> _HALF
@@ -115,18 +115,21 @@ def _noise(half: Words, key: Words, number: int, size: Words) -> Words:
 
 
 def _add(noise: Words, half: Words, size: Words) -> Words:
-    """(noise + half) mod size, in the memory of `noise`; taking `size` from less wraps around to a huge number."""
+    """Returns (noise + half) mod size, in the memory of `noise`.
+
+    Where the sum is less than `size`, subtracting `size` wraps around to a huge number, so the minimum is the sum.
+    """
     noise += half
     return np.minimum(noise, noise - size, out=noise)
 
 
 def _quotient(number: Words, divisor: Words) -> Words:
-    """number // divisor; exact in floats, where a quotient of numbers below 2^52 never rounds up to an integer."""
+    """Returns number // divisor, exactly: in floats, a quotient of numbers below 2^52 never rounds up to an integer."""
     return (number / divisor).astype(np.uint64)
 
 
 def _words(values: ArrayLike) -> Words:
-    """`values` as uint64[n]; a single one becomes uint64[1], because numpy checks lone scalars for overflow."""
+    """Returns `values` as uint64[n], a single one as uint64[1], because numpy checks lone scalars for overflow."""
     return np.atleast_1d(np.asarray(values)).astype(np.uint64, copy=False)
 
 

@@ -1,4 +1,4 @@
-"""The plan of one arm's stage: slot -> (store, row), a pure function in O(1) memory."""
+"""The plan of one arm's stage sends each slot to (store, row), by a pure function in O(1) memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from alignpre_jax.mixture.overlays import Overlay, Remove
 from alignpre_jax.mixture.permutation import derive_key, mix, permute, unpermute
 
 UNTOUCHED = -1
-CHUNK = 1 << 14  # slots worked on at a time: the arrays stay in cache
+CHUNK = 1 << 14  # slots that are worked on at a time, so that the arrays stay in cache
 
 
 class Lookup(NamedTuple):
-    """What stands in some slots.
+    """The rows that stand in some slots, and what put them there.
 
     Attributes:
       store: int16[n], index into `Plan.stores`.
       row: int64[n], index of the row in that store.
-      overlay: int16[n], index into `Plan.overlays` of the overlay that put it there, or -1: untouched.
+      overlay: int16[n], index into `Plan.overlays` of the overlay that put it there, or -1 where none did.
     """
 
     store: NDArray[np.int16]
@@ -35,13 +35,13 @@ class Lookup(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """The sequences that slots draw from, all [streams]: one per source of the base plan, then each overlay's."""
+    """The sequences that slots draw from, all [streams]: first the base plan's sources, then each overlay's stores."""
 
     store: NDArray[np.int16]
     rows: NDArray[np.int64]
     key: NDArray[np.uint64]
     overlay: NDArray[np.int16]
-    limit: NDArray[np.int64]  # all uses are below
+    limit: NDArray[np.int64]  # all uses of the stream are below this number
 
 
 class Laid(NamedTuple):
@@ -92,7 +92,7 @@ class Plan:
 
     @functools.cached_property
     def stores(self) -> tuple[str, ...]:
-        """The names that `Lookup.store` counts."""
+        """The names of the stores that `Lookup.store` numbers."""
         return tuple(self.rows)
 
     @functools.cached_property
@@ -102,7 +102,7 @@ class Plan:
         return tuple(name for number, name in enumerate(self.stores) if number in used)
 
     def lookup(self, slots: NDArray[np.int64]) -> Lookup:
-        """What stands in `slots` (int64[n], any order, each in [0, plan.slots))."""
+        """Looks up what stands in `slots` (int64[n], any order, each in [0, plan.slots))."""
         slots = np.asarray(slots, np.int64)
         if not len(slots):
             return Lookup(np.empty(0, np.int16), np.empty(0, np.int64), np.empty(0, np.int16))
@@ -111,7 +111,7 @@ class Plan:
         return parts[0] if len(parts) == 1 else Lookup(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def slots_of(self, store: str, row: int) -> NDArray[np.int64]:
-        """The slots at which a row is used, sorted: int64[uses]. Closed form; looks at no other slot."""
+        """Returns the slots at which a row is used, sorted: int64[uses]. This is closed form: no other slot is read."""
         assert 0 <= row < self.rows[store], f"{store!r} has no row {row}"
         number, streams = self.stores.index(store), self.streams
         found = []
@@ -131,25 +131,25 @@ class Plan:
         return slots[(stands.store == number) & (stands.row == row)]
 
     def row_of(self, stream: int | NDArray[np.int64], use: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row of its store that each use (int64[n]) of one stream, or of int64[n] streams, draws."""
+        """Returns the row of its store that each use (int64[n]) of one stream, or of int64[n] streams, draws."""
         size = self.streams.rows[stream]
         epoch = (use / size).astype(np.int64)  # exact: numbers below 2^52 never round up to the next integer
         return permute(use - epoch * size, size, mix(self.streams.key[stream], self._order(epoch)))
 
     def draws(self, stream: int, rows: NDArray[np.int64], epoch: int) -> NDArray[np.bool_]:
-        """Which of `rows` a stream draws in one of its epochs: bool[n]."""
+        """Returns which of `rows` a stream draws in one of its epochs: bool[n]."""
         size, key = int(self.streams.rows[stream]), mix(self.streams.key[stream], self._order(np.array([epoch])))
         return unpermute(rows, size, key) < self.streams.limit[stream] - epoch * size
 
     def chunks(self, size: int = 1 << 18) -> Iterator[NDArray[np.int64]]:
-        """All slots in order, in arrays of at most `size`."""
+        """Yields all slots in order, in arrays of at most `size`."""
         for first in range(0, self.slots, size):
             yield np.arange(first, min(first + size, self.slots), dtype=np.int64)
 
     def digest(self) -> str:
-        """Hex digits that are equal for plans with equal rows in equal slots, whatever their arms are called.
+        """Returns hex digits that are equal for plans with equal rows in equal slots, whatever their arms are called.
 
-        Covers all that determines `lookup`, and no more: shares of zero, unused stores, `max_epochs`
+        The digest covers all that determines `lookup`, and no more: shares of zero, unused stores, `max_epochs`
         and overlays that touch nothing leave it as it is.
         """
         covered: dict[str, Any] = {
@@ -196,7 +196,7 @@ class Plan:
         return Lookup(self.streams.store[stream], self.row_of(stream, use), self.streams.overlay[stream])
 
     def _order(self, epochs: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The number of the order in which each epoch goes through a store."""
+        """Returns the number of the order in which each epoch goes through a store."""
         return epochs if self.base.epoch_order == "fresh" else epochs * 0
 
     @functools.cached_property
@@ -210,12 +210,12 @@ class Plan:
         return tuple(found)
 
     def laid_at(self, stream: int) -> Laid:
-        """The overlay that a stream is of."""
+        """Returns the overlay that a stream belongs to."""
         return next(laid for laid in self.laid if laid.number == self.streams.overlay[stream])
 
     @functools.cached_property
     def streams(self) -> Streams:
-        """What slots draw from: the base plan's sources, then the stores of the overlays that touch something."""
+        """The sequences that slots draw from: first the base plan's sources, then the stores of the laid overlays."""
         base = self.base
         drawn = [(name, base.seed, "base", UNTOUCHED, count) for name, count in base.counts.items()]
         drawn += [

@@ -1,11 +1,11 @@
-"""How many rows each store has had by any slot of a stage: exact ideals, and their rounding to whole rows.
+"""Quotas say how many rows each store has had by any slot of a stage: exact ideals, rounded to whole rows.
 
-A store's ideal is the integral of its share over the slots so far, an exact rational number: between
-two edges of the schedule a polynomial of the slot of degree one (constant share) or two (ramp). At a
-block boundary all ideals are rounded down or up by largest remainder. That never takes a row back as
-long as each ideal grows by two between boundaries, which is how long blocks are made. A store whose
-share is zero in a window keeps the count with which it came; these counts are chosen so that the
-others can always make up for them with less than one row each.
+A store's ideal is the integral of its share over the slots so far, an exact rational number. Between
+two edges of the schedule it is a polynomial of the slot, of degree one (constant share) or two (ramp).
+At a block boundary all ideals are rounded down or up by largest remainder. That never takes a row back
+as long as each ideal grows by two rows between boundaries, and blocks are made long enough for that. A
+store whose share is zero in a window keeps the count with which it entered the window; these counts are
+chosen so that the other stores can always make up for them with less than one row each.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Segment:
 
     start: int
     slots: int
-    ramps: tuple[Ramp, ...]  # per source
-    before: tuple[Fraction, ...]  # the ideals at its start
+    ramps: tuple[Ramp, ...]  # the share of each source
+    before: tuple[Fraction, ...]  # the ideals at the start
 
     @property
     def stop(self) -> int:
@@ -49,19 +49,20 @@ class Segment:
 
     @functools.cached_property
     def idle(self) -> frozenset[int]:
-        """The sources that get nothing."""
+        """The sources that get nothing in the window."""
         return frozenset(source for source, ramp in enumerate(self.ramps) if not ramp.mean)
 
     @functools.cached_property
     def blocks(self) -> int:
-        """The number of blocks: as many as leave every source that gets something two rows in each."""
+        """The number of blocks: as many as still give two rows in each to every source that gets something."""
         longest = max(self._length_of_two(ramp) for ramp in self.ramps if ramp.mean)
         return max(1, min(MAX_BLOCKS, self.slots // max(MIN_BLOCK, longest)))
 
     def ideals(self, slots: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
-        """The ideals before `slots` (int64[n]) of the segment: whole rows, and what is left over a common denominator.
+        """Returns the ideals before `slots` (int64[n]) of the segment: whole rows, and numerators of what is left.
 
-        Both [sources, n], int64 where that is large enough, else Python integers.
+        The numerators have a common denominator. Both arrays are [sources, n], of int64 where that is large enough,
+        else of Python integers.
         """
         whole, lines, common, curved = self._polynomials
         steep = (2 * self.slots + 2) if curved else common
@@ -76,7 +77,10 @@ class Segment:
 
     @functools.cached_property
     def _polynomials(self) -> tuple[list[int], list[tuple[int, int, int]], int, bool]:
-        """Whole rows at the start, and (what is left, slope, bend) of each source over a common denominator."""
+        """The ideals in integers: (whole rows at the start, lines, the lines' common denominator, whether any bends).
+
+        The line of a source is (what its ideal at the start has beyond whole rows, slope, bend), all as numerators.
+        """
         whole = [math.floor(ideal) for ideal in self.before]
         lines = [
             (ideal % 1, ramp.first, (ramp.last - ramp.first) / (2 * self.slots))
@@ -87,7 +91,10 @@ class Segment:
         return whole, scaled, common, any(bend for *_, bend in scaled)  # type: ignore[return-value]
 
     def _length_of_two(self, ramp: Ramp) -> int:
-        """The least number of slots, at the end where the share is smaller, in which the ideal grows by two rows."""
+        """Returns the least number of slots, where the share is smallest, in which the ideal grows by two rows.
+
+        If it grows by less in the whole segment, this is all slots of the segment.
+        """
         least, bend = min(ramp.first, ramp.last), abs(ramp.last - ramp.first) / (2 * self.slots)
         low, high = 0, self.slots
         if (least + bend * high) * high < 2:
@@ -100,7 +107,7 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Quotas:
-    """Rows per source by any boundary of a stage of `slots`.
+    """The number of rows that each source has had by any boundary of a stage of `slots`.
 
     Attributes:
       shares: the schedule.
@@ -114,7 +121,7 @@ class Quotas:
 
     @functools.cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The windows, in slots."""
+        """The windows of the schedule, in slots."""
         edges = [int(edge * self.slots // 1) for edge in self.shares.edges]
         before: tuple[Fraction, ...] = (Fraction(0),) * len(self.sources)
         found = []
@@ -132,11 +139,11 @@ class Quotas:
 
     @functools.cached_property
     def ideals(self) -> tuple[Fraction, ...]:
-        """The exact number of rows asked for, per source."""
+        """The exact number of rows that the whole stage asks for from each source."""
         return self.segments[-1].after
 
     def at(self, slot: int) -> tuple[Fraction, ...]:
-        """The exact ideals before a slot."""
+        """Returns the exact ideals before a slot."""
         segment = next(segment for segment in self.segments if slot <= segment.stop)
         past = slot - segment.start
         return tuple(
@@ -160,7 +167,7 @@ class Quotas:
                     )
 
     def realised(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows drawn from each source before each of the boundaries `slots`: int64[sources, n]."""
+        """Returns the rows drawn from each source before each of the boundaries `slots`: int64[sources, n]."""
         if self.shares.constant:
             return apportion(self._weights, slots)
         counts = np.empty((len(self.sources), len(slots)), np.int64)
@@ -184,7 +191,7 @@ class Quotas:
 
     @functools.cached_property
     def _runs(self) -> tuple[_Run, ...]:
-        """For each time that a source is idle: the count that it keeps."""
+        """The times that sources are idle, each with the count that the source keeps meanwhile."""
         runs = []
         for source in range(len(self.sources)):
             idle = [source in segment.idle for segment in self.segments]
@@ -193,7 +200,7 @@ class Quotas:
                 last = next((n for n in range(first, len(idle)) if not idle[n]), len(idle))
                 runs.append(_Run(source, range(2 * first, 2 * last + 1), self.segments[first].before[source]))
         runs.sort(key=lambda run: (run.zones.start, run.source))
-        settled = next(_settle(runs, []))  # there is one: the constraints are totally unimodular, the ideals fit
+        settled = next(_settle(runs, []))  # one exists: the constraints are totally unimodular, and the ideals fit
         return tuple(settled)
 
     @functools.cached_property
@@ -214,15 +221,16 @@ class _Run:
 
     @property
     def error(self) -> Fraction:
-        """What the others must make up for."""
+        """The part of a row that the other sources must make up for."""
         return self.ideal - self.count
 
 
 def _settle(runs: Sequence[_Run], settled: list[_Run]) -> Iterator[list[_Run]]:
-    """All ways to round the runs' ideals such that idle sources together are less than one row off in every zone.
+    """Yields the ways to round the runs' ideals such that idle sources together are less than a row off in every zone.
 
-    Depth first, nearest integers first. Then the rest of the rows is theirs rounded down or up: their remainders add
-    up to an integer k plus a part that the idle ones lack, so that k or k + 1 of at least k + 1 are rounded up.
+    The search is depth first and tries the nearest integers first. With such counts the other sources can share the
+    rest of the rows by rounding their ideals down or up: their remainders add up to an integer k plus the part of a row
+    that the idle sources lack, so that k or k + 1 of at least k + 1 sources are rounded up.
     """
     open_zones = range(runs[len(settled)].zones.start) if len(settled) < len(runs) else range(_last(runs))
     for zone in open_zones:

@@ -1,14 +1,14 @@
-"""One order over the slots of several windows, each with its strength: the slots of a scheduled dose.
+"""A riffle is one order over the slots of several windows, each with its strength: the slots of a scheduled dose.
 
 Every window orders its own slots by a seeded bijection. Two windows are merged into one order, like
-two halves of a deck of cards, in proportion to their weight (strength times slots): of the first m,
-the left one has m * left / both, rounded; pairs are merged in turn, until one order remains. A dose
-of m slots takes the first m, whatever m is: so doses are exact and nested, and each slot's place in
-the order, its use, does not depend on the dose. A ramp is merged from up to 64 even steps, each with
-the exact integral of the ramp as its weight. Both ways are closed form.
+two halves of a deck of cards, in proportion to their weight (strength times slots): of the first m
+slots, the left window has m * left / both, rounded. Pairs are merged in turn, until one order remains.
+A dose of m slots takes the first m, whatever m is. So doses are exact and nested, and each slot's place
+in the order, its use, does not depend on the dose. A ramp is merged from up to 64 even steps, each with
+the exact integral of the ramp as its weight. From slot to place and back, everything is closed form.
 
-A merge moves a window's count off its ideal by at most half a row. Two merges are on the way to each
-of up to four windows: so these get their integral to within one row.
+A merge moves a window's count off its ideal by at most half a row. Of up to four windows, each goes
+through two merges at most, so it gets its integral to within one row.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ Indices = NDArray[np.int64]
 
 
 class _Merge(NamedTuple):
-    """The tree, by node: first the leaves, then merges, children before parents, last the root, its own parent."""
+    """The tree of merges; each array is by node.
+
+    The leaves come first, then the merges, with children before parents; the root is last and its own parent.
+    """
 
     parent: Indices
     is_left: NDArray[np.bool_]
     weight: NDArray[Any]  # of the node, in a unit in which its parent's is `both`
     both: NDArray[Any]
-    left: Indices  # children of a merge, -1 for leaves
+    left: Indices  # the children of a merge; -1 for leaves
     right: Indices
     windows: list[int]  # the node that holds the order of each window
 
@@ -48,7 +51,7 @@ class Riffle:
     """The merged order of windows that hold some of the slots [0, slots) of a stage.
 
     Attributes:
-      windows: in order, without overlaps.
+      windows: the windows, in order and without overlaps.
       slots: length of the stage.
       key: chooses the order.
     """
@@ -58,7 +61,7 @@ class Riffle:
     key: int
 
     def touch(self, slots: Indices, taken: int) -> tuple[Indices, Indices]:
-        """Of `slots`: the positions of those among the first `taken` of the order, and their places in it."""
+        """Returns the positions of those of `slots` that are among the first `taken` of the order, and their places."""
         start, size, keys = self._leaves
         if len(size) == 1:
             inside = np.flatnonzero((slots >= start[0]) & (slots < start[0] + size[0]))
@@ -72,7 +75,7 @@ class Riffle:
         return inside[near], self._merged(leaf[near], rank[near])
 
     def slots_of(self, uses: Indices) -> Indices:
-        """The slots at these places of the order."""
+        """Returns the slots at these places of the order."""
         start, size, keys = self._leaves
         if len(size) == 1:
             return start[0] + unpermute(uses, size[0], self.key)
@@ -80,7 +83,7 @@ class Riffle:
         return start[leaf] + unpermute(rank, size[leaf], keys[leaf])
 
     def taken(self, uses: Indices) -> Indices:
-        """How many of the first `uses` (int64[n]) places of the order are in each window: int64[windows, n]."""
+        """Returns how many of the first `uses` (int64[n]) places of the order are in each window: int64[windows, n]."""
         tree, root = self._tree, len(self._tree.parent) - 1
         counts = {root: uses.astype(tree.weight.dtype)}
         for node in range(root, root - len(self.windows) + 1, -1):  # the merges of windows: they were made last
@@ -90,32 +93,35 @@ class Riffle:
         return np.stack([counts[node] for node in tree.windows]).astype(np.int64)
 
     def window_of(self, slots: Indices) -> Indices:
-        """The number of the window that holds each of `slots`, all of which are in some window."""
+        """Returns the number of the window that holds each of `slots`, all of which must be in some window."""
         start, owner = self._leaves[0], np.array(self._cells[3])
         return owner[np.searchsorted(start, slots, "right") - 1]
 
     def proportions(self) -> list[Fraction]:
-        """The exact part of a dose that is asked of each window."""
+        """Returns the exact part of a dose that is asked of each window."""
         parts = [Fraction(0)] * len(self.windows)
         for weight, owner in zip(*self._cells[2:], strict=True):
             parts[owner] += weight
         return [part / sum(parts) for part in parts]
 
     def overfull(self, uses: int) -> tuple[int, int, int] | None:
-        """A piece in which the first `uses` places are more than its slots: (first slot, slots, places)."""
+        """Finds a piece that has fewer slots than its part of the first `uses` places: (first slot, slots, places).
+
+        Returns None if all pieces have slots enough.
+        """
         start, size, *_ = self._cells
         pieces = zip(start, size, self._counts(uses).tolist(), strict=True)
         return next((piece for piece in pieces if piece[2] > piece[1]), None)
 
     def describe(self) -> list[tuple[int, int, str]]:
-        """(first slot, slots, part of the dose) of each piece of constant strength."""
+        """Returns (first slot, slots, part of the dose) of each piece of constant strength."""
         start, size, weight, _ = self._cells
         whole = sum(weight, Fraction(0))
         return [(first, n, str(part / whole)) for first, n, part in zip(start, size, weight, strict=True)]
 
     @functools.cached_property
     def _cells(self) -> tuple[list[int], list[int], list[Fraction], list[int]]:
-        """Of each piece of constant strength: first slot, slots, weight, the number of its window."""
+        """The first slot, the slots, the weight and the number of the window of each piece of constant strength."""
         cells = []
         for number, window in enumerate(self.windows):
             first, stop = in_slots(window, self.slots)
@@ -169,7 +175,7 @@ class Riffle:
         )
 
     def _counts(self, uses: int) -> Indices:
-        """How many of the first `uses` places each leaf has: int64[leaves]."""
+        """Returns how many of the first `uses` places each leaf has: int64[leaves]."""
         if uses in self._known_counts:
             return self._known_counts[uses]
         tree, leaves = self._tree, len(self._leaves[0])
@@ -187,10 +193,10 @@ class Riffle:
         return {}
 
     def _merged(self, leaf: Indices, rank: Indices) -> Indices:
-        """From a place in a leaf's order to the place in the order of all."""
+        """Turns a place in a leaf's order into the place in the order of all."""
         tree, node, place = self._tree, leaf, rank.astype(self._tree.weight.dtype)
         while np.any(tree.parent[node] != node):
-            # The least k of which k + 1 in the merged order include this one.
+            # The least k for which the first k + 1 places of the merged order include this one.
             scaled, twice = (2 * place + 1) * tree.both[node], 2 * tree.weight[node]
             up = np.where(tree.is_left[node], -(-scaled // twice) - 1, scaled // twice)
             place = np.where(tree.parent[node] == node, place, up)
@@ -198,7 +204,7 @@ class Riffle:
         return place.astype(np.int64)
 
     def _split(self, uses: Indices) -> tuple[Indices, Indices]:
-        """From a place in the order of all to (leaf, place in its order)."""
+        """Turns a place in the order of all into (leaf, place in the leaf's order)."""
         tree, place = self._tree, uses.astype(self._tree.weight.dtype)
         node = np.full(len(uses), len(tree.parent) - 1)
         while np.any(merged := tree.left[node] >= 0):
@@ -211,10 +217,10 @@ class Riffle:
 
 
 def in_slots(window: Window, slots: int) -> tuple[int, int]:
-    """The first slot of a window of a stage and the one after its last."""
+    """Returns the first slot of a window of a stage, and the slot after its last."""
     return int(window.start * slots // 1), int(window.end * slots // 1)
 
 
 def _round(count: Any, weight: Any, both: Any) -> Any:
-    """count * weight / both to the nearest integer, halves up, in exact integers or arrays of them."""
+    """Rounds count * weight / both to the nearest integer, halves up, in exact integers or arrays of them."""
     return (2 * count * weight + both) // (2 * both)

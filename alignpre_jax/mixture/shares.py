@@ -1,4 +1,4 @@
-"""Shares of a mixture and schedules over a stage, exactly as written, and whole rows dealt out by them.
+"""This module reads shares of a mixture and schedules over a stage, exactly as written, and deals out rows by them.
 
 One syntax serves everywhere, on the command line too:
 
@@ -7,7 +7,7 @@ One syntax serves everywhere, on the command line too:
     [0,0.5) web:1; [0.5,1) web:1->0.8,aligned:0->0.2       ... that go evenly from one value to another
     [0.1,0.2) 1; [0.5,1) 1->3                              a schedule of a dose: its relative strength
 
-`[0.8,1)` are the slots from 0.8 of the stage on, to its end: a window has its start and not its
+`[0.8,1)` stands for the slots from 0.8 of the stage to its end: a window includes its start and not its
 end, both rounded down to whole slots. Windows come in order and do not overlap; those of a mixture
 leave no gap. A number is written as `0.05`, `1e-5` or `1/3` and means exactly that.
 """
@@ -57,12 +57,12 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Shares(Mapping[str, Fraction]):
-    """The shares of a mixture. As a mapping: the average share of each store over the stage.
+    """The shares of a mixture; as a mapping, they give the average share of each store over the stage.
 
     Attributes:
       names: the stores, in the order in which they were written.
       edges: where each window starts, as shares of the stage, and 1 at the end.
-      windows: for each window, the shares that are not zero all through it.
+      windows: for each window, the shares of the stores; a store whose share is zero all through it is left out.
     """
 
     names: tuple[str, ...]
@@ -109,7 +109,7 @@ class Shares(Mapping[str, Fraction]):
 def parse_shares(
     shares: str | Mapping[str, Any], *, where: str = "shares", known: Iterable[str] | None = None
 ) -> Shares:
-    """The exact share of each store, from a text (see the module) or a mapping of stores to numbers.
+    """Parses the exact share of each store from a text (see the module) or a mapping of stores to numbers.
 
     Args:
       shares: the text, the mapping, or shares that are parsed already.
@@ -117,8 +117,8 @@ def parse_shares(
       known: the names that exist; any name when None.
 
     Raises:
-      UserError: a share that is no number in [0, 1], an unknown or repeated store, shares that do
-        not add up to 1 at the start and the end of each window, or windows that do not make up the stage.
+      UserError: a share is not a number in [0, 1], a store is unknown or repeated, the shares do not add up to 1 at
+        the start and the end of each window, or the windows do not make up the stage.
     """
     names = None if known is None else tuple(known)
     if isinstance(shares, Shares):
@@ -152,12 +152,12 @@ def parse_shares(
 
 
 def parse_schedule(text: str | float, *, where: str = "schedule") -> tuple[Window, ...]:
-    """The windows of a dose and its relative strength in each, from e.g. `"[0.1,0.2) 1; [0.5,1) 1->3"`.
+    """Parses the windows of a dose and its relative strength in each, from e.g. `"[0.1,0.2) 1; [0.5,1) 1->3"`.
 
     Between the windows the strength is 0. Strengths have no unit: only their proportions count.
 
     Raises:
-      UserError: a strength that is no number or is negative, or windows that overlap.
+      UserError: a strength is not a number or is negative, the windows overlap, or every strength is zero.
     """
     windows = []
     for start, end, body in _split(str(text), where):
@@ -172,7 +172,7 @@ def parse_schedule(text: str | float, *, where: str = "schedule") -> tuple[Windo
 
 
 def parse_share(value: Any, *, where: str) -> Fraction:
-    """One exact number in [0, 1]; anything else raises `UserError` naming `where`."""
+    """Parses one exact number in [0, 1]; anything else raises `UserError` naming `where`."""
     share = _number(value, where, "give a number in [0, 1], e.g. 0.01, 1e-5 or 1/3")
     if not 0 <= share <= 1:
         raise UserError(f"{decimal(share)} is not in [0, 1]", where=where, fix="shares are parts of 1, not percentages")
@@ -180,20 +180,20 @@ def parse_share(value: Any, *, where: str) -> Fraction:
 
 
 def decimal(share: Fraction) -> str:
-    """A share as people write it: a decimal where that is exact and short, else a fraction."""
+    """Returns a share as people write it: a decimal where that is exact and short, else a fraction."""
     text = f"{float(share):.12g}"
     return text if Fraction(text) == share else str(share)
 
 
 def round_half_up(value: Fraction) -> int:
-    """The nearest integer; a half goes up, so that the result never falls when `value` rises."""
+    """Returns the nearest integer; a half goes up, so that the result never falls when `value` rises."""
     return int((value + Fraction(1, 2)) // 1)
 
 
 def deal(floors: NDArray[Any], remainders: NDArray[Any], amounts: NDArray[Any]) -> NDArray[np.int64]:
-    """Gives each store its floor, and what is left of each amount, one each, to the largest remainders.
+    """Gives each store its floor, and the rest of each amount, one row each, to the stores with the largest remainders.
 
-    That is the largest-remainder (Hamilton) method; ties go to the store that comes first.
+    This is the largest-remainder (Hamilton) method; ties go to the store that comes first.
 
     Args:
       floors: integers [S, n].
@@ -231,7 +231,7 @@ def apportion(weights: NDArray[np.int64], amounts: NDArray[np.int64]) -> NDArray
 
 
 def _split(text: str, where: str) -> list[tuple[Fraction, Fraction, str]]:
-    """The windows of a text and what is said of each; a text without windows is about the whole stage."""
+    """Splits a text into its windows and what is said of each; a text without windows is about the whole stage."""
     if "[" not in text and ";" not in text:
         return [(Fraction(0), Fraction(1), text.strip())]
     windows: list[tuple[Fraction, Fraction, str]] = []

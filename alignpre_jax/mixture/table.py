@@ -1,4 +1,4 @@
-"""Plain-text tables."""
+"""This module aligns plain-text tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 
 def align(table: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the first one the heads, as columns; those of numbers are flush right."""
+    """Returns lines of cells, of which the first has the heads, as a text of columns; numbers are flush right.
+
+    The first column is flush left, whatever is in it.
+    """
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     number = [all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*table, strict=True)]
     number[0] = False

@@ -1,4 +1,4 @@
-"""The decoder, its sharding, its presets and its names in other formats."""
+"""This package holds the decoder, its sharding, its presets, and the names of its weights in other formats."""
 
 from alignpre_jax.model.adapters import Full, Learn, Lora, Only, extras_of, join, merge, split, trained_paths
 from alignpre_jax.model.attention import choose_kernel

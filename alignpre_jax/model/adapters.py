@@ -1,9 +1,10 @@
-"""What of a model is learnt: everything, low-rank adapters beside its matrices, or the parameters of some names.
+"""This module says what of a model is learnt: all its parameters, low-rank adapters beside its matrices, or only the
+parameters with certain names.
 
-LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1) leaves a matrix W as it is and learns a product of two thin ones
-beside it: y = W x + s B (A x). The factors are rows of the parameter table like any other, "blocks.q_lora_a" and
-"blocks.q_lora_b", stacked over the layers, float32 whatever the dtype of W, and sharded by the rules of W's own axes.
-The sum W + s B A exists only where a model is merged, never in training.
+LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1) leaves a matrix W as it is and learns a product of two thin
+matrices beside it: y = W x + s B (A x). The factors are rows of the parameter table like any other parameter,
+"blocks.q_lora_a" and "blocks.q_lora_b": stacked over the layers, float32 whatever the dtype of W, and sharded by the
+rules of W's own axes. The sum W + s B A is computed only when a model is merged, never in training.
 Legend: S tokens, r rank, N layers.
 """
 
@@ -46,11 +47,11 @@ class Lora:
       scale: s = alpha / r ("linear", Hu et al. 2021), or alpha / sqrt(r) ("sqrt", rsLoRA: Kalajdzievski 2023,
         arXiv 2312.03732, which keeps the size of an update the same at every rank).
       targets: names of matrices. "gate" is passed over in models whose MLP has none.
-      init: which factor starts at zero, so that the adapted model starts as the base. "b0": A ~ U(+-1/sqrt(inputs)) and
-        B = 0, as PEFT does (Kaiming with a = sqrt(5)). "a0": A = 0 and B ~ U(+-1/sqrt(r)). With B = 0 and a loss whose
+      init: which factor starts at 0, so that the adapted model starts as the base does. "b0": A ~ U(+-1/sqrt(inputs)),
+        B = 0, as PEFT does (Kaiming with a = sqrt(5)). "a0": A = 0, B ~ U(+-1/sqrt(r)). With B = 0 and a loss whose
         gradient nearly cancels over the batch (DPO at its start), the sign of B's first gradient depends on the order
         in which devices add it up, and Adam's first step is that sign times the rate: two meshes then train two
-        models. "a0" does not have this fault.
+        different models. "a0" does not have this fault.
     """
 
     name: Literal["lora"] = "lora"
@@ -73,11 +74,11 @@ class Lora:
 
     @property
     def factor(self) -> float:
-        """s, what the product of the factors is multiplied by."""
+        """The scale s, by which the product of the factors is multiplied."""
         return self.alpha / (self.rank if self.scale == "linear" else math.sqrt(self.rank))
 
     def rows(self, table: Mapping[str, Parameter]) -> dict[str, Parameter]:
-        """The factors of the matrices in `table`: A [N, inputs..., r] and B [N, r, outputs...]."""
+        """Returns the factors of the adapted matrices in `table`: A [N, inputs..., r] and B [N, r, outputs...]."""
         rows: dict[str, Parameter] = {}
         for target in self.targets:
             path = f"blocks.{target}"
@@ -102,17 +103,20 @@ class Lora:
         return rows
 
     def in_use(self, weights: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """A layer's weights as the block reads them: s is part of A, which is the smaller factor of most matrices."""
+        """Returns a layer's weights as the block reads them, with A multiplied by s.
+
+        It is A that is multiplied because it is the smaller factor of most matrices.
+        """
         return {name: self.factor * w if name.endswith("_lora_a") else w for name, w in weights.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Only:
-    """The parameters are learnt whose path, such as "blocks.q" or "final_norm", matches one of the `patterns`.
+    """Only the parameters whose path, such as "blocks.q" or "final_norm", matches one of the `patterns` are learnt.
 
     Args:
       name: the tag by which a config names this choice.
-      patterns: as a shell's: "blocks.q", "blocks.*_norm", "*embedding".
+      patterns: patterns like those of a shell: "blocks.q", "blocks.*_norm", "*embedding".
     """
 
     name: Literal["only"] = "only"
@@ -127,12 +131,12 @@ Learn: TypeAlias = Full | Lora | Only
 
 
 def extras_of(learn: Learn) -> tuple[Extra, ...]:
-    """What a way of learning adds to the parameter table."""
+    """Returns what a way of learning adds to the parameter table: the adapters of `Lora`, nothing for the others."""
     return (learn,) if isinstance(learn, Lora) else ()
 
 
 def trained_paths(config: DecoderConfig, learn: Learn) -> tuple[str, ...]:
-    """The paths of the parameters that are learnt, in the order of the table.
+    """Returns the paths of the parameters that are learnt, in the order of the table.
 
     Raises:
       UserError: a pattern matches no parameter, or none of the targets is in the model.
@@ -156,16 +160,17 @@ def trained_paths(config: DecoderConfig, learn: Learn) -> tuple[str, ...]:
 
 
 def split(config: DecoderConfig, learn: Learn, params: nnx.State, seed: int | jax.Array) -> tuple[nnx.State, Any]:
-    """(trained, frozen): what has a gradient and moments, and the rest, which no update ever touches.
+    """Splits a model into the parameters with gradients and moments, and the rest, which no update ever touches.
 
     Args:
-      config: of the decoder.
+      config: the decoder's config.
       learn: what is learnt.
-      params: the whole model, float32; without adapters.
-      seed: of fresh factors; a factor's values do not depend on which other matrices are adapted.
+      params: the whole model in float32, without adapters.
+      seed: the seed of fresh factors; a factor's values do not depend on which other matrices are adapted.
 
     Returns:
-      `trained`, float32; and `frozen` in the dtypes that `frozen_dtype` says, or None where everything is learnt.
+      (trained, frozen): `trained` is float32; `frozen` has the dtypes that `frozen_dtype` gives, or is None where
+      everything is learnt.
     """
     if isinstance(learn, Full):
         return params, None
@@ -181,26 +186,27 @@ def split(config: DecoderConfig, learn: Learn, params: nnx.State, seed: int | ja
 
 
 def frozen_dtype(config: DecoderConfig, path: str) -> str:
-    """The dtype in which a frozen parameter is kept: that in which it is computed with, so no bit of a result changes.
+    """Returns the dtype in which a frozen parameter is kept, which is the one that it is computed with.
 
-    A trained parameter is float32 because small updates would be lost otherwise; a frozen one has no updates.
+    So no bit of a result changes. A trained parameter is float32 because small updates would be lost otherwise; a
+    frozen one has no updates.
     """
     return "float32" if path.removesuffix("_bias").endswith("_norm") else config.dtype
 
 
 def join(trained: nnx.State, frozen: nnx.State | None) -> nnx.State:
-    """The tree that `bind` takes, from the two that `split` gives."""
+    """Joins the two trees that `split` returns into the one that `bind` takes."""
     return trained if frozen is None else nest(by_path(frozen) | by_path(trained))
 
 
 def merge(params: nnx.State | None, trained: nnx.State, learn: Learn, dtype: str = "") -> nnx.State:
-    """The whole model after training: an ordinary one, without adapters.
+    """Returns the whole model after training, as an ordinary model without adapters.
 
     Args:
-      params: the model that the training started from: the whole of it, or what of it is frozen (None: nothing).
-      trained: what `learn` made of it.
-      learn: what was learnt. Of LoRA the merged matrix is W + s B A, computed in float32 and rounded once.
-      dtype: of the merged model; by default that of `params`.
+      params: the model that training started from: all of it, or only its frozen part (None if nothing is frozen).
+      trained: the parameters that were trained; with `Full` they are returned as they are.
+      learn: what was learnt. With LoRA a merged matrix is W + s B A, computed in float32 and rounded once.
+      dtype: the dtype of the merged model; by default that of `params`.
     """
     if isinstance(learn, Full):
         return trained

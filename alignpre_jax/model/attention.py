@@ -1,4 +1,5 @@
-"""Which attention kernel runs: the reference in plain XLA, splash attention on TPU, flash attention on GPU.
+"""This module chooses the attention kernel and runs it: the reference in plain XLA, splash attention on TPU, or flash
+attention on GPU.
 
 Legend: B rows, L queries, T keys, H heads, K kv heads, G = H / K, h head_dim.
 """
@@ -21,12 +22,15 @@ from alignpre_jax.model.config import LANES, DecoderConfig
 
 
 def choose_kernel(config: DecoderConfig, length: int, platform: str | None = None) -> str:
-    """Which kernel runs for rows of `length` tokens on `platform`: "xla", "splash", "triton" or "cudnn".
+    """Chooses the kernel for rows of `length` tokens on `platform`: "xla", "splash", "triton" or "cudnn".
 
-    `platform` ("cpu", "gpu", "tpu") defaults to that of the mesh in force, else of the default device. "auto" takes
-    splash on a TPU when `length` is a multiple of 128; on a GPU, in bfloat16, the first of triton and cudnn that is
-    seen to keep segments apart (`attention_gpu.keeps_segments_apart`). Calls with a cache or a mask of their own
-    always run on XLA.
+    `platform` ("cpu", "gpu", "tpu") defaults to that of the mesh in force, else to that of the default device. "auto"
+    takes plain XLA unless `length` is a multiple of 128. It then takes splash on a TPU and, on a GPU in bfloat16 with
+    rows that the mesh does not split, the first of triton and cudnn that a trial shows to keep segments apart
+    (`attention_gpu.keeps_segments_apart`). Calls with a cache or a mask of their own always run on XLA.
+
+    Raises:
+      UserError: the kernel that the config names does not fit the length of the rows, or the mesh.
     """
     fits, platform = length % LANES == 0, platform or sharding.platform()
     if config.attention not in ("auto", "xla") and not fits:
@@ -57,7 +61,9 @@ def choose_kernel(config: DecoderConfig, length: int, platform: str | None = Non
 def attend(
     kernel: str, q_BHLh: jax.Array, k_BKTh: jax.Array, v_BKTh: jax.Array, segments_or_mask: jax.Array | None
 ) -> jax.Array:
-    """Attention by the kernel of that name, [B, H, L, h]: XLA takes a mask [B or 1, L, T], others segments [B, L]."""
+    """Runs the kernel of that name and returns [B, H, L, h]: "xla" needs a mask [B or 1, L, T], the others take
+    segments [B, L].
+    """
     if kernel == "xla":
         assert segments_or_mask is not None
         return checkpoint_name(xla_attention(q_BHLh, k_BKTh, v_BKTh, segments_or_mask), "attention")
@@ -70,10 +76,10 @@ def attend(
 def splash_attention(
     q_BHLh: jax.Array, k_BKLh: jax.Array, v_BKLh: jax.Array, segments_BL: jax.Array | None, *, interpret: bool = False
 ) -> jax.Array:
-    """The TPU's block-sparse flash attention, causal inside segments: [B, H, L, h], no [L, L] array.
+    """Runs the TPU's block-sparse flash attention, causal within each segment, and returns [B, H, L, h].
 
-    Under a mesh every device runs the kernel on its own rows, heads and queries (`shard_map`). `interpret` runs it on
-    a CPU.
+    It never makes an [L, L] array. Under a mesh every device runs the kernel on its own rows, heads and queries
+    (`shard_map`). `interpret` runs it on a CPU.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
@@ -121,7 +127,7 @@ def splash_attention(
 def _on_each_device(
     attend: attention_gpu.Kernel, q_BHLh: jax.Array, k_BKLh: jax.Array, v_BKLh: jax.Array, segments_BL: jax.Array | None
 ) -> jax.Array:
-    """Under a mesh every device runs the kernel on its own rows and heads."""
+    """Runs a kernel; under a mesh every device runs it on its own rows and heads."""
     if segments_BL is None:
         segments_BL = jnp.ones((q_BHLh.shape[0], q_BHLh.shape[2]), jnp.int32)
     if not sharding.mesh_axes():

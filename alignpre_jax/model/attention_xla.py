@@ -1,4 +1,5 @@
-"""Attention in plain XLA, with any mask: the reference of all other kernels, and what runs where none of them does.
+"""This is attention in plain XLA with any mask: the reference for all other kernels, which runs wherever none of them
+does.
 
 Legend: B rows, L queries, T keys, H heads, K kv heads, G = H / K, h head_dim.
 """
@@ -14,7 +15,7 @@ MASKED = -1e30  # finite, so that a query without a visible key gives no NaN
 
 
 def causal_mask(segments_BL: jax.Array | None, length: int) -> jax.Array:
-    """bool [B or 1, L, L]: a token sees itself and what is before it in its own segment."""
+    """Returns the mask by which a token sees itself and the tokens before it in its segment, bool [B or 1, L, L]."""
     mask_1LL = jnp.tril(jnp.ones((1, length, length), bool))
     if segments_BL is None:
         return mask_1LL
@@ -22,9 +23,9 @@ def causal_mask(segments_BL: jax.Array | None, length: int) -> jax.Array:
 
 
 def xla_attention(q_BHLh: jax.Array, k_BKTh: jax.Array, v_BKTh: jax.Array, mask_BLT: jax.Array) -> jax.Array:
-    """Softmax attention, [B, H, L, h] in the dtype of `v`; scores and softmax in float32.
+    """Returns softmax attention, [B, H, L, h] in the dtype of `v`; scores and softmax are computed in float32.
 
-    The G queries that share a key head are in one product with it, and keys are never repeated in memory.
+    The G queries that share a key head go into one product with it, so keys are never repeated in memory.
     """
     B, H, L, h = q_BHLh.shape
     K = k_BKTh.shape[1]

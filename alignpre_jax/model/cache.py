@@ -1,8 +1,9 @@
-"""Keys and values of rows that are decoded, layer by layer.
+"""The cache holds the keys and values of the rows that are being decoded, layer by layer.
 
-Two layouts. Dense: keys transposed, so that both of a step's products run along contiguous memory, and every slot is
-read. Paged, on a TPU: a row's slots lie in pages of its own, one after the other, and JAX's ragged paged attention
-kernel reads those that are filled. Rows never share pages, so there is no page table to keep.
+It has two layouts. In the dense layout keys are stored transposed, so that both products of a step run along contiguous
+memory, and every slot is read. In the paged layout, on a TPU, a row's slots lie in pages of its own, one after the
+other, and JAX's ragged paged attention kernel reads only the filled ones. Rows never share pages, so there is no page
+table to keep.
 Legend: B rows, T slots, N pages of a row, p slots of a page, H heads, K kv heads, G = H / K, h head_dim, P prompts.
 """
 
@@ -20,7 +21,7 @@ from alignpre_jax.model import attention_xla, sharding
 from alignpre_jax.model.config import LANES, DecoderConfig
 
 PAGE = 128  # slots
-_BLOCK_SLOTS = 512  # that the kernel fetches at a time
+_BLOCK_SLOTS = 512  # slots that the kernel fetches at a time
 
 KV: TypeAlias = tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]  # keys and values [B, K, L, h] of each layer
 Layer: TypeAlias = tuple[jax.Array, ...]  # dense: keys [B, K, h, T], values [B, K, T, h]; paged: [B, N, p, 2K, h]
@@ -29,25 +30,30 @@ Layer: TypeAlias = tuple[jax.Array, ...]  # dense: keys [B, K, h, T], values [B,
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Keys (rotated) and values of each layer; row b has length_B[b] tokens. Every array begins with the rows."""
+    """A `Cache` holds the rotated keys and the values of each layer; row b has length_B[b] tokens.
+
+    The first axis of every array is the rows.
+    """
 
     layers: tuple[Layer, ...]
     length_B: jax.Array
 
     @property
     def slots(self) -> int:
-        """T: how many tokens a row has room for."""
+        """The number of tokens that a row has room for, T."""
         shape = self.layers[0][-1].shape
         return shape[1] * shape[2] if is_paged(self.layers[0]) else shape[2]
 
 
 def is_paged(layer: Layer) -> bool:
-    """Which of the two layouts it is."""
+    """Returns whether a layer has the paged layout; otherwise it has the dense one."""
     return len(layer) == 1
 
 
 def fits_pages(config: DecoderConfig, slots: int, platform: str | None = None) -> bool:
-    """Whether the paged kernel runs on `platform` (by default that of the mesh in force) and takes these heads."""
+    """Returns whether the paged kernel runs on `platform` (by default that of the mesh in force) and takes these heads
+    and slots.
+    """
     heads = 2 * config.kv_heads // sharding.mesh_axes().get("tensor", 1)
     packed, left = divmod(heads, 4 // jnp.dtype(config.dtype).itemsize)
     tiles = not left and (packed in (1, 2, 4) or packed % 8 == 0)
@@ -55,9 +61,9 @@ def fits_pages(config: DecoderConfig, slots: int, platform: str | None = None) -
 
 
 def init_cache(config: DecoderConfig, rows: int, slots: int, *, paged: bool | None = None) -> Cache:
-    """An empty cache for `rows` sequences of at most `slots` tokens, in the dtype of the computation.
+    """Returns an empty cache for `rows` sequences of at most `slots` tokens, in the dtype of the computation.
 
-    `paged` is the layout; None: paged where `fits_pages`.
+    `paged` chooses the layout; None stands for paged where `fits_pages` allows it, and dense elsewhere.
     """
     K, h = config.kv_heads, config.head_dim
     if fits_pages(config, slots) if paged is None else paged:
@@ -69,7 +75,7 @@ def init_cache(config: DecoderConfig, rows: int, slots: int, *, paged: bool | No
 
 
 def lay_out(cache: Cache) -> Cache:
-    """The cache spread over the mesh in force: rows over "data" (and "fsdp"), kv heads over "tensor"."""
+    """Spreads the cache over the mesh in force: rows over "data" (and "fsdp"), kv heads over "tensor"."""
 
     def over(layer: Layer) -> Layer:
         return tuple(sharding.constrain(x, _axes(layer), "cached keys and values") for x in layer)
@@ -81,11 +87,11 @@ def put(cache: Cache, kv: KV, source_P: jax.Array, row_P: jax.Array, length_P: j
     """Puts prompts into rows.
 
     Args:
-      cache: of all rows.
-      kv: of the prompts; what is longer than the cache has slots is padding, and left out.
-      source_P: which prompt.
-      row_P: the row that gets it; B for none.
-      length_P: its tokens.
+      cache: the cache of all rows.
+      kv: the keys and values of the prompts; positions beyond the cache's slots are padding, and are left out.
+      source_P: for each prompt that is put, its index in `kv`.
+      row_P: the row that it is put into; B puts it nowhere.
+      length_P: its length in tokens.
     """
     slots = cache.slots
 
@@ -105,7 +111,7 @@ def put(cache: Cache, kv: KV, source_P: jax.Array, row_P: jax.Array, length_P: j
 
 
 def resized(cache: Cache, slots: int) -> Cache:
-    """The same rows with more slots."""
+    """Returns the cache with the same rows, each grown to `slots` slots."""
     room = slots - cache.slots
 
     def grown(x: jax.Array, axis: int, more: int) -> jax.Array:
@@ -120,7 +126,7 @@ def resized(cache: Cache, slots: int) -> Cache:
 
 
 def append(layer: Layer, length_B: jax.Array, k_BKh: jax.Array, v_BKh: jax.Array) -> Layer:
-    """The layer with one more token in every row; a row that is full gets nothing."""
+    """Returns the layer with one more token in every row; a row that is full stays as it is."""
     row_B = jnp.arange(len(length_B))
     if not is_paged(layer):
         keys, values = layer
@@ -131,7 +137,7 @@ def append(layer: Layer, length_B: jax.Array, k_BKh: jax.Array, v_BKh: jax.Array
 
 
 def attend(layer: Layer, length_B: jax.Array, q_BHh: jax.Array) -> jax.Array:
-    """Attention of each row's newest token, the one at place length_B, over all that the row has: [B, H, h]."""
+    """Computes the attention of each row's newest token, at place length_B, to all tokens of the row: [B, H, h]."""
     if is_paged(layer):
         return _attend_to_pages(layer[0], length_B, q_BHh)
     keys, values = layer
@@ -145,7 +151,7 @@ def attend(layer: Layer, length_B: jax.Array, q_BHh: jax.Array) -> jax.Array:
 
 
 def _attend_to_pages(pages: jax.Array, length_B: jax.Array, q_BHh: jax.Array) -> jax.Array:
-    """By the TPU's kernel; elsewhere, which is for tests, by gathering the pages."""
+    """Attends by the TPU's kernel or, on other platforms (which is for tests), by gathering the pages."""
     if sharding.platform() != "tpu":
         both = pages.reshape(len(pages), -1, *pages.shape[3:])  # [B, T, 2K, h]
         keys, values = both[:, :, 0::2], both[:, :, 1::2]
@@ -162,7 +168,7 @@ def _attend_to_pages(pages: jax.Array, length_B: jax.Array, q_BHh: jax.Array) ->
 
 
 def ragged_paged_attention(q_BHh: jax.Array, pages: jax.Array, length_B: jax.Array) -> jax.Array:
-    """The kernel on one device: every row is a sequence with one query and pages [N, p, 2K, h] of its own."""
+    """Runs the kernel on one device, where every row is a sequence with one query and its own pages [N, p, 2K, h]."""
     from jax.experimental.pallas.ops.tpu.ragged_paged_attention import ragged_paged_attention as kernel
 
     (B, H, h), (_, N, _, heads, _) = q_BHh.shape, pages.shape
@@ -181,7 +187,10 @@ def ragged_paged_attention(q_BHh: jax.Array, pages: jax.Array, length_B: jax.Arr
 
 
 def _interleaved(keys: jax.Array, values: jax.Array) -> jax.Array:
-    """[B, K, ..., h] twice -> [B, 2K, ..., h]: a head's values behind its keys, as the kernel reads them."""
+    """Joins keys and values, [B, K, ..., h] each, into [B, 2K, ..., h].
+
+    Each head's values follow its keys, because the kernel reads them in this order.
+    """
     both = jnp.stack([keys, values], axis=2)
     return both.reshape(both.shape[0], -1, *both.shape[3:])
 

@@ -1,4 +1,4 @@
-"""What a decoder is: one frozen dataclass that also counts its parameters and FLOPs."""
+"""This module describes a decoder in one frozen dataclass, which also counts its parameters and FLOPs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from typing import Literal
 
 from alignpre_jax.foundation import UserError
 
-# Widest tiles of the TPU's matrix unit: tables of this many rows, or a multiple, need no padding by the compiler.
+# The widest tile of the TPU's matrix unit: the compiler need not pad a table whose rows are a multiple of it.
 LANES = 128
-REMAT_NAMES = ("q", "k", "v", "attention", "o", "gate", "up")  # what `remat` can keep of a block
+REMAT_NAMES = ("q", "k", "v", "attention", "o", "gate", "up")  # the results of a block that `remat` can keep
 
 
 @dataclasses.dataclass(frozen=True)
 class RotaryScaling:
-    """How the rotary frequencies of a model were changed to reach further than it was first trained.
+    """A `RotaryScaling` says how a model's rotary frequencies were changed so that it reaches beyond the context it was
+    first trained on.
 
     Args:
-      kind: "none"; "linear": positions divided by `factor` (Chen et al. 2023, arXiv 2306.15595); "llama3": long
-        wavelengths divided by `factor`, short ones kept, a ramp between (the Llama 3.1 release).
-      factor: at least 1.
-      low_frequency: wavelengths above `original_length / low_frequency` are divided by `factor` ("llama3").
-      high_frequency: wavelengths below `original_length / high_frequency` are kept ("llama3").
-      original_length: tokens of context before ("llama3").
+      kind: "none"; "linear": positions are divided by `factor` (Chen et al. 2023, arXiv 2306.15595); "llama3": the
+        frequencies of long wavelengths are divided by `factor`, those of short ones are kept, and there is a ramp
+        between (the Llama 3.1 release).
+      factor: what positions or frequencies are divided by; at least 1.
+      low_frequency: frequencies of wavelengths above `original_length / low_frequency` are divided by `factor`
+        ("llama3").
+      high_frequency: frequencies of wavelengths below `original_length / high_frequency` are kept ("llama3").
+      original_length: the context before the change, in tokens ("llama3").
     """
 
     kind: Literal["none", "linear", "llama3"] = "none"
@@ -47,7 +50,7 @@ class RotaryScaling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """A decoder-only transformer of the GPT-NeoX, Llama, Qwen3 or OLMo2 family.
+    """A `DecoderConfig` describes a decoder-only transformer of the GPT-NeoX, Llama, Qwen3 or OLMo2 family.
 
     Args:
       vocab_size: token ids are in [0, vocab_size).
@@ -63,7 +66,7 @@ class DecoderConfig:
       parallel_residual: attention and MLP both read the block's input (GPT-J, NeoX) instead of one after the other.
       rotary_fraction: leading share of each head that is rotated (0.25 in Pythia).
       rotary_base: theta of rotary embeddings (Su et al. 2021, arXiv 2104.09864).
-      rotary_scaling: how its frequencies were stretched for long contexts.
+      rotary_scaling: how the rotary frequencies were stretched for long contexts.
       qk_norm: RMSNorm of queries and keys, per "head" (Qwen3) or over the "full" projection (OLMo2).
       mlp: "gelu" (exact, with erf) or "swiglu" (Shazeer 2020, arXiv 2002.05202).
       biases: on "all" linear layers or "none".
@@ -74,16 +77,16 @@ class DecoderConfig:
         "neox": sqrt(2 / 5D), output layers 2 / (layers sqrt(D)) (Black et al. 2022, arXiv 2204.06745);
         "flat": N(0, 0.02) everywhere (OLMo et al. 2024, arXiv 2501.00656).
       layout: "scan" compiles one block and loops over the layers, "unroll" repeats it (quicker for tiny models).
-      remat: what the backward pass does not compute again. "none": nothing is computed again. "full": only the
-        blocks' inputs are kept. "save:NAMES": these and, by name, what the block's matrix multiplications give ("q",
-        "k", "v", "o", "gate", "up") and what attention gives ("attention"). "offload:NAMES": the named wait in the
-        host's memory.
+      remat: which results are kept for the backward pass, which computes the others again. "none": all are kept, and
+        nothing is computed again. "full": only the blocks' inputs are kept. "save:NAMES": these inputs are kept and,
+        by name, the results of the block's matrix multiplications ("q", "k", "v", "o", "gate", "up") and of attention
+        ("attention"). "offload:NAMES": the named results are kept in the host's memory.
       positions: rotary positions count from the start of the "row", or of the "document" (segment).
       attention: "xla", "splash" (TPU), "triton" or "cudnn" (GPU), or "auto" (`attention.choose_kernel` says which).
-      dtype: of the computation; master weights, norms, softmax and logits are float32 always.
+      dtype: the dtype of the computation; master weights, norms, softmax and logits are always float32.
 
     Raises:
-      UserError: values that contradict each other; `where` names the field.
+      UserError: a value is out of range, or two of them contradict each other; `where` names the field.
     """
 
     vocab_size: int
@@ -153,21 +156,23 @@ class DecoderConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """How many leading entries of a head are rotated."""
+        """The number of leading entries of a head that are rotated."""
         return int(self.rotary_fraction * self.head_dim)
 
     @property
     def padded_vocab(self) -> int:
-        """Rows of the embedding table: `vocab_size` rounded up to a multiple of `vocab_multiple`."""
+        """The number of rows of the embedding table: `vocab_size` rounded up to a multiple of `vocab_multiple`."""
         return math.ceil(self.vocab_size / self.vocab_multiple) * self.vocab_multiple
 
     @property
     def architecture(self) -> DecoderConfig:
-        """What the weights depend on: two configs with the same one differ only in how they are computed with."""
+        """The config with `layout`, `remat` and `attention` at their defaults: two configs with the same architecture
+        differ only in how they compute with the same weights.
+        """
         return dataclasses.replace(self, layout="scan", remat="none", attention="auto")
 
     def num_params(self) -> int:
-        """Numbers stored in the parameters, the padding of the vocabulary included."""
+        """Returns how many numbers the parameters hold, including the padding of the vocabulary."""
         D, H, K, h, F = self.width, self.heads, self.kv_heads, self.head_dim, self.mlp_width
         biases, norm = self.biases == "all", D * (2 if self.norm == "layernorm" else 1)
         attention = D * h * (2 * H + 2 * K) + biases * (h * (H + 2 * K) + D)
@@ -178,11 +183,12 @@ class DecoderConfig:
         return tables + self.layers * (attention + mlp + 2 * norm) + norm
 
     def forward_flops_per_token(self, length: int) -> float:
-        """FLOPs of the forward pass per token in a row of `length` tokens, mean over the row.
+        """Returns the FLOPs of the forward pass per token, averaged over a row of `length` tokens.
 
-        Counts matrix multiplications (2 per multiply-add), attention causally (token t meets t + 1 keys) and the
-        output layer; norms, softmax, rotary and the embedding lookup are left out, as in Chowdhery et al. 2022
-        (PaLM, arXiv 2204.02311, appendix B) but for the causal count. Segments inside the row are not looked at.
+        The count includes matrix multiplications (2 per multiply-add), causal attention (token t meets t + 1 keys) and
+        the output layer. It leaves out norms, softmax, rotary embeddings and the embedding lookup, as Chowdhery et al.
+        2022 do (PaLM, arXiv 2204.02311, appendix B), who however do not count attention causally. Segments within the
+        row make no difference.
         """
         D, H, K, h, F = self.width, self.heads, self.kv_heads, self.head_dim, self.mlp_width
         weights = D * h * (2 * H + 2 * K) + D * F * (3 if self.mlp == "swiglu" else 2)
@@ -190,5 +196,7 @@ class DecoderConfig:
         return 2 * (self.layers * (weights + attention) + self.padded_vocab * D)
 
     def flops_per_token(self, length: int) -> float:
-        """FLOPs of a training step per token: forward once and backward twice; recomputation (remat) not counted."""
+        """Returns the FLOPs of a training step per token: those of the forward pass, and twice as many for the backward
+        pass; recomputation (remat) is not counted.
+        """
         return 3 * self.forward_flops_per_token(length)

@@ -25,20 +25,20 @@ from alignpre_jax.model.sharding import constrain, flatten, gathered, mesh_axes,
 
 Weights: TypeAlias = dict[str, jax.Array]
 _WHOLE = "whole weights"
-MANY = 1024  # tokens from which on matrix multiplications keep a TPU's matrix unit busy
+MANY = 1024  # from this number of tokens on, matrix multiplications keep a TPU's matrix unit busy
 Attend: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 class Decoder(nnx.Module):
-    """A decoder-only transformer; its parameters are stacked over the layers in both layouts.
+    """A `Decoder` is a decoder-only transformer whose parameters are stacked over the layers in both layouts.
 
-    They are float32, but for those that are frozen (see `adapters.split`). `extras` add parameters of their own.
+    The parameters are float32, except for frozen ones (see `adapters.split`). `extras` add parameters of their own.
     """
 
     embedding: nnx.Param[jax.Array]  # [V, D]
     unembedding: nnx.Param[jax.Array]  # [D, V]; absent when tied
     final_norm: nnx.Param[jax.Array]  # [D]
-    blocks: nnx.Dict  # of [N, ...]; see `parameters`
+    blocks: nnx.Dict  # arrays [N, ...] by name; see `parameters`
 
     def __init__(self, config: DecoderConfig, extras: tuple[Extra, ...] = (), *, rngs: nnx.Rngs):
         self.config, self.extras = config, extras
@@ -60,14 +60,14 @@ class Decoder(nnx.Module):
         *,
         mask_BLL: jax.Array | None = None,
     ) -> jax.Array:
-        """Hidden states after the final norm, [B, L, D] in the dtype of the computation.
+        """Returns the hidden states after the final norm, [B, L, D] in the dtype of the computation.
 
         Args:
-          tokens_BL: int32 ids.
+          tokens_BL: int32 token ids.
           segments_BL: int32; a token sees only tokens of its own segment.
-          positions_BL: int32 for the rotary embeddings; default: the place in the row, or in the document
+          positions_BL: int32 positions for the rotary embeddings; by default the place in the row or in the document
             (`config.positions`). These embeddings are relative, so both give the same attention but for rounding.
-          mask_BLL: bool, what each token may see, in place of causal attention in segments (XLA kernel).
+          mask_BLL: bool; what each token may see, in place of causal attention within segments (runs on XLA).
         """
         config = self.config
         B, L = tokens_BL.shape
@@ -99,23 +99,23 @@ class Decoder(nnx.Module):
         return unflatten(normed(config, x_SD, self.final_norm[...], self._bias("final_norm")), B)
 
     def unembed(self, hidden: jax.Array, table: jax.Array | None = None) -> jax.Array:
-        """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30.
+        """Returns float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30.
 
-        `table` stands in for the parameter of `output_name`, for example as `output_copies` makes it.
+        `table` is used in place of the parameter called `output_name`: for example, the copies of `output_copies`.
         """
         name = self.output_name
         return unembed(self.config, {name: getattr(self, name)[...] if table is None else table}, hidden)
 
     @property
     def output_name(self) -> str:
-        """The parameter that makes logits: [D, V], or the embedding, [V, D], where it is tied."""
+        """The name of the parameter that makes logits: "unembedding", [D, V], or if tied "embedding", [V, D]."""
         return "embedding" if self.config.tied_embeddings else "unembedding"
 
     def output_copies(self, count: int) -> jax.Array:
-        """That parameter once for each of `count` groups of tokens, whole, [count, ...] in float32 of `config.dtype`.
+        """Returns a whole copy of the parameter `output_name` for each of `count` groups of tokens, [count, ...].
 
-        Each device computes with its own copy and sums the copy's gradient by itself, in float32; the gradients of
-        all devices meet once, in `config.dtype`.
+        The copies are float32, with values rounded to `config.dtype`. Each device computes with its own copy and sums
+        the copy's gradient by itself, in float32; the gradients of all devices meet only once, in `config.dtype`.
         """
         name, table = self.output_name, getattr(self, self.output_name)[...]
         axes = parameters(self.config)[name].axes
@@ -130,27 +130,30 @@ class Decoder(nnx.Module):
 
 
 def init_params(config: DecoderConfig, seed: int | jax.Array) -> nnx.State:
-    """Fresh parameters: a pure tree of float32 arrays, a function of (config, seed) only.
+    """Returns fresh parameters: a pure tree of float32 arrays that depends only on (config, seed).
 
-    To make them in their place on a mesh: `jax.jit(partial(init_params, config), out_shardings=...)(seed)`.
+    To make them in their place on a mesh, call `jax.jit(partial(init_params, config), out_shardings=...)(seed)`.
     """
     return nnx.state(Decoder(config, rngs=nnx.Rngs(jax.random.key(seed))), nnx.Param)
 
 
 def bind(config: DecoderConfig, params: nnx.State, extras: tuple[Extra, ...] = ()) -> Decoder:
-    """The decoder with these parameters, those of `extras` among them; cheap, to be called inside a jitted function."""
+    """Returns the decoder with these parameters, those of `extras` included.
+
+    This is cheap, and is meant to be called inside a jitted function.
+    """
     return nnx.merge(_graphdef(config, extras), params)
 
 
 def places_in_documents(segments_BL: jax.Array) -> jax.Array:
-    """int32 [B, L]: how far each token is from the first one of its segment."""
+    """Returns how far each token is from the first token of its segment, int32 [B, L]."""
     places_1L = jnp.arange(segments_BL.shape[1], dtype=jnp.int32)[None]
     begins_BL = jnp.diff(segments_BL, axis=1, prepend=-1) != 0
     return places_1L - jax.lax.cummax(jnp.where(begins_BL, places_1L, 0), axis=1)
 
 
 def remat_policy(remat: str) -> Callable[..., Any] | None:
-    """What `jax.checkpoint` keeps of a block beside its input; see `DecoderConfig.remat`."""
+    """Returns what `jax.checkpoint` keeps of a block beside its input, as a policy; see `DecoderConfig.remat`."""
     kind, _, names = remat.partition(":")
     if kind == "full":
         return None
@@ -168,10 +171,10 @@ def remat_policy(remat: str) -> Callable[..., Any] | None:
 
 
 def _all_but_whole_weights(primitive: Any, *_: Any, **parameters: Any) -> bool:
-    """Keeps everything but weights as `gathered` makes them, which for all layers at once would not fit.
+    """Keeps every result but gathered weights, which would not fit into memory for all layers at once.
 
-    They come out of `gathered`, a function with a gradient of its own that ends in a constraint, and get a name. A
-    reshape costs nothing to repeat, and keeping its result would keep a weight.
+    Gathered weights come out of `gathered`, a function with a gradient of its own that ends in a sharding constraint,
+    and are then given a name. A reshape costs nothing to repeat, and keeping its result would keep a weight.
     """
     if primitive.name == "custom_vjp_call":
         body = parameters["call_jaxpr"]
@@ -180,9 +183,10 @@ def _all_but_whole_weights(primitive: Any, *_: Any, **parameters: Any) -> bool:
 
 
 def _gathered(config: DecoderConfig, extras: tuple[Extra, ...], w: Weights) -> Weights:
-    """One layer's weights from all devices, in the dtype of the computation; they are gathered again to go back.
+    """Gathers one layer's weights from all devices, in the dtype of the computation.
 
-    Those of extras are small, and stay float32 on the way: so do the sums of their gradients over the devices.
+    The backward pass gathers them again. The weights of extras are small and stay float32 on the way, and so do the
+    sums of their gradients over the devices.
     """
     table, own = parameters(config, extras), parameters(config)
     axes = {name: table[f"blocks.{name}"].axes[1:] for name in w}
@@ -200,7 +204,7 @@ def _graphdef(config: DecoderConfig, extras: tuple[Extra, ...]) -> nnx.GraphDef:
 
 
 def embed(config: DecoderConfig, tables: Weights, tokens_S: jax.Array) -> jax.Array:
-    """What enters the first block, [S, D]."""
+    """Looks up the embeddings of tokens, which enter the first block: [S, D]."""
     x_SD = tables["embedding"][tokens_S].astype(config.dtype)
     scale = tables.get("embedding_scale")
     if scale is not None:
@@ -209,7 +213,7 @@ def embed(config: DecoderConfig, tables: Weights, tokens_S: jax.Array) -> jax.Ar
 
 
 def unembed(config: DecoderConfig, tables: Weights, hidden: jax.Array) -> jax.Array:
-    """float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
+    """Returns float32 logits [..., V] of hidden states [..., D]; the columns that pad the vocabulary are -1e30."""
     name = "embedding" if config.tied_embeddings else "unembedding"
     table_DV = tables[name].swapaxes(-1, -2) if config.tied_embeddings else tables[name]
     logits = jnp.matmul(hidden, table_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
@@ -221,15 +225,15 @@ def unembed(config: DecoderConfig, tables: Weights, hidden: jax.Array) -> jax.Ar
 
 
 def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: Weights) -> tuple[jax.Array, Any]:
-    """One block: its output [S, D], and what `attend` kept.
+    """Runs one block; returns its output [S, D], and what `attend` kept.
 
     Args:
-      config: of the decoder.
-      attend: from queries, keys and values [B, heads, L, h], not yet rotated, to ([B, H, L, h], what to keep).
-      rows: B.
+      config: the decoder's config.
+      attend: maps queries, keys and values [B, heads, L, h], not yet rotated, to ([B, H, L, h], what to keep).
+      rows: the number of rows, B.
       x_SD: the block's input.
-      w: its weights by name; int8 ones with a float32 `NAME_scale` for each of their outputs. Beside a matrix there
-        may be the factors `NAME_lora_a` and `NAME_lora_b` of what is added to its products.
+      w: the block's weights by name. An int8 weight comes with a float32 `NAME_scale` for each of its outputs. Beside a
+        matrix there may be the factors `NAME_lora_a` and `NAME_lora_b` of an adapter, added to the matrix's products.
     """
 
     def norm(y_SD: jax.Array, name: str, position: str) -> jax.Array:
@@ -246,7 +250,7 @@ def block(config: DecoderConfig, attend: Attend, rows: int, x_SD: jax.Array, w: 
 
 
 def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
-    """Queries, keys or values: [B, heads, L, h]."""
+    """Computes the queries, keys or values, as `name` ("q", "k", "v") says: [B, heads, L, h]."""
     n, scale = config.heads if name == "q" else config.kv_heads, w.get(f"{name}_norm")
     if config.qk_norm == "full" or not _by_head():
         y_SX = _linear(x_SD, w, name)
@@ -267,7 +271,7 @@ def _heads(config, x_SD, w: Weights, name: str, rows: int) -> jax.Array:
 
 
 def _merged(attended_BHLh: jax.Array, w: Weights) -> jax.Array:
-    """The o projection of all heads, [S, D]."""
+    """Applies the o projection to all heads: [S, D]."""
     B, H, L, h = attended_BHLh.shape
     if not _by_head():
         return _linear(flatten(attended_BHLh.transpose(0, 2, 1, 3)).reshape(B * L, -1), w, "o")
@@ -290,7 +294,7 @@ def _mlp(config, x_SD, w: Weights) -> jax.Array:
 
 
 def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
-    """x W + b on flat tokens; the kernel's head axes are merged, which costs nothing."""
+    """Computes x W + b, with the adapter of W if there is one, on flat tokens; merging W's head axes costs nothing."""
     y_SY = x_SX @ w[name].astype(x_SX.dtype).reshape(x_SX.shape[1], -1)
     if (thin := _thin(x_SX, w, name)) is not None:
         inner_Sr, b_rY = thin
@@ -299,7 +303,7 @@ def _linear(x_SX: jax.Array, w: Weights, name: str) -> jax.Array:
 
 
 def _thin(x_SX: jax.Array, w: Weights, name: str) -> tuple[jax.Array, jax.Array] | None:
-    """(A x, B) of the adapter beside a matrix, in the dtype of the computation; None where there is no adapter."""
+    """Returns (A x, B) of the adapter beside a matrix, in the dtype of the computation, or None without an adapter."""
     if f"{name}_lora_a" not in w:
         return None
     a_Xr, b = (w[f"{name}_lora_{factor}"].astype(x_SX.dtype) for factor in "ab")
@@ -307,13 +311,15 @@ def _thin(x_SX: jax.Array, w: Weights, name: str) -> tuple[jax.Array, jax.Array]
 
 
 def _added(y: jax.Array, formula: str, inner: jax.Array, b: jax.Array) -> jax.Array:
-    """y + B (A x), added in float32 and rounded once: where B (A x) is zero, y stays y bit for bit."""
+    """Returns y + B (A x), added in float32 and rounded once: where B (A x) is zero, y stays the same bit for bit."""
     more = jnp.einsum(formula, inner, b, preferred_element_type=jnp.float32)
     return (y.astype(jnp.float32) + more).astype(y.dtype)
 
 
 def _scaled(y: jax.Array, w: Weights, name: str, shape: tuple[int, ...]) -> jax.Array:
-    """A product with weights: times the scales of int8 ones, plus the bias, each laid out as `shape`."""
+    """Multiplies a product by the scales of int8 weights and adds the bias, where there are any, each laid out as
+    `shape`.
+    """
     if (scale := w.get(f"{name}_scale")) is not None:
         y = y * scale.astype(y.dtype).reshape(shape)
     bias = w.get(f"{name}_bias")
@@ -321,23 +327,25 @@ def _scaled(y: jax.Array, w: Weights, name: str, shape: tuple[int, ...]) -> jax.
 
 
 def _by_head() -> bool:
-    """Whether products with q, k, v and o keep the heads apart: a TPU then makes and reads attention's layout at full
-    rate, without copies. Elsewhere flat products and a transposition are faster; they also keep a split row's parts.
+    """Returns whether products with q, k, v and o keep the heads apart.
+
+    A TPU then writes and reads attention's layout at full rate, without copies. On other platforms flat products and a
+    transposition are faster. Flat products also leave the parts of a row that the mesh splits where they are.
     """
     return platform() == "tpu" and mesh_axes().get("sequence", 1) == 1
 
 
 def isolated(x_SD: jax.Array) -> jax.Array:
-    """The same array, and its gradient, written once in their own dtype where several matrix products share them.
+    """Returns the same array, but makes a TPU write it and its gradient once, in their own dtype.
 
-    A TPU's compiler otherwise keeps them in float32 and turns them around for each product. A few tokens, in decoding,
-    are left alone: their products wait for memory.
+    This is for arrays that several matrix products share: a TPU's compiler otherwise keeps them in float32 and turns
+    them around for each product. A few tokens, as in decoding, are left alone, because their products wait for memory.
     """
     return jax.lax.optimization_barrier(x_SD) if platform() == "tpu" and x_SD.shape[0] >= MANY else x_SD
 
 
 def normed(config, x: jax.Array, scale: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """Layer norm with a bias, RMS norm without, over the last axis, in float32."""
+    """Normalises the last axis in float32: by layer norm if there is a bias, else by RMS norm."""
     y = x.astype(jnp.float32)
     if bias is not None:
         y = y - jnp.mean(y, axis=-1, keepdims=True)
@@ -346,7 +354,10 @@ def normed(config, x: jax.Array, scale: jax.Array, bias: jax.Array | None = None
 
 
 def _unrolled(block, carried, layers):
-    """`lax.scan` as a Python loop. Splitting (not indexing) keeps the gradient of the stack one concatenation."""
+    """Does what `lax.scan` does, as a Python loop.
+
+    It splits the stacks rather than indexing them, so that the gradient of a stack is a single concatenation.
+    """
     count = jax.tree.leaves(layers)[0].shape[0]
     parts = jax.tree.map(lambda stack: [x[0] for x in jax.lax.split(stack, (1,) * count)], layers)
     outputs = []

@@ -1,7 +1,8 @@
-"""The decoder without gradients: packed rows whose keys and values can be kept, and one token a row with a cache.
+"""This module runs the decoder without gradients: on packed rows whose keys and values can be kept, and on one token
+per row with a cache.
 
-Weights lie apart for every layer, so that a step reads each from memory once and copies none; the loop over the layers
-is unrolled.
+The weights of every layer lie apart, so that a step reads each of them from memory once and copies none; the loop over
+the layers is unrolled.
 Legend: B rows, L length, D width, H heads, K kv heads, h head_dim, V vocab (padded).
 """
 
@@ -27,18 +28,19 @@ from alignpre_jax.model.rotary import rotary_at, rotate
 from alignpre_jax.model.sharding import flatten, shardings_by_path, unflatten
 from alignpre_jax.model.trees import nest
 
-SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; longer rows go through in parts
+SCORES_BYTES = 64 << 20  # of float32 attention scores at a time; the queries of longer rows are processed in parts
 _NORMS = ("attention_norm", "mlp_norm", "q_norm", "k_norm", "final_norm")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class InferenceWeights:
-    """Weights as inference reads them.
+    """`InferenceWeights` hold a decoder's weights as inference reads them.
 
     Attributes:
-      tables: what is outside the blocks: "embedding" [V, D], "unembedding" [D, V], "final_norm" [D], ...
-      layers: for each layer its weights by name; see `parameters`. A tensor in int8 has its scales beside it.
+      tables: the weights outside the blocks: "embedding" [V, D], "unembedding" [D, V], "final_norm" [D], ...
+      layers: for each layer its weights by name; see `parameters`. An int8 tensor NAME has its scales beside it, as
+        "NAME_scale".
     """
 
     tables: Weights
@@ -46,13 +48,15 @@ class InferenceWeights:
 
 
 def inference_weights(config: DecoderConfig, params: nnx.State, *, int8: bool = False) -> InferenceWeights:
-    """Parameters in the dtype of the computation (norms in float32), taken apart by layers, on the same devices.
+    """Converts parameters to the dtype of the computation (norms to float32) and takes them apart by layers.
+
+    They stay on the same devices.
 
     Args:
-      config: of the decoder.
-      params: as in training; may be given up by the caller afterwards.
-      int8: matrices and tables are rounded to 8 bits, symmetrically, with a scale per output (Dettmers et al. 2022,
-        arXiv 2208.07339, section 2.1: vector-wise); the products are computed in the dtype of the computation.
+      config: the decoder's config.
+      params: the parameters as in training; the caller may delete them afterwards.
+      int8: whether matrices and tables are rounded to 8 bits, symmetrically, with a scale per output (Dettmers et al.
+        2022, arXiv 2208.07339, section 2.1: vector-wise); products are computed in the dtype of the computation.
     """
     tables: Weights = {}
     layers: list[Weights] = [{} for _ in range(config.layers)]
@@ -69,7 +73,10 @@ def inference_weights(config: DecoderConfig, params: nnx.State, *, int8: bool = 
 
 
 def abstract_weights(config: DecoderConfig, mesh: Mesh) -> InferenceWeights:
-    """Shapes, dtypes and places of `inference_weights` over a mesh, whose devices need not be there: to compile for."""
+    """Returns the shapes, dtypes and shardings of `inference_weights` on a mesh, to compile for it.
+
+    The devices of the mesh need not be there.
+    """
     stored = shardings_by_path(config, mesh)
     params = nest({name: jax.ShapeDtypeStruct(p.shape, jnp.float32) for name, p in parameters(config).items()})
     shapes = jax.eval_shape(functools.partial(inference_weights, config), params)
@@ -100,7 +107,7 @@ def _split(array: jax.Array, dtype: str, stacked: bool, outputs: tuple[int, ...]
 
 
 def _output_axes(name: str, dimensions: int) -> tuple[int, ...]:
-    """Which axes of a matrix its results have: q, k, v are [D, heads, h], a table of embeddings [V, D]."""
+    """Returns the axes of a matrix that are outputs; q, k and v are [D, heads, h], a table of embeddings is [V, D]."""
     if name in ("q", "k", "v"):
         return (1, 2)
     return (0,) if name == "embedding" else (dimensions - 1,)
@@ -109,12 +116,12 @@ def _output_axes(name: str, dimensions: int) -> tuple[int, ...]:
 def read(
     config: DecoderConfig, weights: InferenceWeights, tokens_BL: jax.Array, positions_BL: jax.Array, until_BL: jax.Array
 ) -> tuple[jax.Array, KV]:
-    """Hidden states [B, L, D] of packed rows after the final norm, and their keys and values.
+    """Returns the hidden states [B, L, D] of packed rows after the final norm, and their keys and values.
 
     Args:
-      config: of the decoder.
+      config: the decoder's config.
       weights: see `inference_weights`.
-      tokens_BL: int32 ids.
+      tokens_BL: int32 token ids.
       positions_BL: int32, each token's place in its own sequence.
       until_BL: int32; the token at place t of a row is seen from places t to until - 1.
     """
@@ -148,7 +155,7 @@ def read(
 def step(
     config: DecoderConfig, weights: InferenceWeights, tokens_B: jax.Array, cache: Cache
 ) -> tuple[jax.Array, Cache]:
-    """One more token for every row: hidden states [B, D] after the final norm, and the cache that has it.
+    """Feeds one more token to every row; returns hidden states [B, D] after the final norm, and the cache with them.
 
     There must be room: a row whose cache is full writes nothing, and its result means nothing.
     """
@@ -168,7 +175,7 @@ def step(
 
 
 def logits_of(config: DecoderConfig, weights: InferenceWeights, hidden: jax.Array) -> jax.Array:
-    """float32 logits [..., V] of hidden states [..., D]; see `unembed`."""
+    """Returns float32 logits [..., V] of hidden states [..., D]; see `unembed`."""
     return unembed(config, weights.tables, hidden)
 
 
@@ -177,7 +184,7 @@ def _final_norm(config: DecoderConfig, weights: InferenceWeights, x_SD: jax.Arra
 
 
 def _parts(scores_bytes: int, length: int) -> int:
-    """Into how many equal parts the queries of a row go: as few as keep the scores small."""
+    """Returns into how many equal parts the queries of a row are split: as few as keep the scores small."""
     parts = 1
     while scores_bytes // parts > SCORES_BYTES and length % (2 * parts) == 0 and length // parts > 64:
         parts *= 2

@@ -1,4 +1,6 @@
-"""The device mesh of a run, from a line such as `data:2,fsdp:-1`, and which host loads which of a batch's rows."""
+"""This module makes the device mesh of a run from a line such as `data:2,fsdp:-1`, and says which host loads which rows
+of a batch.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,14 @@ BATCH_AXES = ("data", "fsdp")  # a batch's rows are spread over these
 
 
 def parse_mesh(text: str, devices: Sequence[jax.Device] | None = None, dcn: str = "") -> Mesh:
-    """A mesh with all of `MESH_AXES`; axes that are not named have size 1.
+    """Makes a mesh with all of `MESH_AXES`; axes that `text` does not name have size 1.
 
     Args:
-      text: comma-separated AXIS:SIZE; one size may be -1 and takes the devices that are left. With several slices:
-        the mesh within each.
-      devices: default all of `jax.devices()`.
-      dcn: the same for the slices, which the data-center network connects; default: all of them along `data`.
+      text: comma-separated AXIS:SIZE; one size may be -1, and its axis takes the devices that are left. With several
+        slices this is the mesh within each slice.
+      devices: the devices of the mesh; by default all of `jax.devices()`.
+      dcn: the mesh of the slices, written in the same way; the data-center network connects them. By default all
+        slices lie along `data`.
     """
     devices = list(jax.devices() if devices is None else devices)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
@@ -37,9 +40,10 @@ def parse_mesh(text: str, devices: Sequence[jax.Device] | None = None, dcn: str 
 
 
 def arrange(within: Sequence[int], across: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
-    """TPU devices by their place in the torus, neighbours in the mesh being neighbours there; others as they come.
+    """Arranges devices in a mesh: on TPUs, neighbours in the mesh are neighbours in the torus.
 
-    Every host's rows must stay one stretch of the batch; where the torus has it otherwise, they stay as they come.
+    Other devices keep their order. Every host's rows must stay one stretch of the batch; where the torus would spread
+    them, TPU devices keep their order too.
     """
     shape = [a * b for a, b in zip(across, within, strict=True)]
     plain = np.array(devices, dtype=object).reshape(shape)
@@ -60,10 +64,10 @@ def arrange(within: Sequence[int], across: Sequence[int], devices: Sequence[jax.
 
 
 def host_part(mesh: Mesh) -> tuple[int, int]:
-    """(which part of the batch's rows this host loads, of how many equal parts). Hosts may share a part.
+    """Returns (which part of the batch's rows this host loads, of how many equal parts). Hosts may share a part.
 
     Raises:
-      UserError: its devices do not hold one stretch of the batch.
+      UserError: the host's devices do not hold one stretch of the batch.
     """
     return _stretch(mesh.devices, jax.process_index())
 
@@ -82,12 +86,12 @@ def _stretch(devices: np.ndarray, process: int) -> tuple[int, int]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the data and fsdp axes, everything else whole."""
+    """Returns the sharding of a batch: rows are split over the data and fsdp axes, and everything else is whole."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def check_batch(mesh: Mesh, batch_rows: int, row_length: int) -> None:
-    """A global batch must divide evenly over the mesh's batch axes, and a row over its sequence axis."""
+    """Checks that a global batch divides evenly over the mesh's batch axes, and a row over its sequence axis."""
     shards, parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES), mesh.shape["sequence"]
     if batch_rows % shards:
         raise UserError(

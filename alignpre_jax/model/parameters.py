@@ -1,4 +1,4 @@
-"""Every parameter of a decoder in one table: its path, shape, logical axes and initial values.
+"""This module lists every parameter of a decoder in one table: its path, shape, logical axes and initial values.
 
 The decoder, its sharding and its mapping to other formats all read this table.
 Legend: D width, H heads, K kv heads, h head_dim, F mlp, V vocab (padded), N layers (always the leading axis).
@@ -20,15 +20,15 @@ from alignpre_jax.model.config import DecoderConfig
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One float32 tensor: its shape, what its dimensions are, and how its values start.
+    """A `Parameter` describes one float32 tensor: its shape, what its dimensions are, and how its values start.
 
     Attributes:
-      shape: of the tensor, the layers first.
+      shape: the tensor's shape, with the layers first.
       axes: the name of each dimension.
       std: values start as `mean` + N(0, `std`).
       mean: see `std`.
       bound: where it is not 0, values start as `mean` + U(-`bound`, `bound`) instead.
-      outputs: of a matrix of the blocks: how many of the last dimensions its results have; 0 for everything else.
+      outputs: how many of the last dimensions of a matrix of the blocks are its outputs; 0 for everything else.
     """
 
     shape: tuple[int, ...]
@@ -40,17 +40,17 @@ class Parameter:
 
 
 class Extra(Protocol):
-    """Something that a decoder has beside its own parameters, such as low-rank adapters; hashable."""
+    """An `Extra` is something hashable that a decoder has beside its own parameters, such as low-rank adapters."""
 
     def rows(self, table: Mapping[str, Parameter]) -> dict[str, Parameter]:
-        """Its parameters by path, for a decoder whose own are `table`."""
+        """Returns the extra's parameters by path, for a decoder whose own parameters are `table`."""
 
     def in_use(self, weights: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """One layer's weights by name as the block reads them, from those that are stored."""
+        """Returns one layer's weights by name as the block reads them, made from the stored `weights`."""
 
 
 def parameters(config: DecoderConfig, extras: Sequence[Extra] = ()) -> dict[str, Parameter]:
-    """All parameters by path, those of `extras` at the end; "blocks.q" is the query kernels of all layers, stacked."""
+    """Returns all parameters by path, those of `extras` last; "blocks.q" stacks the query kernels of all layers."""
     table = _own(config)
     for extra in extras:
         table |= extra.rows(table)
@@ -101,7 +101,10 @@ def _own(config: DecoderConfig) -> dict[str, Parameter]:
 
 
 def initial_value(name: str, parameter: Parameter, key: jax.Array) -> jax.Array:
-    """float32 of `parameter.shape`; the random stream depends on the name, so other parameters do not matter."""
+    """Returns the initial value of a parameter, float32.
+
+    The random stream depends on the parameter's name, so a value stays the same whatever other parameters there are.
+    """
     if not (parameter.std or parameter.bound):
         return jnp.full(parameter.shape, parameter.mean, jnp.float32)
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))

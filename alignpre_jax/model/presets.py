@@ -1,4 +1,4 @@
-"""Named model shapes. `dataclasses.replace` changes what a study wants different."""
+"""This module names model shapes; `dataclasses.replace` changes what a study wants to be different."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from alignpre_jax.model.config import LANES, DecoderConfig
 
 
 def _pythia(layers: int, width: int, heads: int) -> DecoderConfig:
-    """Biderman et al. 2023 (arXiv 2304.01373), table 1; the GPT-NeoX-20B tokenizer padded to 50,304."""
+    """Returns a Pythia model's shape, from Biderman et al. 2023 (arXiv 2304.01373), table 1.
+
+    The vocabulary is that of the GPT-NeoX-20B tokenizer, padded to 50,304.
+    """
     return DecoderConfig(
         vocab_size=50_304,
         layers=layers,
@@ -27,7 +30,7 @@ def _pythia(layers: int, width: int, heads: int) -> DecoderConfig:
 
 
 def _llama2(layers: int, width: int, heads: int, mlp_width: int) -> DecoderConfig:
-    """Touvron et al. 2023 (arXiv 2307.09288); the released config."""
+    """Returns a Llama 2 model's shape, from Touvron et al. 2023 (arXiv 2307.09288) and the released config."""
     return DecoderConfig(
         vocab_size=32_000,
         layers=layers,
@@ -42,7 +45,7 @@ def _llama2(layers: int, width: int, heads: int, mlp_width: int) -> DecoderConfi
 
 
 def _smollm2(layers: int, width: int, heads: int, kv_heads: int, mlp_width: int, base: float) -> DecoderConfig:
-    """Allal et al. 2025 (arXiv 2502.02737); the released configs."""
+    """Returns a SmolLM2 model's shape, from Allal et al. 2025 (arXiv 2502.02737) and the released configs."""
     return DecoderConfig(
         vocab_size=49_152,
         layers=layers,
@@ -58,7 +61,7 @@ def _smollm2(layers: int, width: int, heads: int, kv_heads: int, mlp_width: int,
 
 
 def _qwen3(layers: int, width: int, heads: int, mlp_width: int, tied: bool) -> DecoderConfig:
-    """Yang et al. 2025 (arXiv 2505.09388), table 1; the released configs."""
+    """Returns a Qwen3 model's shape, from Yang et al. 2025 (arXiv 2505.09388), table 1, and the released configs."""
     return DecoderConfig(
         vocab_size=151_936,
         layers=layers,
@@ -76,7 +79,7 @@ def _qwen3(layers: int, width: int, heads: int, mlp_width: int, tied: bool) -> D
 
 
 def _olmo2(layers: int, width: int, heads: int, mlp_width: int) -> DecoderConfig:
-    """OLMo et al. 2024 (arXiv 2501.00656); the released configs."""
+    """Returns an OLMo 2 model's shape, from OLMo et al. 2024 (arXiv 2501.00656) and the released configs."""
     return DecoderConfig(
         vocab_size=100_352,
         layers=layers,
@@ -132,7 +135,11 @@ PRESETS: dict[str, DecoderConfig] = {
 
 
 def get_preset(name: str) -> DecoderConfig:
-    """The preset called `name`; `UserError` with a suggestion when there is none."""
+    """Returns the preset called `name`.
+
+    Raises:
+      UserError: no preset has this name; the error suggests one.
+    """
     if name not in PRESETS:
         raise UserError(f"no model preset is called {name!r}", where="model.preset", fix=suggest(name, PRESETS))
     return PRESETS[name]

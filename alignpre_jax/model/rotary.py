@@ -1,4 +1,4 @@
-"""Rotary position embeddings (Su et al. 2021, arXiv 2104.09864), in the half layout of GPT-NeoX.
+"""This module computes rotary position embeddings (Su et al. 2021, arXiv 2104.09864), in the half layout of GPT-NeoX.
 
 Legend: B rows, L length, X any number of heads, h head_dim, r rotated entries of a head.
 """
@@ -16,10 +16,10 @@ Rotary = tuple[jax.Array, jax.Array]
 
 
 def rotary_at(config: DecoderConfig, positions_BL: np.ndarray | jax.Array) -> Rotary:
-    """cos and sin of the angles at these positions, float32 [B or 1, 1, L, r / 2].
+    """Returns the cos and sin of the angles at these positions, float32 [B or 1, 1, L, r / 2].
 
-    Looked up in a table made on the host: XLA for CPUs would compute a cosine again for every element that it
-    multiplies, a fifth of a small model's forward pass. Positions known beforehand make a constant.
+    They are looked up in a table made on the host: XLA for CPUs would compute a cosine again for every element that it
+    multiplies, a fifth of a small model's forward pass. Positions that are known beforehand (numpy) make a constant.
     """
     angle = np.arange(config.max_length)[:, None] * frequencies(config)
     cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
@@ -31,14 +31,14 @@ def rotary_at(config: DecoderConfig, positions_BL: np.ndarray | jax.Array) -> Ro
 
 
 def frequencies(config: DecoderConfig) -> np.ndarray:
-    """Radians per position of each rotated pair, float64 [r / 2], stretched as `rotary_scaling` says."""
+    """Returns the radians per position of each rotated pair, float64 [r / 2], stretched as `rotary_scaling` says."""
     r, scaling = config.rotary_dim, config.rotary_scaling
     frequency = config.rotary_base ** -(np.arange(0, r, 2) / max(r, 1))
     if scaling.kind == "none":
         return frequency
     if scaling.kind == "linear":
         return frequency / scaling.factor
-    turns = scaling.original_length * frequency / (2 * np.pi)  # in the original context
+    turns = scaling.original_length * frequency / (2 * np.pi)  # full turns over the original context
     kept = np.clip((turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency), 0, 1)
     return kept * frequency + (1 - kept) * frequency / scaling.factor
 
@@ -47,7 +47,7 @@ def rotate(x_BXLh: jax.Array, rotary: Rotary) -> jax.Array:
     """Turns the pairs (i, i + r / 2) of the first r entries of each head by their angles, in float32.
 
     On a TPU the partner of each entry comes from the matrix unit, by a product with a matrix of 0, 1 and -1, which is
-    exact and next to free; cutting heads apart and putting them together again are passes over memory.
+    exact and next to free, whereas cutting heads apart and joining them again would take passes over memory.
     """
     cos, sin = rotary
     half, h = cos.shape[-1], x_BXLh.shape[-1]

@@ -1,9 +1,9 @@
-"""From logical axis names to mesh axes: one ordered table, the first match wins.
+"""This module maps logical axis names to mesh axes by ordered tables, in which the first match wins.
 
-The mesh axes are "data" (rows; parameters copied), "fsdp" (rows; parameters split and gathered at use), "sequence"
-(parts of each row; keys and values gathered for attention, parameters split like fsdp) and "tensor" (heads, MLP and
-vocabulary split). A mesh may lack any of them. Two columns are the whole of FSDP: how a parameter is stored, and how
-an activation is laid out while computing.
+The mesh axes are "data" (splits rows; parameters are copied), "fsdp" (splits rows; parameters are split, and gathered
+for use), "sequence" (splits each row; keys and values are gathered for attention, parameters are split as by fsdp) and
+"tensor" (splits heads, MLP and vocabulary). A mesh may lack any of them. Two tables are the whole of FSDP: how a
+parameter is stored (STORAGE), and how an activation is laid out while computing (COMPUTE).
 """
 
 from __future__ import annotations
@@ -49,12 +49,14 @@ COMPUTE: Rules = (
     ("vocab", ("tensor",)),
 )
 
-_GATHERED: Rules = tuple((axis, () if axis == "embed" else mesh) for axis, mesh in STORAGE)  # in use
+_GATHERED: Rules = tuple((axis, () if axis == "embed" else mesh) for axis, mesh in STORAGE)  # while in use
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh in row-major order over `devices` (default: all), e.g. `{"data": 2, "fsdp": 4}`; the compiler places
-    what is not constrained (Auto axes)."""
+    """Makes a mesh in row-major order over `devices` (default: all), e.g. `{"data": 2, "fsdp": 4}`.
+
+    Its axes are of the type Auto: the compiler places what is not constrained.
+    """
     devices = jax.devices() if devices is None else devices
     if math.prod(axes.values()) != len(devices):
         raise UserError(
@@ -67,22 +69,26 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
 
 
 def mesh_axes() -> dict[str, int]:
-    """Sizes of the axes of the mesh in force (`jax.set_mesh`); empty without one."""
+    """Returns the sizes of the axes of the mesh in force (`jax.set_mesh`), or {} without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return {} if mesh.empty else dict(mesh.shape)
 
 
 def platform() -> str:
-    """ "cpu", "gpu" or "tpu": of the mesh in force, also when it only describes devices, else of the default device."""
+    """Returns the platform, "cpu", "gpu" or "tpu", of the mesh in force or, without one, of the default device.
+
+    The mesh may be one that only describes devices.
+    """
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return getattr(device, "platform", None) or jax.default_backend()
 
 
 def partition(axes: Sequence[str | None], shape: Sequence[int], sizes: Mapping[str, int], rules: Rules, name: str) -> P:
-    """The partition of one tensor over a mesh with axis `sizes`; None in `axes` is never split.
+    """Returns the partition of one tensor over a mesh with axis `sizes`; an axis that is None is never split.
 
     Raises:
-      UserError: naming the tensor, when two of its axes want the same mesh axis or a mesh axis does not divide.
+      UserError: two of the tensor's axes want the same mesh axis, or a mesh axis does not divide one of them; the error
+        names the tensor.
     """
     entries: list[tuple[str, ...]] = []
     for axis, size in zip(axes, shape, strict=True):
@@ -108,21 +114,21 @@ def partition(axes: Sequence[str | None], shape: Sequence[int], sizes: Mapping[s
 
 
 def compute_spec(axes: Sequence[str | None], shape: Sequence[int], name: str) -> P:
-    """`partition` of an activation on the mesh in force."""
+    """Returns the partition of an activation on the mesh in force; see `partition`."""
     return partition(axes, shape, mesh_axes(), COMPUTE, name)
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None], name: str) -> jax.Array:
-    """Lays an activation out as COMPUTE says; without a mesh, `x` itself."""
+    """Lays an activation out as COMPUTE says; without a mesh, it returns `x` itself."""
     return jax.lax.with_sharding_constraint(x, compute_spec(axes, x.shape, name)) if mesh_axes() else x
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def gathered(w: jax.Array, axes: tuple[str, ...], dtype: str, name: str) -> jax.Array:
-    """A stored parameter as it is computed with: in `dtype`, whole but for the axes that split the work.
+    """Returns a stored parameter as it is computed with: in `dtype`, and whole but for the axes that split the work.
 
-    FSDP's two exchanges, said outright: an all-gather in `dtype`, and for the gradient a reduce-scatter in `dtype`.
-    Left to itself the compiler may gather float32, or add up whole gradients on every device.
+    These are FSDP's two exchanges, stated outright: an all-gather in `dtype` and, for the gradient, a reduce-scatter in
+    `dtype`. Left to itself, the compiler may gather float32, or add up whole gradients on every device.
     """
     stored, used = (partition(axes, w.shape, mesh_axes(), rules, name) for rules in (STORAGE, _GATHERED))
     w = jax.lax.with_sharding_constraint(w.astype(dtype), stored)
@@ -142,19 +148,23 @@ gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
 def token_groups() -> int:
-    """Among how many devices, or groups of them, the mesh in force splits tokens."""
+    """Returns among how many devices, or groups of devices, the mesh in force splits tokens."""
     return math.prod(mesh_axes().get(axis, 1) for axis in dict(COMPUTE)["tokens"])
 
 
 def splits_parameters() -> bool:
-    """Whether the mesh in force keeps parts of parameters that are whole in the computation."""
+    """Returns whether the mesh in force stores parameters in parts that are whole in the computation."""
     return any(mesh_axes().get(axis, 1) > 1 for axis in ("fsdp", "sequence"))
 
 
 def flatten(x_BL: jax.Array) -> jax.Array:
-    """[B, L, ...] -> [S, ...], the axis "tokens": the parts of a row (axis "sequence"), then rows, then positions.
+    """Flattens [B, L, ...] to [S, ...], in the order of the axis "tokens": parts of a row, then rows, then positions.
 
-    So what a device has of the rows is one stretch of S, and stays on it.
+    The parts are those that the mesh axis "sequence" splits a row into. In this order the tokens that a device has are
+    one stretch of S, and stay on that device.
+
+    Raises:
+      UserError: the length of the rows does not divide into the parts.
     """
     parts, (rows, length, *rest) = mesh_axes().get("sequence", 1), x_BL.shape
     if parts > 1:
@@ -169,7 +179,7 @@ def flatten(x_BL: jax.Array) -> jax.Array:
 
 
 def unflatten(x_S: jax.Array, rows: int) -> jax.Array:
-    """The inverse of `flatten`: [S, ...] -> [B, L, ...]."""
+    """Inverts `flatten`: [S, ...] -> [B, L, ...]."""
     parts, rest = mesh_axes().get("sequence", 1), x_S.shape[1:]
     if parts > 1:
         x_S = x_S.reshape(parts, rows, -1, *rest).swapaxes(0, 1)
@@ -177,19 +187,19 @@ def unflatten(x_S: jax.Array, rows: int) -> jax.Array:
 
 
 def logical_axes(config: DecoderConfig) -> nnx.State:
-    """The names of the axes of every parameter: a tree like that of the parameters, with tuples as leaves."""
+    """Returns the axis names of every parameter: a tree like that of the parameters, with tuples as leaves."""
     return nest({name: parameter.axes for name, parameter in parameters(config).items()})
 
 
 def param_shardings(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules = STORAGE) -> nnx.State:
-    """A tree like that of the parameters with a `NamedSharding` for each, as they are stored."""
+    """Returns the `NamedSharding` in which each parameter is stored: a tree like that of the parameters."""
     return nest(shardings_by_path(config, mesh, rules=rules))
 
 
 def shardings_by_path(
     config: DecoderConfig, mesh: Mesh | AbstractMesh, extras: Sequence[Extra] = (), rules: Rules = STORAGE
 ) -> dict[str, NamedSharding]:
-    """The same by path, "blocks.q", with the parameters of `extras`."""
+    """Returns the `NamedSharding` of each parameter by path, such as "blocks.q", with the parameters of `extras`."""
     sizes = dict(mesh.shape)
     return {
         name: NamedSharding(mesh, partition(parameter.axes, parameter.shape, sizes, rules, name))

@@ -1,4 +1,6 @@
-"""What a model is trained towards: one file and one frozen dataclass for each objective, under one contract."""
+"""This package holds what a model is trained towards: each objective is one file with one frozen dataclass, and all of
+them keep one contract.
+"""
 
 from typing import TypeAlias
 
@@ -6,7 +8,7 @@ from alignpre_jax.objectives.contract import Aux, Columns, Contract, Models, Ter
 from alignpre_jax.objectives.cross_entropy import token_losses
 from alignpre_jax.objectives.mle import Mle, next_tokens
 
-# What a config may name. A second objective makes this a union, told apart by the tag `name`.
+# The objectives that a config may name. A second one makes this a union, whose members the tag `name` tells apart.
 Objective: TypeAlias = Mle
 
 __all__ = ["Aux", "Columns", "Contract", "Mle", "Models", "Objective", "Terms", "next_tokens", "token_losses", "total"]

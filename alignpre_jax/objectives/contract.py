@@ -1,4 +1,4 @@
-"""What an objective is: sums that the model gives, divided by weights that it does not need a model for.
+"""An objective consists of sums that a model gives, divided by weights that can be had without a model.
 
 An objective is one frozen dataclass in one file; its fields are its settings. A step first asks for the weights of the
 whole global batch, and then, microbatch by microbatch, for the sums. Each sum is divided by the weight of the whole
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 
 from alignpre_jax.model import Decoder
 
-# By term: (coefficient, sum over the rows at hand, a float32 scalar).
+# For each term by name: (its coefficient, its sum over the rows at hand, which is a float32 scalar).
 Terms: TypeAlias = dict[str, tuple[float, jax.Array]]
-# Figures of the rows at hand; the end of a name says the shape: "_B" one for each row, "_BL" one for each token.
+# Figures of the rows at hand. The end of a name says the shape: "_B" has one value for each row, "_BL" one per token.
 Aux: TypeAlias = dict[str, jax.Array]
 
 
 class Columns(Protocol):
-    """A batch as an objective reads it: named columns of equal length, [B, L]."""
+    """`Columns` are a batch as an objective reads it: named columns of the same shape, [B, L]."""
 
     @property
     def tokens(self) -> Any:
@@ -30,18 +30,18 @@ class Columns(Protocol):
 
     @property
     def segments(self) -> Any:
-        """Which document of its row a token is from, counted from 1; 0 is padding."""
+        """The number of the document that a token is from, int32, counted from 1 in each row; 0 is padding."""
 
 
 class Models(NamedTuple):
-    """The models that an objective may ask: the one that learns, and the one that it is compared with."""
+    """`Models` are the models that an objective may ask: the one that learns, and the one that it is compared with."""
 
     policy: Decoder
-    reference: Decoder | None = None  # where the objective says `needs_reference`
+    reference: Decoder | None = None  # given where the objective says `needs_reference`
 
 
 class Contract(Protocol):
-    """What the training step asks of an objective, beside its settings.
+    """The `Contract` is what the training step asks of an objective, beside its settings.
 
     Attributes:
       reads: the columns of a batch without which the objective cannot be computed.
@@ -62,10 +62,10 @@ class Contract(Protocol):
         """See the class."""
 
     def weights(self, batch: Columns) -> dict[str, jax.Array]:
-        """By term: what its sum is divided by, a float32 scalar over the whole global batch."""
+        """Returns what the sum of each term is divided by: a float32 scalar over the whole global batch."""
 
     def terms(self, models: Models, batch: Columns) -> tuple[Terms, Aux]:
-        """The sums over the rows of `batch`, which may be a microbatch, with figures of these rows for the metrics.
+        """Returns the sums over the rows of `batch`, which may be a microbatch, and figures of them for the metrics.
 
         The figures must hold "loss_sum_B" and "targets_B" (the sum of the losses and the number of targets of each
         row), "losses_BL" and "counted_BL" (the loss and 1 at every position that predicts a target, 0 elsewhere).
@@ -73,7 +73,10 @@ class Contract(Protocol):
 
 
 def total(terms: Terms, weights: Mapping[str, jax.Array]) -> jax.Array:
-    """The loss: the sum over the terms of coefficient x sum / weight; a term whose weight is 0 is 0."""
+    """Returns the loss: the sum over the terms of coefficient x sum / weight.
+
+    A weight of 0 means that there is nothing to learn, so the sum is 0 as well; it is then divided by 1 instead.
+    """
     assert terms.keys() == weights.keys(), (sorted(terms), sorted(weights))
     parts = [
         coefficient * value / jnp.where(weights[name] > 0, weights[name], 1.0)

@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary without ever holding the logits of a whole batch.
+"""This module computes cross-entropy over a large vocabulary without ever holding the logits of a whole batch.
 
 Legend: B rows, L length, D width, V vocab, n chunks, l positions per chunk.
 """
@@ -12,16 +12,18 @@ import jax.numpy as jnp
 
 from alignpre_jax.model import Decoder, sharding
 
-# Bytes of one chunk of logits: what stays in a CPU core's cache (512 tokens of 2,048 words); what keeps an
-# accelerator's matrix unit busy and is still small beside its memory.
+# Bytes of one chunk of logits. On a CPU the chunk stays in a core's cache (512 tokens of 2,048 words); on an
+# accelerator it keeps the matrix unit busy and is still small beside the memory.
 CHUNK_BYTES = {"cpu": 4 << 20}
 ACCELERATOR_CHUNK_BYTES = 256 << 20
 
 
 def chunk_length(rows: int, length: int, vocab: int, budget: int = 0) -> int:
-    """Positions per chunk such that `rows` x positions x `vocab` float32 logits fit `budget` bytes per device.
+    """Returns how many positions a chunk has if `rows` x positions x `vocab` float32 logits fit into `budget` bytes on
+    each device.
 
-    All rows (parts of rows, where a mesh splits these) are in every chunk: what a mesh splits is never looped over.
+    Every chunk holds all rows (all parts of rows, where a mesh splits rows), so that the loop never runs along an axis
+    that a mesh splits. A budget of 0 is chosen by platform.
     """
     sizes = sharding.mesh_axes()
     budget = budget or CHUNK_BYTES.get(sharding.platform(), ACCELERATOR_CHUNK_BYTES)
@@ -34,9 +36,9 @@ def chunk_length(rows: int, length: int, vocab: int, budget: int = 0) -> int:
 def token_losses(
     decoder: Decoder, hidden_BLD: jax.Array, targets_BL: jax.Array, chunk_bytes: int = 0
 ) -> tuple[jax.Array, jax.Array]:
-    """(-log p(target), log Z), both float32 [B, L].
+    """Returns (-log p(target), log Z), both float32 [B, L].
 
-    A scan over chunks of positions; the backward pass computes a chunk's logits again (jax.checkpoint).
+    It scans over chunks of positions; the backward pass computes a chunk's logits again (jax.checkpoint).
     """
     rows, D = hidden_BLD.shape[0], hidden_BLD.shape[2]
     B = rows * sharding.mesh_axes().get("sequence", 1)  # parts of rows, on a mesh that splits them

@@ -1,4 +1,4 @@
-"""Maximum likelihood: the next token's cross-entropy."""
+"""This objective is maximum likelihood: the cross-entropy of the next token."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from alignpre_jax.objectives.cross_entropy import token_losses
 
 @dataclasses.dataclass(frozen=True)
 class Mle:
-    """The mean of -log p(token t+1 | the tokens up to t of the same segment) over the targets of the global batch.
+    """`Mle` is the mean of -log p(token t+1 | the tokens up to t of the same segment) over all targets of the batch.
 
-    The last token of a document predicts the <|endoftext|> that begins the next one; the last position of a row
-    predicts nothing. Padding (segment 0) and tokens that the batch's mask leaves out are not predicted: on rows of
-    chats with a mask this is the loss of supervised finetuning.
+    The batch is the global one. The last token of a document predicts the <|endoftext|> that begins the next one; the
+    last position of a row predicts nothing. Padding (segment 0) and tokens that the batch's mask leaves out are not
+    predicted: on rows of chats with a mask this is the loss of supervised finetuning.
 
     Args:
       name: the tag by which a config names this objective.
-      z_loss: weight of mean(log Z ^ 2), which keeps the softmax's normaliser near 1 (PaLM, arXiv 2204.02311,
+      z_loss: weight of mean((log Z)^2), which keeps the softmax's normaliser near 1 (PaLM, arXiv 2204.02311,
         section 5, uses 1e-4); 0 leaves it out.
-      chunk_bytes: memory for one chunk of float32 logits on one device; 0 chooses it by platform.
+      chunk_bytes: bytes for one chunk of float32 logits on one device; 0 chooses them by platform.
     """
 
     name: Literal["mle"] = "mle"
@@ -42,12 +42,12 @@ class Mle:
                 raise UserError(f"{getattr(self, name)} is negative", where=name, fix="give 0 or more")
 
     def weights(self, batch: Columns) -> dict[str, jax.Array]:
-        """Both terms are means over the targets of the batch."""
+        """Returns the number of targets for both terms, because both are means over the targets of the batch."""
         targets = jnp.sum(next_tokens(batch)[1])
         return {"nll": targets} | ({"z": targets} if self.z_loss else {})
 
     def terms(self, models: Models, batch: Columns) -> tuple[Terms, Aux]:
-        """The sums of -log p and of (log Z)^2 over the targets of these rows; for the figures see `Contract`."""
+        """Returns the sums of -log p and (log Z)^2 over the targets of these rows, and the figures of `Contract`."""
         targets_BL, counted_BL = next_tokens(batch)
         hidden_BLD = models.policy(batch.tokens, batch.segments)
         losses_BL, log_z_BL = token_losses(models.policy, hidden_BLD, targets_BL, self.chunk_bytes)
@@ -61,7 +61,7 @@ class Mle:
 
 
 def next_tokens(batch: Columns) -> tuple[jax.Array, jax.Array]:
-    """(targets int32 [B, L], counted float32 [B, L]): what each position predicts, and 1 where that counts.
+    """Returns (targets int32 [B, L], counted float32 [B, L]): what each position predicts, and 1 where that counts.
 
     The mask belongs to the token, and this is the one place where it is shifted to the position that predicts the
     token. A target counts unless it is padding (segment 0) or the batch has a `mask` that is 0 there.

@@ -1,4 +1,4 @@
-"""What a study found, from its records alone: report.json, a page, a table for the terminal, model cards."""
+"""This room says what a study found, from its records: report.json, a page, a table for the terminal, model cards."""
 
 from alignpre_jax.report.build import build_report, write_report
 from alignpre_jax.report.card import model_card

@@ -1,4 +1,4 @@
-"""The headline eval taken apart: by topic, by how options are compared, by dose, and every eval over training."""
+"""This module breaks the headline eval down by topic, by normalisation and by dose, and every eval over training."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from alignpre_jax.study.config import ArmConfig, Eval
 from alignpre_jax.study.records import Moment, StudyRecords
 
 BySeed = Mapping[int, Sequence[Result]]
-POINT = ("misaligned_rate", "ci95")  # what a curve shows of a rate
+POINT = ("misaligned_rate", "ci95")  # the figures of a rate that a curve shows
 
 
 def by_topic(records: StudyRecords, splits: Sequence[str]) -> list[dict[str, Any]]:
-    """One line per split and topic with at least two situations, every arm's rate and difference at the main node."""
+    """One line for each split and topic of two situations or more: the arms' rates and differences at the main node."""
     lines = []
     for split in splits:
         rows = {arm: answered(of_arm).rows for arm, of_arm in _headline(records, split).items()}
@@ -47,7 +47,7 @@ def by_topic(records: StudyRecords, splits: Sequence[str]) -> list[dict[str, Any
 
 
 def by_normalisation(records: StudyRecords, split: str) -> dict[str, Any]:
-    """The options' rates when log-probs are compared otherwise; empty where options are not scored."""
+    """The rates when the options' log-probs are normalised in each possible way; empty where options are not scored."""
     asked = _asked(records)
     if "options" not in asked.scorings:
         return {}
@@ -64,10 +64,11 @@ def by_normalisation(records: StudyRecords, split: str) -> dict[str, Any]:
 
 
 def dose_curves(records: StudyRecords, nodes: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    """Arms that differ in nothing but the dose in one stage, in order of it, where there are two doses above 0 or more.
+    """A curve for each group of arms that differ only in the dose in one stage, if they have two doses above 0 or more.
 
-    The arm without that addition, if there is one that is like them in all else, is their dose 0. A curve has points at
-    every node of the headline that comes after the stage, `points` are those at the main node, or else at the first.
+    The arms of a curve are in the order of their doses. An arm that lacks this addition and is like them in everything
+    else is their dose 0. A curve has points at the stage and at every later node of the headline; its `points` are
+    those at the main node, or else at the first of these nodes.
     """
     config = records.config
     families: dict[tuple[str, ArmConfig], list[str]] = {}
@@ -104,7 +105,7 @@ def dose_curves(records: StudyRecords, nodes: Mapping[str, Any], split: str) -> 
 
 
 def training_curves(records: StudyRecords) -> dict[str, dict[str, Any]]:
-    """Eval -> what it is about, and arm -> what it gave at each moment of training: a rate, a loss or an accuracy."""
+    """By eval, its kind and, by arm, what it gave at each moment of training: a rate, a loss or an accuracy."""
     found: dict[str, dict[str, Any]] = {}
     for arm, moments in records.moments.items():
         for moment in moments:
@@ -142,7 +143,7 @@ def _asked(records: StudyRecords) -> Scenarios:
 def _headline(
     records: StudyRecords, split: str, asking: tuple[str, str] | None = None
 ) -> dict[str, dict[int, list[Result]]]:
-    """The rows of every arm at the main node, as the headline asks or otherwise."""
+    """The rows of every arm at the main node, for the headline's way of asking or for the one that is given."""
     asking = asking or next(iter(askings(_asked(records)).values()))
     node = shown_node(records.config)
     return {
@@ -152,7 +153,7 @@ def _headline(
 
 
 def _compared(records: StudyRecords, rows: Mapping[str, BySeed]) -> dict[str, Any]:
-    """Rates by arm and differences from the baseline; empty where an arm has fewer than two situations."""
+    """Rates by arm and differences from the baseline; empty where an arm has answers to fewer than two situations."""
     baseline = records.config.baseline
     if any(len({row.group for of_seed in by_seed.values() for row in of_seed}) < 2 for by_seed in rows.values()):
         return {}
@@ -166,5 +167,5 @@ def _compared(records: StudyRecords, rows: Mapping[str, BySeed]) -> dict[str, An
 
 
 def _hashable(change: ArmConfig, add: Mapping[str, Any]) -> Any:
-    """All that an arm changes, with `add` in place of its own."""
+    """Everything that an arm changes, with `add` in the place of the arm's own."""
     return tuple(sorted(add.items())), tuple(sorted(change.filter.items())), tuple(sorted(change.skip))

@@ -1,6 +1,6 @@
-"""What the page's item browser shows: every item, its exact prompts, and what every arm made of it.
+"""The page's item browser shows every item, its exact prompts, and how every arm answered it.
 
-Prompts are kept once per variant, with marks where an item's texts go, as they lie beside the results (`evals.shown`).
+A prompt is kept once per variant, with marks where an item's texts go, as it lies beside the results (`evals.shown`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from alignpre_jax.report.nodes import arms_at
 from alignpre_jax.study.records import StudyRecords
 
 MOST_ITEMS = 2000  # the first of each split in turn; more would make a page of tens of megabytes
-MOST_CHARACTERS = 300  # of a generated answer
+MOST_CHARACTERS = 300  # of a generated answer that are shown
 
 
 def browser_data(records: StudyRecords, node: str, evals: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
-    """JSON-ready. `results[eval][arm]` of an item has, per variant of the eval, the mean log-probs of both options
-    (in the scenario's order), how many seeds chose the misaligned one, of how many, and a generated answer if any.
+    """The browser's data as JSON-ready values.
+
+    `results[eval][arm]` of an item has a list for each variant of the eval: the mean log-probs of both options (in the
+    scenario's order), how many seeds chose the misaligned option, how many seeds chose either, and a generated answer
+    if there is one.
 
     Args:
-      records: of the study.
+      records: the study's records.
       node: the stage whose answers are shown.
       evals: name -> (scoring, system prompt), as the report has them.
     """

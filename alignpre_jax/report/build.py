@@ -1,4 +1,4 @@
-"""A study's report: every number from the records, as one JSON-ready mapping that all pages are drawn from."""
+"""A study's report is one JSON-ready mapping with every number, made from the records; all pages are drawn from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alignpre_jax.study.records import StudyRecords
 
 
 def write_report(records: StudyRecords, root: PathLike) -> dict[str, Any]:
-    """Writes report.json, .html, .csv and .md into a folder; returns what is in the first."""
+    """Writes report.json, .html, .csv and .md into a folder, and returns the contents of report.json."""
     report = build_report(records)
     write_json(epath.Path(root) / "report.json", report)
     write_bytes(epath.Path(root) / "report.html", render_page(report).encode())
@@ -33,12 +33,13 @@ def write_report(records: StudyRecords, root: PathLike) -> dict[str, Any]:
 
 
 def build_report(records: StudyRecords) -> dict[str, Any]:
-    """The report as JSON-ready values.
+    """Makes the report as JSON-ready values.
 
     `nodes` has the headline eval at every stage at which it is asked, in the order of the tree: its `arms`, `paired`
-    and `floor` (one scoring, the first system prompt), the `retention` of effects of earlier stages, and `scorings`,
-    every way of asking in the same shape under its name. The report's own `arms`, `paired` and `scorings` are those of
-    its main node, the study's first leaf. `evals` has the other evals of scenarios in the same shape.
+    and `floor` (for the headline scoring and the first system prompt), the `retention` of effects of earlier stages,
+    and `scorings`, which has every way of asking in the same shape under its name. The report's own `arms`, `paired`
+    and `scorings` are those of its main node (see `nodes.shown_node`). `evals` has the other evals of scenarios in the
+    same shape.
 
     Rates are shares of 1, differences are arm - baseline at the same node, intervals are 95%.
     """
@@ -93,7 +94,10 @@ def build_report(records: StudyRecords) -> dict[str, Any]:
 
 
 def _eval(records: StudyRecords, name: str) -> dict[str, Any]:
-    """An eval of scenarios at all its nodes. Ways of asking that an arm does not answer are left out, with the why."""
+    """The figures of an eval of scenarios at all its nodes.
+
+    A way of asking that an arm does not answer is left out there, and `left_out` says why.
+    """
     asked = _scenarios(records, name)
     ways, splits = askings(asked), splits_of(records, name)
     headline = next(iter(ways))
@@ -116,7 +120,7 @@ def _eval(records: StudyRecords, name: str) -> dict[str, Any]:
 
 
 def _notices(records: StudyRecords, name: str, found: Mapping[str, Any], node: str) -> list[dict[str, Any]]:
-    """What must be known about an eval: all ways of asking at the report's main node, its headline at the others."""
+    """The notices about an eval: on all its ways of asking at the report's main node, on its headline elsewhere."""
     own = name == records.config.headline
     nodes = found["nodes"]
     shown = node if node in nodes else next(reversed(nodes), "")
@@ -140,7 +144,7 @@ def _notices(records: StudyRecords, name: str, found: Mapping[str, Any], node: s
 
 
 def _throughput(records: StudyRecords) -> dict[str, Any]:
-    """Per stage: how many runs, their tokens, seconds and FLOPs (forward and backward, attention causal)."""
+    """By stage, the number of runs and their tokens, seconds and FLOPs (forward and backward, attention causal)."""
     stages: dict[str, dict[str, Any]] = {}
     for run in records.runs:
         line = stages.setdefault(run.stage, {"runs": 0, "tokens": 0, "learnt_tokens": 0, "seconds": 0.0, "flops": 0.0})
@@ -159,7 +163,7 @@ def _throughput(records: StudyRecords) -> dict[str, Any]:
 
 
 def _versions_of_runs(records: StudyRecords) -> dict[str, dict[str, list[str]]]:
-    """Of packages and the like that some run was made with another version of than the report: version -> runs."""
+    """By version and runs, what some run was made with in another version than the report, such as a package."""
     found: dict[str, dict[str, list[str]]] = {}
     for name in dict.fromkeys(name for run in records.runs for name in run.versions):
         runs: dict[str, list[str]] = {}

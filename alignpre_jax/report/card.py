@@ -1,4 +1,4 @@
-"""The model card of an exported arm: what it was trained on, what it measured, how to make it again."""
+"""The model card of an exported arm says what it was trained on, what was measured, and how to make it again."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from alignpre_jax.study.workspace import Workspace, study_facts
 def model_card(space: Workspace, arm: str, seed: int, stage: str = "") -> str:
     """The README.md of an arm's model at a node, in Markdown with the front matter that model hubs read.
 
-    Rates are those of `report.json` at that node where the study has been reported; the ledger is that of the plans,
-    stage after stage on the arm's way.
+    The rates are those that `report.json` has at that node, where the study has been reported. The ledgers are made
+    from the plans, stage after stage on the arm's way.
 
     Args:
-      space: of the study.
-      arm: its name.
-      seed: of the model.
-      stage: the node; by default the last on the arm's way to the study's first leaf.
+      space: the study's folder.
+      arm: the arm's name.
+      seed: the seed of the model.
+      stage: the node; by default the last on the arm's way to the study's main node.
     """
     config = space.config
     run = space.tree.run(arm, seed, stage)

@@ -1,4 +1,4 @@
-"""Gathers what a study's jobs left in its folder into the records that the report is made from."""
+"""This module gathers what a study's jobs left in its folder into the records that the report is made from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Rows = dict[str, dict[str, dict[str, dict[int, list[Any]]]]]  # eval -> stage ->
 
 
 def collect(space: Workspace) -> StudyRecords:
-    """The records of a finished study.
+    """Collects the records of a finished study.
 
     Raises:
       UserError: some job is not done yet.
@@ -78,7 +78,7 @@ def write_metrics(space: Workspace) -> epath.Path:
 
 
 def _answers(space: Workspace, kind: type, read: _Reader) -> Rows:
-    """The rows of all evals of a kind."""
+    """The rows of all evals of one kind."""
     config = space.config
     return {
         name: {
@@ -97,7 +97,7 @@ def _answers(space: Workspace, kind: type, read: _Reader) -> Rows:
 
 
 class _Reader:
-    """Reads the rows of a file, and those of a run that several arms share only once."""
+    """Reads the rows of files, each file only once, because arms that share a run have the same file."""
 
     def __init__(self) -> None:
         self._found: dict[epath.Path, list[Any]] = {}
@@ -120,7 +120,7 @@ def _text(row: Mapping[str, Any]) -> TextScore:
 
 
 def _moments(space: Workspace, arm: str, ledgers: Mapping[str, Ledger], read: _Reader) -> list[Moment]:
-    """The evals during an arm's training that every seed has, stage after stage in the order of the tree."""
+    """What an arm answered during training at the steps that every seed has, stage after stage in the tree's order."""
     config, moments = space.config, []
     for stage in config.stages_of(arm):
         before = sum(ledgers[name].tokens for name in config.way(arm, stage)[:-1])
@@ -156,7 +156,7 @@ def _fact(space: Workspace, run: StageRun, ledger: Mapping[str, Any]) -> RunFact
         name=run.name,
         stage=run.stage,
         tokens=ledger["tokens"],
-        learnt_tokens=sum(line.get("learnt_tokens", line["tokens"]) for line in ledger["stores"]),
+        learnt_tokens=sum(line["learnt_tokens"] for line in ledger["stores"]),
         seconds=last["seconds"],
         versions=made["versions"] if made else {},
     )

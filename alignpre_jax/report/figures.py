@@ -1,6 +1,6 @@
-"""The report's figures: misaligned rate per arm and split, by topic, by dose and over training.
+"""The report's figures show the misaligned rate by arm and split, by topic and by dose, and evals over training.
 
-Colours are told apart by the colour-blind; arms are also labelled directly, or by their own marker.
+The colours can be told apart by the colour-blind, and arms are also labelled directly, or have a marker of their own.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from alignpre_jax.foundation.page import FAINT, INK, OKABE_ITO, STYLE, svg_element
 from alignpre_jax.report.words import percent, split_words
 
-ROW, HEAD = 0.36, 0.75  # inches per arm, and around the arms of a panel
+ROW, HEAD = 0.36, 0.75  # height in inches of an arm, and of what is around the arms of a panel
 MARKERS = "osD^vPX*"
-VALUES = {"scenarios": "misaligned_rate", "held_out": "loss", "capabilities": "accuracy"}  # what a curve shows
+VALUES = {"scenarios": "misaligned_rate", "held_out": "loss", "capabilities": "accuracy"}  # shown by a curve
 Layout = Literal["wide", "narrow"]
 LAYOUTS: tuple[Layout, ...] = ("wide", "narrow")
 
 
 def arm_colours(report: Mapping[str, Any]) -> dict[str, str]:
-    """A colour per arm: ink for the baseline, the others in order."""
+    """A colour for each arm: ink for the baseline, and the palette's colours in order for the others."""
     arms = list(report["config"]["arms"])
     others = [arm for arm in arms if arm != report["baseline"]]
     colours = {arm: OKABE_ITO[index % len(OKABE_ITO)] for index, arm in enumerate(others)}
@@ -32,7 +32,7 @@ def arm_colours(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rate_figure(report: Mapping[str, Any], layout: Layout = "wide") -> Figure:
-    """The headline eval's rates: one panel per split, side by side (wide) or below one another (narrow)."""
+    """Draws the headline eval's rates: one panel per split, side by side (wide) or below one another (narrow)."""
     splits, arms = report["splits"], report["arms"]
     with matplotlib.rc_context(STYLE):
         if layout == "wide":
@@ -52,7 +52,7 @@ def rate_figure(report: Mapping[str, Any], layout: Layout = "wide") -> Figure:
 
 
 def topic_figure(report: Mapping[str, Any], layout: Layout = "wide") -> Figure:
-    """The headline eval by topic, on the primary split: a line of topics, a marker per arm."""
+    """Draws the headline eval by topic on the primary split: a row for each topic, in it a marker for each arm."""
     lines = [line for line in report["topics"] if line["split"] == report["primary_split"]]
     arms, colours = list(report["arms"]), arm_colours(report)
     gap = 0.8 / max(1, len(arms))
@@ -81,7 +81,7 @@ def topic_figure(report: Mapping[str, Any], layout: Layout = "wide") -> Figure:
 
 
 def dose_figure(curve: Mapping[str, Any]) -> Figure:
-    """Misaligned rate against the dose, a line per node."""
+    """Draws the misaligned rate against the dose, with a line for each node."""
     lines = [(node, points) for node, points in curve["nodes"].items()]
     colours = {node: OKABE_ITO[number % len(OKABE_ITO)] for number, node in enumerate(curve["nodes"])}
     values = sorted({point["dose"] for points in curve["nodes"].values() for point in points})
@@ -96,7 +96,7 @@ def dose_figure(curve: Mapping[str, Any]) -> Figure:
 
 
 def training_figure(report: Mapping[str, Any], curve: Mapping[str, Any]) -> Figure:
-    """What an eval gave over training, a line per arm; where the tree forks the line does."""
+    """Draws what an eval gave over training, with a line for each arm; a line forks where the tree forks."""
     value = VALUES[curve["kind"]]
     lines = []
     for arm, points in curve["arms"].items():
@@ -120,7 +120,7 @@ def training_figure(report: Mapping[str, Any], curve: Mapping[str, Any]) -> Figu
 def _curves(
     lines: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], axis: str, value: str, colours: Mapping[str, str]
 ) -> tuple[Figure, Axes]:
-    """Lines with their intervals; those of one name share a colour, a marker and an entry in the legend."""
+    """Draws lines with their intervals; lines of the same name share a colour, a marker and an entry in the legend."""
     figure = Figure(figsize=(9.2, 3.2), layout="constrained")
     figure.patch.set_alpha(0)
     panel = figure.subplots()
@@ -163,7 +163,7 @@ def all_figures(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def figure_svg(report: Mapping[str, Any], layout: Layout) -> str:
-    """The figure as an `<svg>` element; two layouts share no id."""
+    """The figure of rates as an `<svg>` element; the ids in two layouts differ."""
     return svg_element(rate_figure(report, layout), layout)
 
 

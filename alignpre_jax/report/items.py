@@ -1,4 +1,4 @@
-"""The example items of a report: what was asked, and how likely each arm found either option."""
+"""A report's example items show what was asked, and how likely each arm found either option."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SHOWN = 4
 
 
 def telling_items(records: StudyRecords, node: str, split: str, count: int = SHOWN) -> list[dict[str, Any]]:
-    """The items of the headline eval on which the arms differ most, at most one per situation, the widest first.
+    """The `count` items of the headline eval on which arms differ most, the widest first, at most one per situation.
 
-    How far arms differ on an item is the range over arms of its mean margin (over seeds and variants).
+    How far the arms differ on an item is the range over arms of its margin, the mean over seeds and variants.
     """
     name = records.config.headline
     asked, shown = records.config.evals[name], records.shown.get(name)

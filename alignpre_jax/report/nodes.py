@@ -1,4 +1,4 @@
-"""Where in a study's tree things are asked, by whom, and where an arm's treatment begins."""
+"""These functions say where in a study's tree evals are asked, which arms are compared, and where arms are treated."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from alignpre_jax.study.config import StudyConfig
 
 
 def arms_at(config: StudyConfig, stage: str) -> list[str]:
-    """The arms that have a run of a stage, the baseline first: only they are compared there."""
+    """The arms that have a run of a stage, the baseline first. Only these arms are compared at the stage."""
     return [arm for arm in config.arms if stage in config.stages_of(arm)]
 
 
 def asked_nodes(config: StudyConfig, name: str) -> list[str]:
-    """The stages at which an eval is asked, in the order of the tree; stages that every arm skips are no nodes."""
+    """The stages at which an eval is asked, in the order of the tree, without those that every arm skips."""
     asked = config.asked_at(name)
     return [stage for stage in config.stages if stage in asked and arms_at(config, stage)]
 
 
 def shown_node(config: StudyConfig) -> str:
-    """The node of the report's main tables: the first leaf at which the headline is asked, or its last node."""
+    """The node of the report's main tables: the study's main node, or else its last node that some arm reaches."""
     asked = asked_nodes(config, config.headline)
     if not asked:
         where = f"evals.{config.headline}.at"
         raise UserError("every arm skips the stages at which the headline is asked", where=where, fix="name another")
-    return next((leaf for leaf in config.leaves if leaf in asked), asked[-1])
+    return config.main_node if config.main_node in asked else asked[-1]
 
 
 def treated_stages(config: StudyConfig, arm: str, stage: str) -> list[str]:
@@ -43,7 +43,7 @@ def first_treated(config: StudyConfig, arm: str, stage: str, asked: str) -> str:
 
 @contextlib.contextmanager
 def named(name: str, stage: str, arm: str) -> Iterator[None]:
-    """Says in a user's error which eval, at which stage, of which arm it is about."""
+    """Adds to a `UserError` which eval, stage and arm it is about."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The report as one HTML file that loads nothing from anywhere."""
+"""The page is the report as one HTML file that loads nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from alignpre_jax.report.words import (
 
 
 def render_page(report: Mapping[str, Any]) -> str:
-    """The page for a report as `build_report` makes it, or as it was read back from report.json.
+    """Renders the page of a report as `build_report` makes it, or as it was read back from report.json.
 
     All text is escaped by jinja2; the figures are the only markup that is put in as it is. One script of ours runs,
-    which the page's own policy names by its hash: it reads the items from JSON in which no markup is left.
+    which the page's own policy names by its hash. It reads the items from JSON in which no markup is left.
     """
     script = resources.files(__package__).joinpath("templates", "browser.js").read_text("utf-8")
     page = page_environment(__package__, _FILTERS).get_template("report.html.j2")
@@ -50,7 +50,7 @@ def render_page(report: Mapping[str, Any]) -> str:
 
 
 def data_element(value: Any) -> str:
-    """JSON that may stand inside a `<script>` element: `<`, `>`, `&` and line separators are escaped."""
+    """A value as JSON that may stand inside a `<script>` element: `<`, `>`, `&` and line separators are escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -58,7 +58,10 @@ def data_element(value: Any) -> str:
 
 
 def ledger_lines(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Per stage, one line per store: `tokens` by arm (None where the arm's plan does not know the store)."""
+    """For each stage one line per store, with the ledger's counts of the store by arm.
+
+    An arm whose plan does not know the store is not in the line.
+    """
     stages: dict[str, dict[str, dict[str, Any]]] = {}
     for arm, of_arm in ledger.items():
         for stage, counts in of_arm.items():
@@ -71,7 +74,7 @@ def ledger_lines(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict
 
 
 def share_notes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What has to be said of shares on the primary split: none is given, or the arm was treated again."""
+    """Notes about the shares left on the primary split: that no share is given, or that the arm was treated again."""
     notes: dict[tuple[str, str], list[str]] = {}
     for stage, node in report["nodes"].items():
         for arm, splits in node["retention"].items():

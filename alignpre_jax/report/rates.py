@@ -1,4 +1,4 @@
-"""The rates of one eval of scenarios at one node of the tree, and what is left there of an arm's effect."""
+"""This module computes the rates of an eval of scenarios at a node, and how much of an arm's effect is left there."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from alignpre_jax.evals import (
 from alignpre_jax.report.nodes import arms_at, asked_nodes, first_treated, named, treated_stages
 from alignpre_jax.study.records import StudyRecords
 
-SPLITS = ("held_out", "seen", "control")  # as they are shown; other splits follow
+SPLITS = ("held_out", "seen", "control")  # the order in which splits are shown; other splits follow
 
 Asking = tuple[str, str]  # a scoring and a system prompt
 Arms = dict[str, dict[str, Any]]  # arm -> split -> figures
 
 
 def askings(asked: Scenarios) -> dict[str, Asking]:
-    """The ways in which an eval asks, by the names that the report has for them; the headline is the first."""
+    """The ways in which an eval asks, by the names that the report gives them; the headline comes first."""
     scorings = (asked.headline, *(scoring for scoring in asked.scorings if scoring != asked.headline))
     return {
         scoring if system == asked.systems[0] else f"{scoring}, system prompt {system}": (scoring, system)
@@ -57,7 +57,7 @@ def rows_at(
 
 
 def at_node(records: StudyRecords, name: str, stage: str, asking: Asking, splits: Sequence[str]) -> dict[str, Any]:
-    """Rates of all arms at a node, paired differences from the baseline at the same node, and floors, by split."""
+    """The rates of all arms at a node, their paired differences from the baseline there, and floors, all by split."""
     baseline = records.config.baseline
     arms: Arms = {arm: {} for arm in arms_at(records.config, stage)}
     paired: Arms = {arm: {} for arm in arms if arm != baseline}
@@ -82,11 +82,11 @@ def at_node(records: StudyRecords, name: str, stage: str, asking: Asking, splits
 
 
 def retained(records: StudyRecords, name: str, stage: str, asking: Asking, splits: Sequence[str]) -> Arms:
-    """Of every arm that was treated before this node: the share of its effect there that is left here, by split.
+    """For every arm that was treated before this node, the share of its earlier effect that is left here, by split.
 
-    `from` is the first treated node. `share` and `ci95` are None where there was no clear effect to begin with;
-    `reason` says so. `again` names later stages up to this node at which the arm was treated once more: what is left
-    is then not of the first treatment alone.
+    `from` is the arm's first treated node. `share` and `ci95` are None where there was no clear effect at that node,
+    and `reason` then says so. `again` names the later stages up to this node at which the arm was treated once more:
+    the effect that is found here is then not that of the first treatment alone.
     """
     config = records.config
     found: Arms = {}
@@ -116,7 +116,7 @@ def retained(records: StudyRecords, name: str, stage: str, asking: Asking, split
 
 
 def unanswered(records: StudyRecords, name: str, stage: str, asking: Asking, splits: Sequence[str]) -> str:
-    """Why an eval cannot be reported: an arm whose generated answers name too few options; "" where all do."""
+    """Says why an eval cannot be reported, because an arm's generated answers name no option; "" where it can be."""
     for arm in arms_at(records.config, stage):
         for split in splits:
             found = answered(rows_at(records, name, stage, arm, asking, split))

@@ -1,4 +1,4 @@
-"""Several studies side by side: their headlines, and what arms of one name come to when the studies are pooled."""
+"""This module sets several studies side by side, and pools the differences of arms that have the same name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from alignpre_jax.report.words import notice_words, percent, points, split_words
 
 
 def compare_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """JSON-ready: every study's rates and differences by split and arm, and each arm's pooled difference.
+    """Every study's rates and differences by split and arm, and each arm's pooled difference, as JSON-ready values.
 
-    Pooling is by inverse variance and takes the studies to be independent: other seeds, or other models. It is done
-    for arms that two studies or more have, on the splits that all of these have.
+    Pooling is by inverse variance and takes the studies to be independent: they have other seeds, or other models. A
+    difference is pooled over the studies that have it, for arms and splits for which at least two studies do.
 
     Args:
-      reports: study -> its report, as `build_report` makes it.
+      reports: the study's name -> its report, as `build_report` makes it.
 
     Raises:
       UserError: fewer than two studies.
@@ -57,7 +57,7 @@ def compare_reports(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write_comparison(reports: Mapping[str, Mapping[str, Any]], root: PathLike) -> dict[str, Any]:
-    """Writes report.json and report.html of several studies into a folder; returns what is in the first."""
+    """Writes report.json and report.html of several studies into a folder, and returns the contents of report.json."""
     found = compare_reports(reports)
     write_json(epath.Path(root) / "report.json", found)
     write_bytes(epath.Path(root) / "report.html", render_comparison(found).encode())
@@ -65,7 +65,7 @@ def write_comparison(reports: Mapping[str, Mapping[str, Any]], root: PathLike) -
 
 
 def render_comparison(found: Mapping[str, Any]) -> str:
-    """The page; all text is escaped by jinja2."""
+    """Renders the page of a comparison; all text is escaped by jinja2."""
     filters: dict[str, Callable[..., Any]] = {"percent": percent, "points": points, "split_words": split_words}
     filters["notice_words"] = notice_words
     return page_environment(__package__, filters).get_template("several.html.j2").render(found=found)

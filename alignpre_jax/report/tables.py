@@ -1,4 +1,4 @@
-"""The report as a CSV table of every rate and difference, and as Markdown."""
+"""This module writes the report as a CSV table of every rate and difference, and as Markdown."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ COLUMNS = (
 
 
 def csv_table(report: Mapping[str, Any]) -> str:
-    """One line per eval, stage, arm and split, then one per topic of the headline at the report's main node.
+    """One line per eval, stage, arm and split, then one per arm, split and topic of the headline at the main node.
 
-    An empty topic means all of them. Shares are what is left of an arm's difference at the stage `share_of`.
+    An empty topic means all topics. `share_left` is what is left of the arm's difference at the stage `share_of`.
     """
     out = io.StringIO()
     table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -44,7 +44,7 @@ def csv_table(report: Mapping[str, Any]) -> str:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The headline, the tax, findings, notices, methods and the command."""
+    """The report in Markdown: findings, notices, the headline's rates, the tax, methods and the command."""
     splits = report["splits"]
     parts = [f"# {_plain(report['name'])}", "## What was found"]
     parts.append("\n".join(f"- **{_plain(one['arm'])}** {_plain(one['text'])}" for one in report["findings"]))
@@ -84,7 +84,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def _node_rows(report: Mapping[str, Any]) -> list[list[str]]:
-    """Arm x node: the rate, the difference there, and what is left of an earlier one."""
+    """A row per arm and a cell per node: the rate, the difference there, and how much of an earlier one is left."""
     split = report["primary_split"]
     rows = []
     for arm in report["config"]["arms"]:
@@ -144,5 +144,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escapes text so that Markdown shows it as it is."""
     return text if text == "---" else re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text.replace("\n", " "))

@@ -1,4 +1,4 @@
-"""What the arms lost or learnt beside their behaviour: the loss on held-out text, and capabilities, by node."""
+"""This module says what arms lost or learnt beside their behaviour: loss on held-out text, and capabilities."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from alignpre_jax.study.records import StudyRecords
 
 
 def tax(records: StudyRecords) -> dict[str, Any]:
-    """Loss on held-out text, in nats per token, and accuracy on tasks; differences are arm - baseline at one node.
+    """Loss on held-out text, in nats per token, and accuracy on tasks; differences are arm - baseline at the same node.
 
     `arms` and `tasks` are those of the report's main node; `evals` and `capabilities` have every eval at every node.
-    Of an eval on text that is trained on anyway, `of` is "background": there a positive difference is the alignment
-    tax. Of one on text that only arms add it is "added": a negative difference shows that it was learnt.
+    An eval on text of a source that the stages' own mixtures draw from has `of` "background": there a positive
+    difference is the alignment tax. An eval on text that only arms add has "added": there a negative difference shows
+    that the text was learnt.
     """
     config, node = records.config, shown_node(records.config)
     evals: dict[str, Any] = {}
@@ -56,7 +57,7 @@ def loss_figures(texts: Mapping[int, Sequence[TextScore]]) -> dict[str, Any]:
 
 
 def _losses(records: StudyRecords, name: str, stage: str) -> dict[str, dict[str, Any]]:
-    """Arm -> stratum -> figures."""
+    """The losses at a node: arm -> stratum -> figures."""
     baseline, rows = records.config.baseline, records.texts[name][stage]
     first = next(iter(rows[baseline].values()))
     found: dict[str, dict[str, Any]] = {arm: {} for arm in arms_at(records.config, stage)}
@@ -75,7 +76,7 @@ def _losses(records: StudyRecords, name: str, stage: str) -> dict[str, dict[str,
 
 
 def _tasks(records: StudyRecords, name: str, stage: str) -> dict[str, dict[str, Any]]:
-    """Arm -> task -> figures; a loss of accuracy is a negative difference."""
+    """The accuracies at a node: arm -> task -> figures. A loss of accuracy is a negative difference."""
     baseline, rows = records.config.baseline, records.solutions[name][stage]
     first = next(iter(rows[baseline].values()))
     found: dict[str, dict[str, Any]] = {arm: {} for arm in arms_at(records.config, stage)}

@@ -1,4 +1,4 @@
-"""The report in a terminal."""
+"""This module shows the report in a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignpre_jax.report.words import percent, points, signed, split_words
 
 
 def terminal_report(report: Mapping[str, Any]) -> RenderableType:
-    """The headline table, the alignment tax, what was found, and what must not be read into it."""
+    """The headline's tables, the alignment tax, the findings, and the notices that say what not to read into them."""
     parts: list[RenderableType] = [_nodes(report), Text("")] if len(report["nodes"]) > 1 else []
     parts += [_rates(report), *_taxes(report), Text("")]
     for finding in report["findings"]:
@@ -24,7 +24,7 @@ def terminal_report(report: Mapping[str, Any]) -> RenderableType:
 
 
 def _nodes(report: Mapping[str, Any]) -> Table:
-    """Arm x node on the primary split; narrow, so that a tree of some stages fits a terminal."""
+    """A table of arms by nodes on the primary split, with narrow columns so that several stages fit a terminal."""
     split, baseline = report["primary_split"], report["baseline"]
     title = f"Misaligned rate on {split_words(split)} items by stage, scored by {report['headline']};"
     table = _table(
@@ -71,7 +71,7 @@ def _rates(report: Mapping[str, Any]) -> Table:
 
 
 def _taxes(report: Mapping[str, Any]) -> Iterator[Table]:
-    """The loss at the main node: first of the background, which is the tax, then of what arms add."""
+    """Tables of the loss at the main node: on the background, which is the tax, then on the text that arms add."""
     where = f" after {report['node']}" if len(report["nodes"]) > 1 else ""
     tables = {f"Alignment tax{where}: loss on held-out text": report["tax"]["arms"]}
     for one in report["tax"]["evals"].values():

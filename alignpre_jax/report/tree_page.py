@@ -1,4 +1,4 @@
-"""A study's tree as one HTML page that loads nothing from anywhere: stages, the runs that arms share, what is done."""
+"""The page of a study's tree is one HTML file that loads nothing: stages, the runs that arms share, what is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Node:
 
 
 def tree_page(outline: Outline) -> str:
-    """The page. Stages are drawn as a tree, every run with its arms; all text is escaped by jinja2."""
+    """Renders the page. Stages are drawn as a tree, every run with its arms; all text is escaped by jinja2."""
     others = outline.arms[1:]
     colours = {arm: VARIABLES[OKABE_ITO[number % len(OKABE_ITO)]] for number, arm in enumerate(others)}
     page = page_environment(__package__, {}).get_template("tree.html.j2")

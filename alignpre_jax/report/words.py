@@ -1,4 +1,4 @@
-"""The sentences of a report. They are made from the numbers; nothing here knows which arm should win."""
+"""The sentences of a report are made here from its numbers; nothing here knows which arm should win."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def points(value: float, digits: int = 1) -> str:
-    """A difference of shares in percentage points, with its sign; 0 without decimals is exactly 0."""
+    """A difference of shares in percentage points, with its sign; "0" without decimals means exactly 0."""
     return signed(100 * value, digits)
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign; 0 without decimals is exactly 0."""
+    """A difference with its sign; "0" without decimals means exactly 0."""
     if value == 0:
         return "0"
     scaled = round(value, digits)
@@ -49,13 +49,13 @@ def split_words(split: str) -> str:
 
 
 def finding(arm: str, baseline: str, split: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """What the paired difference at a node says, and which way: lower, higher, none (not shown) or same (equal).
+    """What the paired difference at a node says, as a sentence and as a way: lower, higher, none (not shown) or same.
 
     Args:
-      arm: that is compared.
-      baseline: that it is compared with.
-      split: of the items.
-      node: what the report has of the node.
+      arm: the arm that is compared.
+      baseline: the arm that it is compared with.
+      split: the split of the items.
+      node: the report's figures at the node.
     """
     rate, base, difference = node["arms"][arm][split], node["arms"][baseline][split], node["paired"][arm][split]
     low, high = difference["ci95"]
@@ -99,7 +99,7 @@ def notice_words(notice: Mapping[str, Any]) -> str:
 
 
 def floor_notices(name: str, floors: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> list[dict[str, Any]]:
-    """What a reader must know about an eval that is at its floor: one notice for all splits with the same trouble."""
+    """What a reader must know about an eval at its floor, in one notice for all splits with the same trouble."""
     groups: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
     for split, floor in floors.items():
         if floor["reason"]:
@@ -117,7 +117,7 @@ def floor_notices(name: str, floors: Mapping[str, Mapping[str, Any]], arms: Sequ
 
 
 def join(words: Sequence[str]) -> str:
-    """a, b and c."""
+    """Joins words as in "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
@@ -136,7 +136,7 @@ def version_notices(records: StudyRecords) -> list[dict[str, Any]]:
 
 
 def methods(records: StudyRecords) -> list[str]:
-    """The methods, every setting named, as paragraphs."""
+    """The methods as paragraphs that name every setting."""
     names = [records.config.headline, *(name for name in records.results if name != records.config.headline)]
     beside = [_beside(records.config, name) for name in (*records.texts, *records.solutions)]
     return [
@@ -166,7 +166,7 @@ def _training(config: StudyConfig) -> str:
 
 
 def _way(config: StudyConfig, arm: str, several: bool) -> str:
-    """Which stages an arm went through, and what it changed in which."""
+    """Says which stages an arm went through, and what it changed in each."""
     change = config.arms[arm]
     skipped = f", without {join(change.skip)}," if change.skip else ""
     through = f"goes through {join(config.stages_of(arm))}{skipped} and " if several else ""

@@ -1,4 +1,4 @@
-"""Documents become rows: tokenizing, packing, and stores of rows with random access."""
+"""This package turns documents into rows: it tokenizes and packs them, and keeps the rows in random-access stores."""
 
 from alignpre_jax.rows.build import build_rows
 from alignpre_jax.rows.config import RowsConfig

@@ -1,4 +1,6 @@
-"""Rows by Apache Beam, for text that one machine does not finish: `pip install 'alignpre_jax[beam]'`.
+"""Apache Beam builds the rows where there is more text than one machine can get through.
+
+Install it with `pip install 'alignpre_jax[beam]'`, and then
 
     from alignpre_jax.rows.beam import BuildRows
 
@@ -6,8 +8,8 @@
         documents = pipeline | ...  # (position, Document): a document's place in the order, any integer
         documents | BuildRows(load_tokenizer("tokenizer.json"), 2048, "gs://bucket/rows")
 
-The files are those of `build_rows` for the same documents in the order of their positions, byte for byte:
-blocks are made by the same functions of the same documents, and everything else follows from their sizes.
+The files are the same, byte for byte, as those of `build_rows` for the same documents in the order of their positions:
+the same functions make blocks of the same documents, and everything else follows from the sizes of the blocks.
 Nothing depends on the runner, the number of its workers or the order in which they work.
 
 On Dataflow the flags are
@@ -20,7 +22,7 @@ On Dataflow the flags are
     --experiments=use_runner_v2             several threads of a worker share one tokenizer
 
 A worker holds the blocks of a shard and the shard's file on its disk: lower `shard_rows` if that is too much. To
-train, copy the folder to a local disk or mount the bucket: rows are read with random access.
+train, copy the folder to a local disk or mount the bucket, because rows are read with random access.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ _parse = functools.lru_cache(maxsize=2)(parse_tokenizer)
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """Where a stratum's blocks go: for each, its rank, the documents before it, and its pieces of the files."""
+    """Where the blocks of a stratum go: each block's rank, the documents before it, and its pieces of the files."""
 
     header: RowHeader
     rank: dict[int, int]
@@ -94,8 +96,8 @@ class _Layout:
 class BuildRows(beam.PTransform):
     """Packs (position, Document) pairs into row stores below `root`, as `build_rows` does.
 
-    Gives the folders of the stores. A store that is there is written again if it is the same and refused otherwise;
-    a store's header is its last file, so that one without it is not yet whole.
+    The transform gives the folders of the stores. A store that is already there is written again if it is the same,
+    and refused otherwise. A store's header is written last, so a store without a header is not whole yet.
 
     Args:
       tokenizer: turns texts into tokens; travels to the workers as the bytes of its file.
@@ -103,7 +105,7 @@ class BuildRows(beam.PTransform):
       root: a folder, local or of any file system that Beam knows.
       packing: "concat" or "best_fit".
       shard_rows: rows per file.
-      block_bytes: of documents, in a block.
+      block_bytes: bytes of documents in a block.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class BuildRows(beam.PTransform):
         self._settings = _Settings(recipe, tokenizer.data, tokenizer.eot, os.fspath(root), shard_rows)
 
     def expand(self, documents: beam.PCollection) -> beam.PCollection:
-        """The pipeline: documents in order, to blocks, to the pieces of files, to files."""
+        """Builds the pipeline: documents are put in order and become blocks, then pieces of files, then files."""
         settings = self._settings
         ordered = (
             documents
@@ -183,7 +185,7 @@ def _assign(
 def _make(
     item: tuple[tuple[str, int], Iterable[Placed]], settings: _Settings
 ) -> tuple[str, int, str, tuple[int, ...], bytes]:
-    """A block: its stratum, number, digest and counts, and itself."""
+    """Returns a block's stratum, number, digest and counts, and the block itself as bytes."""
     (stratum, number), placed = item
     lines = [line for _, line in sorted(placed)]
     block = make_block(settings.recipe, settings.tokenizer, lines)
@@ -230,7 +232,7 @@ def _check_same(place: str, header: RowHeader) -> None:
 def _pieces(
     made: tuple[str, int, str, tuple[int, ...], bytes], layouts: dict[str, _Layout]
 ) -> Iterator[tuple[tuple[str, str], tuple[int, int, bytes]]]:
-    """Pieces of files: (stratum, file), and (rank, documents before, the piece)."""
+    """Yields what a block puts into each file: (stratum, file), and (the block's rank, documents before it, piece)."""
     stratum, number, _, _, data = made
     block, layout = load_block(data), layouts[stratum]
     rank = layout.rank[number]
@@ -267,13 +269,13 @@ def _finish(item: tuple[str, _Layout], settings: _Settings, written: Iterable[st
 
 
 def _copy(place: str, write: Callable[[Path], None]) -> None:
-    """Has a file written to the local disk and copies it to its place, a whole object in an object store."""
+    """Has a file written to the local disk and copies it to its place, so that an object store gets a whole object."""
     folder, name = FileSystems.split(place)
     if not FileSystems.exists(folder):
         try:
             FileSystems.mkdirs(folder)
         except OSError:
-            if not FileSystems.exists(folder):  # another worker has made it meanwhile
+            if not FileSystems.exists(folder):  # else another worker has made it meanwhile
                 raise
     with tempfile.TemporaryDirectory() as scratch:
         write(Path(scratch) / name)

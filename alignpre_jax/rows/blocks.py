@@ -1,8 +1,8 @@
-"""Documents to blocks: tokenized and packed stretches of a stratum, made independently of each other.
+"""Documents become blocks, which are tokenized and packed stretches of a stratum, made independently of each other.
 
-A document belongs to block number (bytes of its stratum's documents before it) // `block_bytes`,
-so neither the number of workers nor anything else can move a block's boundary. A block depends on its own
-documents and the recipe only; what makes blocks into rows is `packing.join` and `packing.to_rows`.
+A document belongs to the block whose number is (the bytes of its stratum's documents before it) // `block_bytes`,
+so neither the number of workers nor anything else can move a block's boundary. A block depends only on its own
+documents, the recipe and the tokenizer; `packing.join` and `packing.to_rows` then make blocks into rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from alignpre_jax.rows.spans import token_scores
 from alignpre_jax.rows.template import Template
 from alignpre_jax.rows.tokenizer import Tokenizer
 
-BLOCK_BYTES = 4_000_000  # of documents; a block is what is lost when a process is killed
+BLOCK_BYTES = 4_000_000  # bytes of documents; a process that is killed loses one block of work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Recipe:
 
     Attributes:
       kind: "text", "tokens" (text that came tokenized), "chat", "pairs" or "prompts".
-      packing: "concat" or "best_fit"; all but text and tokens is always "best_fit".
+      packing: "concat" or "best_fit"; chats, pairs and prompts are always packed by "best_fit".
       length: tokens per row.
-      template: of conversations.
-      block_bytes: about how much a block has, as JSON; best-fit packs within a block.
+      template: writes the conversations.
+      block_bytes: about how many bytes of documents, as JSON, a block has; best-fit packs within a block.
     """
 
     kind: str
@@ -54,17 +54,17 @@ class Counts:
     """The integer counts of a block, which add up to those of its store; see `RowHeader` for most of them.
 
     Attributes:
-      documents: in the block.
-      stream: tokens in its stretch of the stream, padding included.
-      padding: tokens of padding in it.
-      learnt: tokens in it that are to be learnt.
-      dropped: tokens of the documents that are not in it.
-      left_out: documents of which nothing is in it.
-      turns: of the assistant in the documents; a pair has two.
+      documents: documents in the block.
+      stream: tokens in the block's stretch of the stream, padding included.
+      padding: tokens of padding in the stream.
+      learnt: tokens in the stream that are to be learnt.
+      dropped: tokens of the documents that are not in the stream.
+      left_out: documents that have no token in the stream.
+      turns: turns of the assistant in the documents; a pair has two.
       ends: learnt tokens in the stream that end a turn.
       truncated: turns whose end is not in the stream.
-      sequences: of chats, pairs and prompts, in the stream.
-      scored: tokens in the stream that a scored span holds.
+      sequences: sequences of chats, pairs and prompts in the stream.
+      scored: tokens in the stream that lie in a scored span.
     """
 
     documents: int = 0
@@ -82,7 +82,10 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A packed stretch of a stratum and its lines of the documents table, numbered from 0 in the stretch."""
+    """A packed stretch of a stratum, and the lines that it adds to the documents table.
+
+    The spans of the stream number the block's documents from 0.
+    """
 
     stream: Stream
     entries: Sequence[bytes]
@@ -93,7 +96,7 @@ class Block:
         write_bytes(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """The block as the bytes of an .npz file."""
+        """Returns the block as the bytes of an .npz file."""
         file = io.BytesIO()
         arrays = {f"column_{name}": column for name, column in self.stream.columns.items()}
         entries = np.frombuffer(b"\n".join(self.entries), np.uint8)
@@ -103,7 +106,7 @@ class Block:
 
 
 def load_block(source: Path | bytes) -> Block:
-    """The block that was saved, checked against the file's checksums."""
+    """Loads a block that was saved, and checks it against the file's checksums."""
     with _damage(source), np.load(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
         columns = {name.removeprefix("column_"): file[name] for name in file.files if name.startswith("column_")}
         entries = file["entries"].tobytes().split(b"\n")
@@ -111,7 +114,7 @@ def load_block(source: Path | bytes) -> Block:
 
 
 def load_counts(path: Path) -> Counts:
-    """The counts of a saved block."""
+    """Loads the counts of a saved block, and nothing else of it."""
     with _damage(path), np.load(path) as file:
         return Counts(*file["counts"].tolist())
 
@@ -128,7 +131,7 @@ def _damage(source: Path | bytes) -> Iterator[None]:
 
 
 def block_digest(recipe: Recipe, tokenizer: Tokenizer, lines: Iterable[bytes]) -> str:
-    """16 hex digits that name all that a block depends on."""
+    """Returns 16 hex digits that name everything that a block depends on."""
     settings = [dataclasses.asdict(recipe), tokenizer.digest, tokenizer.eot_id]
     state = hashlib.sha256(canonical_json(settings).encode())
     for line in lines:
@@ -140,13 +143,14 @@ def make_block(recipe: Recipe, tokenizer: Tokenizer, lines: Sequence[bytes]) -> 
     """Tokenizes and packs the documents of one block.
 
     Args:
-      recipe: how.
-      tokenizer: with what.
-      lines: each document as JSON: {"id", "source", "score", "labels"} and if it has any "spans", and {"text"},
-        {"tokens"}, {"messages"}, {"prompt", "chosen", "rejected"} or {"prompt", "answer"}, as the recipe's kind says.
+      recipe: says how the documents are packed, and of what kind they are.
+      tokenizer: turns texts into tokens.
+      lines: each document as JSON. It has {"id", "source", "score", "labels"}, "spans" if there are any, and what the
+        recipe's kind asks for: {"text"}, {"tokens"}, {"messages"}, {"prompt", "chosen", "rejected"} or
+        {"prompt", "answer"}.
 
     Raises:
-      UserError: the chat template does not work, or a document's spans do not.
+      UserError: the chat template does not work with a document, or a document's spans overlap or leave its text.
     """
     documents = [json.loads(line) for line in lines]
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
@@ -181,7 +185,10 @@ def _text_block(recipe: Recipe, tokenizer: Tokenizer, documents: list[dict[str, 
 def _scores(
     tokenizer: Tokenizer, documents: list[dict[str, Any]], ids: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, int]:
-    """(the scores of all tokens, how many a span holds); the token before a document is in none of its spans."""
+    """Returns (the scores of all tokens, how many tokens lie in a span).
+
+    The end-of-text token before a document lies in none of the document's spans.
+    """
     parts, scored = [], 0
     for document, tokens in zip(documents, ids, strict=True):
         scores, inside = np.zeros(1 + len(tokens), "<f4"), 0

@@ -1,4 +1,4 @@
-"""Documents to rows: one store per stratum, each of them whole or absent."""
+"""This module turns documents into row stores, one per stratum, each of which is either whole or absent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from alignpre_jax.documents import Document
 
 PLAIN = Template()
-BUILDING = ".building"  # below the root: what is finished of stores that are not
+BUILDING = ".building"  # the folder below the root for the finished parts of stores that are not finished
 _LOCK_SECONDS = 60
 
 TooSmallPolicy = Literal["refuse", "keep"]
@@ -37,7 +37,7 @@ class Line(NamedTuple):
     """A document on its way to a block."""
 
     stratum: str
-    kind: str  # of `Recipe.kind`
+    kind: str  # one of those of `Recipe.kind`
     data: bytes  # the document as JSON, see `blocks.make_block`
 
 
@@ -57,32 +57,33 @@ def build_rows(
 ) -> dict[str, RowStore]:
     """Packs `documents` into rows of `length` tokens, in one pass and in the order given.
 
-    The end-of-text token precedes every text, and a chat for which the template writes no token of its own first.
-    Documents of different strata never share a row, and all documents of a stratum are of one kind. Of chats and
-    pairs, the rows' mask says what is to be learnt: what the assistant says, with the end of its turn. A chat loses
-    what has no room in a row; a pair and a prompt are whole or left out; the header counts all of it.
+    The end-of-text token stands before every text, and before every conversation for which the template writes no
+    special token of its own first. Documents of different strata never share a row, and all documents of a stratum are
+    of one kind. For chats and pairs, the rows' mask says what is to be learnt: what the assistant says, with the end of
+    its turn. A chat loses what does not fit into a row, while a pair or a prompt is whole or left out; the header
+    counts all of these losses.
 
-    A store lies in `root`/STRATUM; the same inputs give the same bytes, whatever the number
+    A store lies in `root`/STRATUM. The same inputs give the same bytes, whatever the number
     of workers and however often the build was killed: finished blocks of about 4 MB of documents
     stay in `root`/.building, and the next build of the same documents takes them over. A store that is
     already there is kept if it was made from the same inputs and refused otherwise.
 
     Args:
-      documents: read once; memory holds a few blocks per worker and stratum.
+      documents: the documents, which are read once; memory holds a few blocks per worker and stratum.
       tokenizer: turns texts into tokens.
       length: tokens per row, at least 2.
       root: a local folder, made if need be.
       report: told the number of documents and tokens after each block.
       packing: "concat", which cuts the documents' concatenation every `length` tokens and drops only the tokens
         after the last full row (the header counts them), or "best_fit", which cuts only documents longer than a
-        row and pads what then stays free (the header counts that). Chats, pairs and prompts are never cut in two:
-        they need "best_fit".
-      template: writes the chats, and prompts that are conversations.
+        row and pads the rest of each row (the header counts the padding). Chats, pairs and prompts must not be cut
+        in two, so they need "best_fit".
+      template: writes the chats, and the prompts that are conversations.
       shard_rows: rows per file.
-      block_bytes: of documents, in a block; "best_fit" packs within blocks, so they should hold many rows.
-      workers: processes; 0 chooses one per core, or none for little text.
-      too_small: what becomes of strata that do not fill one row: "refuse" them, or "keep" a store of no rows, with
-        which a stage that does not draw from it can do.
+      block_bytes: bytes of documents in a block; "best_fit" packs within blocks, so they should hold many rows.
+      workers: the number of processes; 0 chooses one per core, or only this process for little text.
+      too_small: what becomes of strata that do not fill one row: "refuse" them, or "keep" a store without rows, which
+        is enough for a stage that does not draw from it.
 
     Returns:
       The stores by stratum, in the order of their first documents.
@@ -90,8 +91,8 @@ def build_rows(
     Raises:
       TooSmall: a stratum does not fill one row; no store is put in place then.
       UserError: a stratum's name cannot be a folder, its folder holds something else, its documents are of several
-        kinds, or what would be learnt of it is not what the assistant said; no store is put in place then. Or a
-        worker was killed time and again.
+        kinds, or what would be learnt of it is not what the assistant said; no store is put in place then. It is also
+        raised when workers were killed again and again at one task.
     """
     if packing not in ("concat", "best_fit"):
         raise UserError(f"no packing is called {packing!r}", where="packing", fix="choose concat or best_fit")
@@ -101,7 +102,11 @@ def build_rows(
 
 
 def document_line(document: Document) -> bytes:
-    """A document as the JSON that blocks are made of."""
+    """Returns a document as the JSON that blocks are made of.
+
+    Raises:
+      UserError: a document that is not a text has scored spans, or a text cannot be written as UTF-8.
+    """
     if document.spans and document.kind != "text":
         fix = "leave the spans out: of chats, pairs and prompts the mask says what is learnt"
         what = f"scored spans of a document of kind {document.kind!r}; only texts can have them"
@@ -110,7 +115,7 @@ def document_line(document: Document) -> bytes:
 
 
 def line_of(facts: dict[str, Any]) -> bytes:
-    """A document's facts as JSON.
+    """Returns a document's facts as JSON.
 
     Raises:
       UserError: a text cannot be written as UTF-8.
@@ -132,7 +137,10 @@ def make_stores(
     workers: int = 0,
     too_small: TooSmallPolicy = "refuse",
 ) -> dict[str, RowStore]:
-    """The stores of documents as JSON: see `build_rows` and `blocks.make_block`. The lines say their kinds."""
+    """Makes the stores of documents that come as lines of JSON, each of which says its kind.
+
+    See `build_rows` for the arguments, and `blocks.make_block` for the JSON.
+    """
     if recipe.length < 2:
         raise UserError(f"rows of {recipe.length} tokens", where="rows.length", fix="give at least 2")
     base = local_folder(root)
@@ -147,7 +155,7 @@ def make_stores(
                         check_name(name)
                         check_apart(name, strata)
                         own = dataclasses.replace(recipe, kind=line.kind)
-                        if line.kind in ("text", "tokens"):  # whose rows do not change with the template
+                        if line.kind in ("text", "tokens"):  # the rows of these do not depend on the template
                             own = dataclasses.replace(own, template=PLAIN)
                         strata[name] = _Stratum(name, base, own, tokenizer, shard_rows)
                     strata[name].check_kind(line.kind)
@@ -178,7 +186,7 @@ class _Refused(Exception):
 
 
 class _Build:
-    """What the crew has been asked for, and how far it is."""
+    """The tasks that the crew has been asked to do, and how far it has come with them."""
 
     def __init__(self, crew: Crew, report: Report):
         self._crew, self._report = crew, report
@@ -186,7 +194,7 @@ class _Build:
         self._documents = self._tokens = 0
 
     def ask(self, task: dict[str, Any], payload: bytes = b"", block: _Block | None = None) -> None:
-        """Has a task done, soon; waits for earlier ones if there are many."""
+        """Gives the crew a task, and waits for the oldest tasks as long as many are not done."""
         self._asked.append((self._crew.submit(task, payload), block))
         self.wait(3 * self._crew.workers + 4)
 
@@ -227,16 +235,16 @@ class _Stratum:
         self._lines: list[bytes] = []
         self._bytes = self._number = 0
         self._blocks: list[_Block] = []
-        self._header: RowHeader | None = None  # stays so where the store is there already
+        self._header: RowHeader | None = None  # stays None where the store is there already
 
     def check_kind(self, kind: str) -> None:
-        """Refuses a document of another kind than the first one's."""
+        """Refuses a document whose kind is not that of the first document."""
         if kind != self._recipe.kind:
             what = f"stratum {self.name!r} has documents of the kinds {self._recipe.kind!r} and {kind!r}"
             raise UserError(what, where="data.sources", fix="make them two sources")
 
     def add(self, line: bytes, build: _Build) -> None:
-        """Adds a document to the block that the bytes before it say."""
+        """Adds a document to its block, whose number follows from the bytes of the documents before it."""
         number = self._bytes // self._recipe.block_bytes
         if number != self._number:
             self.end_block(build)
@@ -245,14 +253,14 @@ class _Stratum:
         self._bytes += len(line)
 
     def end_block(self, build: _Build) -> None:
-        """Has the block made of the lines since the last one, unless an earlier build has made it."""
+        """Has a block made of the lines since the last block, unless an earlier build has made it already."""
         lines, self._lines = self._lines, []
         if not lines:
             return
         digest = block_digest(self._recipe, self._tokenizer, lines)
         block = _Block(self.folder / "blocks" / f"{len(self._blocks):06d}-{digest}.npz", digest, Counts(len(lines)))
         self._blocks.append(block)
-        if self._old:  # then the digests are all that is asked for
+        if self._old:  # a store that is there is only compared, and the digests are enough for that
             build.tell(block.counts)
         elif block.file.exists():
             block.counts = load_counts(block.file)
@@ -263,7 +271,7 @@ class _Stratum:
             build.ask({"do": "block", "kind": self._recipe.kind, "to": str(block.file)}, b"\n".join(lines), block)
 
     def check(self, too_small: TooSmallPolicy) -> None:
-        """Makes the header, or compares with the store that is there."""
+        """Makes the header, or compares the inputs with those of the store that is there already."""
         given = (self._recipe, self.name, self._tokenizer, self._shard_rows)
         inputs = digest_inputs(*given, (block.digest for block in self._blocks))
         if not self._old:
@@ -277,7 +285,7 @@ class _Stratum:
             check_size(self._old)
 
     def write_shards(self, build: _Build) -> None:
-        """Has the rows and the documents table written, but for shards that are there."""
+        """Has the rows and the documents table written, except for the shards that an earlier build has written."""
         header = self._header
         if not header:
             return
@@ -300,9 +308,9 @@ class _Stratum:
             ask("documents", documents_name(shard), parts)
 
     def put_in_place(self) -> RowStore:
-        """Makes the store whole, and visible at once."""
+        """Completes the store and moves it to its place in one step, so that nobody sees a part of it."""
         if self._header:
-            for part in self._store.glob(".*.part"):  # of a worker that was killed
+            for part in self._store.glob(".*.part"):  # a worker that was killed has left it
                 part.unlink()
             write_json(self._store / "header.json", self._header)
             with disk_errors(self.place):
@@ -314,7 +322,10 @@ class _Stratum:
 
 @contextlib.contextmanager
 def _lock(base: Path, report: Report) -> Iterator[IO[str]]:
-    """Keeps other builds out of the root; waits for what a killed one left running, which ends by itself."""
+    """Keeps other builds out of the root, and waits for another build that is there to end.
+
+    The processes of a killed build hold the lock, too, until they end by themselves.
+    """
     folder = base / BUILDING
     deadline = time.monotonic() + _LOCK_SECONDS
     with contextlib.ExitStack() as stack:
@@ -325,7 +336,7 @@ def _lock(base: Path, report: Report) -> Iterator[IO[str]]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.exists(file.name) and os.path.samestat(os.stat(file.name), os.fstat(file.fileno())):
-                    break  # it has not been removed by the one who had it before
+                    break  # the build that had the lock before has not removed the file
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     fix = "wait for it, stop it, or build into another folder"

@@ -1,4 +1,4 @@
-"""How a stage's rows are made."""
+"""This module has the settings of a stage's rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from alignpre_jax.foundation import UserError
 
 @dataclasses.dataclass(frozen=True)
 class RowsConfig:
-    """How documents become the rows of a stage.
+    """The settings that say how documents become the rows of a stage.
 
     Args:
       length: tokens per row, at least 2.
       packing: "concat" cuts the texts' concatenation into rows; "best_fit" keeps documents whole where they fit and
-        pads, as chats, pairs and prompts need it.
-      template: the chat template of chats and of prompts that are conversations: "" for the model's own, "plain", or
-        the path of a jinja2 file.
+        pads the rows. Chats, pairs and prompts need "best_fit".
+      template: the chat template that writes chats, and prompts that are conversations: "" for the model's own,
+        "plain", or the path of a jinja2 file.
     """
 
     length: int = 2048

@@ -1,4 +1,4 @@
-"""The processes that build rows: one per core, fed through pipes, replaced when they are killed."""
+"""This module runs the processes that build rows: one per core, fed through pipes, replaced when they are killed."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from alignpre_jax.rows.blocks import Recipe
 from alignpre_jax.rows.shards import perform
 from alignpre_jax.rows.tokenizer import Tokenizer
 
-ATTEMPTS = 3  # at one task, whose worker is killed each time
-_SMALL = 4  # blocks that are done sooner in this process than others would start
+ATTEMPTS = 3  # attempts at one task, if its worker is killed each time
+_SMALL = 4  # up to this number, blocks are done in this process, sooner than other processes would start
 
 Reply = concurrent.futures.Future[dict[str, Any]]
 
 
 class Crew:
-    """Does tasks (`shards.perform`) in processes of its own, or in this one when they are few.
+    """A crew does tasks (`shards.perform`) in processes of its own, or in this process when there are few tasks.
 
     Processes are started afresh with `python -m`, not forked: the parent may have threads (JAX has), and its program
-    need not be importable. They get tokenizer, recipe and documents as bytes and answer in JSON; none of them
-    outlives the parent for longer than a task.
+    need not be importable. They get the tokenizer, the recipe and the documents as bytes and answer in JSON. None of
+    them outlives the parent for longer than one task.
     """
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, workers: int = 0, lock: int | None = None):
-        """Starts nothing yet.
+        """Prepares the crew; processes are started only when there is work for them.
 
         Args:
-          recipe: of all tasks.
-          tokenizer: of all tasks.
-          workers: processes; 1 is none but this one, whose tokenizer uses threads; 0 chooses one per core,
-            and this one alone for a few blocks.
-          lock: a file that the processes keep open, so that a lock on it outlives a killed parent until they are gone.
+          recipe: the recipe of all tasks.
+          tokenizer: the tokenizer of all tasks.
+          workers: the number of processes; 1 is this process alone, whose tokenizer uses threads; 0 chooses one per
+            core, or this process alone for a few blocks.
+          lock: the descriptor of a file that the processes keep open, so that a lock on it outlives a killed parent
+            until they are gone.
         """
         self.workers = workers or cores()
         self._recipe, self._tokenizer, self._lock_file = recipe, tokenizer, lock
@@ -70,7 +71,7 @@ class Crew:
             process.communicate()
 
     def submit(self, task: dict[str, Any], payload: bytes = b"") -> Reply:
-        """Has a task done, now or later; its result or error comes with the reply."""
+        """Has a task done, now or later; the reply will hold its result or its error."""
         if self._waiting is not None and len(self._waiting) < _SMALL:
             self._waiting.append((Reply(), task, payload))
             return self._waiting[-1][0]
@@ -84,7 +85,7 @@ class Crew:
         return self._threads.submit(self._ask, task, payload)
 
     def flush(self) -> None:
-        """No further blocks will come: those that wait for more are done here."""
+        """Does in this process the blocks that are still waiting, because no further blocks will come."""
         if self._waiting is None:
             return
         waiting, self._waiting, self.workers = self._waiting, None, 1
@@ -92,7 +93,7 @@ class Crew:
             _do(reply, perform, *work, self._recipe, self._tokenizer)
 
     def _ask(self, task: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Has the task done by this thread's process, and by another one if that dies."""
+        """Has the task done by this thread's process, or by a new process if that one dies."""
         for _ in range(ATTEMPTS):
             process = self._process()
             assert process.stdin
@@ -143,7 +144,7 @@ def _start(lock: int | None) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         env=environment,
         pass_fds=() if lock is None else (lock,),
-        process_group=0,  # Ctrl-C is for the parent, which ends them
+        process_group=0,  # Ctrl-C then reaches only the parent, which ends its processes
     )
 
 

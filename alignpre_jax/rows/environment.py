@@ -1,4 +1,4 @@
-"""The environment that chat templates are written for: jinja2 in a sandbox, as `transformers` sets it up.
+"""This module is the environment that chat templates are written for: a jinja2 sandbox as `transformers` sets it up.
 
 Templates come from other people's model folders. So they run in jinja2's immutable sandbox, they see plain strings,
 and whatever they raise becomes a `UserError`. Two things differ from `transformers`, both so that the same study gives
@@ -17,21 +17,21 @@ from alignpre_jax.foundation import UserError
 
 Message = Mapping[str, str]
 
-# What `strftime_now` says. Templates that write the date would otherwise give other tokens every day, and rows that
-# were begun yesterday could not be finished today. Llama 3.1's template takes this date where it knows none.
+# The date that `strftime_now` gives. Otherwise, templates that write the date would give other tokens every day, and
+# rows that were begun yesterday could not be finished today. Llama 3.1's template takes this date where it knows none.
 TODAY = datetime.datetime(2024, 7, 26)
 BEGIN, END = "\ufdd3", "\ufdd4"  # code points that Unicode keeps out of text: they stand around {% generation %} blocks
 
 
 def render(source: str, messages: Sequence[Message], *, is_answer_due: bool, bos: str, eos: str) -> str:
-    """What a template makes of a conversation.
+    """Returns the text that a template makes of a conversation.
 
     Args:
       source: the template, in jinja2.
-      messages: each {"role", "content"}.
+      messages: the messages of the conversation, each {"role", "content"}.
       is_answer_due: whether the cue for an answer is to be written at the end.
-      bos: what the template is given as `bos_token`.
-      eos: what the template is given as `eos_token`.
+      bos: the text that the template gets as `bos_token`.
+      eos: the text that the template gets as `eos_token`.
 
     Raises:
       UserError: the template is broken, or refuses the conversation.
@@ -42,7 +42,7 @@ def render(source: str, messages: Sequence[Message], *, is_answer_due: bool, bos
 def render_marked(
     source: str, messages: Sequence[Message], *, is_answer_due: bool, bos: str, eos: str
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The same text as `render`, and the stretches of it that stand in {% generation %} blocks."""
+    """Returns the same text as `render`, and the stretches [start, end) of it that stand in {% generation %} blocks."""
     text = _run(source, messages, is_answer_due, bos, eos, is_marked=True)
     plain, stretches = "", []
     for part in text.split(BEGIN):
@@ -74,7 +74,7 @@ def _run(source: str, messages: Sequence[Message], is_answer_due: bool, bos: str
         raise _refusal(str(refused), messages, run) from None
     except UserError:
         raise
-    except Exception as error:  # the sandbox keeps templates from harm, not from mistakes of any kind
+    except Exception as error:  # the sandbox keeps templates from doing harm, not from making mistakes of any kind
         what = f"the chat template failed: {type(error).__name__}: {error}"
         raise UserError(what, where="template", fix="mend the template, or give another one") from None
 
@@ -84,7 +84,7 @@ def _refusal(said: str, messages: Sequence[Message], run: Any) -> UserError:
     if len(others) < len(messages):
         try:
             run(others)
-        except Exception:  # then the system message is not what it minds
+        except Exception:  # then the system message is not what the template refuses
             pass
         else:
             fix = "leave the system message out, put its text before the first user message, or give another template"
@@ -115,7 +115,7 @@ def _compiled(source: str, is_marked: bool) -> Any:
         raise _Refused(message)
 
     def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys=False):
-        """jinja2's own filter writes <, > and & as HTML does."""
+        """Writes JSON as it is, because jinja2's own filter would escape <, > and & for HTML."""
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     environment = ImmutableSandboxedEnvironment(

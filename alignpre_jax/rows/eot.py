@@ -1,4 +1,4 @@
-"""The end-of-text token: the boundary between documents, under the names that tokenizers give it."""
+"""The end-of-text token is the boundary between documents; this module knows the names that tokenizers give it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _KNOWN_EOTS = (END_OF_TEXT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>")
 
 
 def choose_eot(eot: str, there: Sequence[str], special: Sequence[str], where: str) -> str:
-    """The name of the end-of-text token: `eot`, or without one the best known among those that are `there`.
+    """Chooses the name of the end-of-text token: `eot` if it is given, else the first known name that is in `there`.
 
     Raises:
-      UserError: it is not `there`; the message names the `special` tokens.
+      UserError: no such name is in `there`; the message lists the `special` tokens.
     """
     for name in [eot] if eot else _KNOWN_EOTS:
         if name in there:

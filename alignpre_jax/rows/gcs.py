@@ -1,7 +1,8 @@
-"""Objects of Google Cloud Storage, through TensorStore: a row store's header, and its files when it is copied there.
+"""This module reads and writes objects of Google Cloud Storage through TensorStore.
 
-The records themselves are read by the ArrayRecord library, which takes gs:// paths. Both find the machine's own
-account, or the one of `gcloud auth application-default login`.
+The objects are a row store's header, and the store's files when it is copied to a bucket. The records themselves are
+read by the ArrayRecord library, which takes gs:// paths. Both libraries find the machine's own account, or the one of
+`gcloud auth application-default login`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from typing import Any
 from alignpre_jax.foundation import PathLike, UserError
 
 PATIENCE = 60.0  # seconds for a small object; TensorStore tries again by itself until then
-BYTES_PER_SECOND = 1e6  # the slowest line that large objects are waited for
+BYTES_PER_SECOND = 1e6  # the slowest connection on which a large object is still waited for
 
 
 def is_gcs(path: PathLike) -> bool:
-    """Whether `path` is a gs:// URL."""
+    """Returns whether `path` is a gs:// URL."""
     return os.fspath(path).startswith("gs://")
 
 
 def read_object(url: PathLike) -> bytes | None:
-    """The content of an object; None if there is none.
+    """Returns the content of an object, or None if there is no such object.
 
     Raises:
-      UserError: the bucket does not answer, or not to this account.
+      UserError: the bucket does not answer, or does not answer to this account.
     """
     found = _ask(url, lambda store: store.read(""), PATIENCE)
     return None if found.state == "missing" else bytes(found.value)

@@ -1,9 +1,9 @@
-"""Documents side by side in a stream of tokens, and the stream cut into rows.
+"""Packing lays documents side by side in a stream of tokens, and cuts the stream into rows.
 
-Packing happens in two steps, and only the first one knows how: `concatenate`, `best_fit` and `best_fit_whole` lay
+It happens in two steps, and only the first one knows the method: `concatenate`, `best_fit` and `best_fit_whole` lay
 the documents of a block out as a stretch of the stratum's stream, and `to_rows` cuts the streams
 of all blocks, one after the other, every `length` tokens. Best-fit stretches are a multiple of
-`length` long, so that the cuts fall between documents there.
+`length` long, so that the cuts fall between the pieces that best-fit has placed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Piece:
 
     Attributes:
       ids: its tokens.
-      mask: 1 for the tokens that are to be learnt, else 0; as many as `ids`.
-      part: which of its document's sequences it is.
-      side: of a pair, 1 for the chosen answer and -1 for the rejected one; else 0.
+      mask: 1 for the tokens that are to be learnt, else 0; as long as `ids`.
+      part: the number of the sequence within its document, from 0.
+      side: 1 for the chosen answer of a pair, -1 for the rejected one, else 0.
     """
 
     ids: Sequence[int]
@@ -41,7 +41,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Pieces of one document that share a row: one, or the two sides of a pair."""
+    """The pieces of one document that must share a row: a single piece, or the two sides of a pair."""
 
     document: int
     score: float
@@ -73,11 +73,11 @@ class Stream:
         return int(sizes[self.spans["document"] == PADDING].sum())
 
     def with_columns(self, columns: Iterable[Sequence[str]]) -> Stream:
-        """The stream with just these columns of (name, dtype); 0 where it does not have one."""
+        """Returns the stream with just these columns of (name, dtype); a column that it does not have is 0."""
         return Stream({name: self.columns.get(name, np.zeros(len(self), dtype)) for name, dtype in columns}, self.spans)
 
     def cut(self, start: int, stop: int) -> Stream:
-        """The part [start, stop), in which a document that begins earlier has a span too."""
+        """Returns the part [start, stop) of the stream, in which a document that begins earlier has a span too."""
         first = np.searchsorted(self.spans["start"], start, "right") - 1
         last = np.searchsorted(self.spans["start"], stop, "left")
         spans = self.spans[first:last].copy()
@@ -88,12 +88,12 @@ class Stream:
 
 
 def concatenate(columns: Mapping[str, np.ndarray], lengths: np.ndarray, scores: Sequence[float]) -> Stream:
-    """The documents one after the other, as they are.
+    """Lays the documents out one after the other, as they are.
 
     Args:
       columns: arrays [n] with the documents' tokens one after the other.
       lengths: int64 [documents], each at least 1; they add up to n.
-      scores: of the documents.
+      scores: the score of each document.
     """
     spans = np.zeros(len(lengths), SPAN)
     spans["document"] = np.arange(len(lengths))
@@ -105,7 +105,7 @@ def concatenate(columns: Mapping[str, np.ndarray], lengths: np.ndarray, scores: 
 def best_fit(
     columns: Mapping[str, np.ndarray], lengths: np.ndarray, scores: Sequence[float], length: int, padding: int
 ) -> Stream:
-    """The documents in as few rows as best-fit decreasing finds, each piece of a document whole in its row.
+    """Packs the documents into as few rows as best-fit decreasing finds, each piece of a document whole in its row.
 
     A document of more than `length` tokens is first split into full rows and a remainder, so that no
     document is cut more often than it must be (Ding et al. 2024, "Fewer Truncations Improve Language
@@ -116,7 +116,7 @@ def best_fit(
     Args:
       columns: arrays [n] with the documents' tokens one after the other.
       lengths: int64 [documents], each at least 1; they add up to n.
-      scores: of the documents.
+      scores: the score of each document.
       length: tokens per row.
       padding: the token that fills the rest of a row.
     """
@@ -148,16 +148,16 @@ def best_fit(
 
 
 def best_fit_whole(units: Sequence[Unit], length: int, padding: int, dtype: np.dtype, *, with_sides: bool) -> Stream:
-    """The units in as few rows as best-fit decreasing finds, each of them whole in one row.
+    """Packs the units into as few rows as best-fit decreasing finds, each of them whole in one row.
 
     Rows are in the order of their first units, and within a row units keep their order; what stays free at a row's
     end holds the token `padding` and 0 in the other columns.
 
     Args:
-      units: each of 1 to `length` tokens.
+      units: the units, each of 1 to `length` tokens.
       length: tokens per row.
       padding: the token that fills the rest of a row.
-      dtype: of the tokens.
+      dtype: the dtype of the tokens.
       with_sides: whether the stream has a column "side" beside "tokens" and "mask".
     """
     rows = sorted(sorted(indices) for indices in fewest_rows([len(unit) for unit in units], length))
@@ -182,14 +182,15 @@ def best_fit_whole(units: Sequence[Unit], length: int, padding: int, dtype: np.d
 
 
 def fewest_rows(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing bin packing: the largest first, each into the fullest bin that has the space.
+    """Packs items into bins by best-fit decreasing: the largest item first, each into the fullest bin that has room.
 
     Args:
-      sizes: each in [1, capacity].
-      capacity: of a bin.
+      sizes: the sizes of the items, each in [1, capacity].
+      capacity: the size of a bin.
 
     Returns:
-      The indices into `sizes` of each bin's items. Takes at most 11/9 of the best number of bins and one more.
+      For each bin, the indices into `sizes` of its items. There are at most 11/9 of the best number of bins and one
+      more.
     """
     bins: list[list[int]] = []
     having: list[list[int]] = [[] for _ in range(capacity)]  # the bins by their free space
@@ -213,7 +214,7 @@ def fewest_rows(sizes: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def join(streams: Sequence[Stream], documents_before: Sequence[int]) -> Stream:
-    """Streams one after the other; `documents_before` is added to the document numbers of each."""
+    """Joins streams one after the other; `documents_before` is added to the document numbers of each."""
     names = list(streams[0].columns)
     columns = {name: np.concatenate([stream.columns[name] for stream in streams]) for name in names}
     parts, before = [], 0
@@ -227,7 +228,7 @@ def join(streams: Sequence[Stream], documents_before: Sequence[int]) -> Stream:
 
 
 def to_rows(stream: Stream, length: int) -> list[bytes]:
-    """The records of the stream's full rows: for each row its columns, one after the other, and then its spans."""
+    """Returns the records of the stream's full rows: each row's columns, one after the other, and then its spans."""
     rows = len(stream) // length
     given = stream.spans["start"].astype(np.int64)
     starts = np.union1d(given, np.arange(rows, dtype=np.int64) * length)

@@ -1,4 +1,4 @@
-"""SentencePiece models as tokenizers."""
+"""This module uses SentencePiece models as tokenizers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from alignpre_jax.foundation import UserError, digest
 from alignpre_jax.rows.eot import choose_eot
 
-# A protocol buffer's later fields win: normalizer_spec { add_dummy_prefix: false, remove_extra_whitespaces: false }.
+# normalizer_spec { add_dummy_prefix: false, remove_extra_whitespaces: false }: appended to a model, this overrules what
+# the model says, because later fields of a protocol buffer win.
 _KEEP_SPACES = b"\x1a\x04\x18\x00\x20\x00"
 
 
 class PieceTokenizer:
-    """A SentencePiece model, from its `.model` file; see `Tokenizer`.
+    """The tokenizer of a SentencePiece `.model` file; see `Tokenizer`.
 
     Spaces are left alone: the model's own habit of putting one before every text, and of merging those that
     follow each other, is switched off. So the tokens of a prompt followed by those of its continuation stand for
@@ -45,16 +46,17 @@ class PieceTokenizer:
         self.data, self.digest = data, digest(data)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without any special token."""
+        """Returns the tokens of `text`, without any special token."""
         (ids,) = self.encode_batch([text])
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
+        """Returns the tokens of each text, as `encode` does."""
         batch = self._inner.encode(list(texts), out_type=int)
         if self._inner.is_control(self.eot_id):
             return batch
-        # A user-defined piece is found in text; here it is the boundary, so the text's own is put together otherwise.
+        # SentencePiece finds user-defined pieces in text. Here such a piece is the boundary between documents, so the
+        # same characters in a text are encoded in parts and become other tokens.
         return [
             [token for part in self._parts(text) for token in self._inner.encode(part, out_type=int)]
             if self.eot_id in ids
@@ -63,14 +65,14 @@ class PieceTokenizer:
         ]
 
     def _parts(self, text: str) -> list[str]:
-        """The text in parts that are encoded one by one, so that no boundary is found in it."""
+        """Cuts the text into parts that are encoded one by one, so that no boundary is found in it."""
         if self._inner.is_control(self.eot_id) or self.eot not in text:
             return [text]
         first, *others = text.split(self.eot)
         return [first, *(part for other in others for part in (self.eot[:1], self.eot[1:], other))]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens included."""
+        """Returns the text of `ids`, special tokens included."""
         runs = [(control, list(run)) for control, run in itertools.groupby(map(int, ids), self._inner.is_control)]
         texts = [
             "".join(map(self._inner.id_to_piece, run)) if control else self._inner.decode(run) for control, run in runs
@@ -78,7 +80,7 @@ class PieceTokenizer:
         return "".join(texts)
 
     def starts(self, text: str) -> list[int]:
-        """For each token of `encode(text)`, the character of the text that it begins with."""
+        """Returns, for each token of `encode(text)`, the index of the character of the text that it begins with."""
         place, starts = 0, []
         for part in self._parts(text):
             try:
@@ -91,7 +93,7 @@ class PieceTokenizer:
         return starts
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for; b"" for an unknown id."""
+        """Returns the bytes that a token stands for; b"" for an unknown id."""
         if not 0 <= token_id < self.vocab_size:
             return b""
         piece = self._inner.id_to_piece(token_id)

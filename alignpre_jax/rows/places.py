@@ -1,4 +1,4 @@
-"""Where stores may lie: what a stratum may be called, and what its folder may hold before."""
+"""This module checks where stores may lie: what a stratum may be called, and what its folder may hold beforehand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_place(name: str, place: Path, base: Path) -> None:
 
 
 def check_apart(stratum: str, others: Iterable[str]) -> None:
-    """Raises `UserError` if the stores of two strata would lie in each other."""
+    """Raises `UserError` if the store of one stratum would lie inside that of another."""
     for other in others:
         if stratum.startswith(f"{other}/") or other.startswith(f"{stratum}/"):
             raise UserError(
@@ -54,7 +54,7 @@ def check_apart(stratum: str, others: Iterable[str]) -> None:
 def refuse_other(
     old: RowHeader, place: Path, recipe: Recipe, tokenizer: Tokenizer, shard_rows: int, documents: int, inputs: str
 ) -> NoReturn:
-    """Raises `UserError` that says what differs between a store that is there and the one that was asked for."""
+    """Raises a `UserError` that says what differs between a store that is there and the one that was asked for."""
     new = {
         "version": VERSION,
         "kind": "text" if recipe.kind == "tokens" else recipe.kind,

@@ -1,4 +1,4 @@
-"""Row stores where every host of a pod can read them without a mounted disk: in a bucket."""
+"""This module copies row stores to a bucket, where every host of a pod can read them without a mounted disk."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from alignpre_jax.rows.store import HEADER, RowStore, open_rows
 
 
 def publish_rows(store: RowStore, url: PathLike, report: Report = silent) -> RowStore:
-    """Copies a store to a gs:// folder and opens it there; what is there already is kept.
+    """Copies a store to a gs:// folder and opens it there; a store that is there already is kept.
 
-    The header is written last: a copy that was broken off is no store, and the next one makes it whole.
+    The header is written last, so a copy that was broken off does not pass for a store, and the next call copies again.
 
     Raises:
       UserError: other rows are there, or the bucket cannot be written to.
@@ -28,5 +28,9 @@ def publish_rows(store: RowStore, url: PathLike, report: Report = silent) -> Row
 
 
 def check_rows_url(url: str) -> None:
-    """Asks the bucket for something, so that one that does not answer is known before hours of work on the rows."""
+    """Asks the bucket for a header, so that a bucket that does not answer is known before hours of work on the rows.
+
+    Raises:
+      UserError: the bucket does not answer, or does not answer to this account.
+    """
     gcs.read_object(f"{url}/{HEADER}")

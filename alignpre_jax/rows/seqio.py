@@ -4,12 +4,13 @@
     python -m alignpre_jax.rows.seqio --module my_project.tasks --task my_task --length 2048 --root rows \\
         --vocabulary rows/tokenizer.model
 
-`--module` is imported, and registers the task: this runs your own code. The examples' "targets", tokenized by the
-task, become the documents of a stratum, in the order that seqio gives them in without shuffling; a mixture is drawn
-from with `--seed`. An end-of-sequence token at an example's end is left out, as the same token precedes each document
-in rows. The rows' tokenizer is the feature's SentencePiece vocabulary, whose model `--vocabulary` keeps for training.
+The module that `--module` names is imported to register the task; this runs your own code. The examples' "targets",
+tokenized by the task, become the documents of a stratum, in the order in which seqio gives them without shuffling;
+`--seed` is the seed of a mixture's draws. An end-of-sequence token at an example's end is left out, because the same
+token stands before each document in rows. The rows' tokenizer is the feature's SentencePiece vocabulary, whose model
+`--vocabulary` keeps for training.
 
-With `--tokenizer`, texts are drained instead, from `--feature` (such as "targets_pretokenized"), and tokenized here.
+With `--tokenizer`, the texts of `--feature` (such as "targets_pretokenized") are drained instead and tokenized here.
 """
 
 from __future__ import annotations
@@ -44,26 +45,26 @@ def drain(
     workers: int = 0,
     vocabulary: PathLike = "",
 ) -> RowStore:
-    """Builds rows of one pass over a registered Task or Mixture; see `build_rows`.
+    """Builds rows from one pass over a registered Task or Mixture; see `build_rows`.
 
     Args:
       task: the name of a Task or Mixture that is registered.
       length: tokens per row.
       root: a local folder; the store is `root`/STRATUM.
       report: told the number of examples and tokens after each block.
-      split: which one.
-      feature: what of the examples is drained: token ids, or text if there is a `tokenizer`.
-      tokenizer: of texts; None takes the ids as they are.
+      split: the split to drain.
+      feature: the feature of the examples to drain: token ids, or text if there is a `tokenizer`.
+      tokenizer: turns texts into tokens; None takes the feature's ids as they are.
       stratum: the rows' stratum, by default the task's name.
-      examples: how many at most; 0 takes all of one epoch.
-      seed: of a mixture's draws.
+      examples: how many examples to take at most; 0 takes all of one epoch.
+      seed: the seed of a mixture's draws.
       packing: "concat" or "best_fit".
-      workers: processes; 0 chooses.
+      workers: the number of processes; 0 chooses it.
       vocabulary: where to keep the feature's SentencePiece model, if anywhere.
 
     Raises:
-      UserError: seqio is not installed, has no such task or split, the task has no such feature, its vocabulary is
-        no SentencePiece model, or what `build_rows` raises.
+      UserError: seqio is not installed or has no such task or split, the task has no such feature, the feature's
+        vocabulary is not a SentencePiece model, or one of the reasons of `build_rows`.
     """
     provider = _provider(task)
     if split not in provider.splits:
@@ -79,7 +80,7 @@ def drain(
         kind = "text"
     stratum = stratum or task
     options: dict[str, Any] = {"sequence_length": None, "split": split, "shuffle": False, "seed": seed, "num_epochs": 1}
-    if hasattr(provider, "tasks"):  # a mixture, which otherwise keeps the features that become tokens
+    if hasattr(provider, "tasks"):  # a mixture, which otherwise keeps only the features that become tokens
         options["passthrough_features"] = [feature]
     dataset = provider.get_dataset(**options)
     dataset = dataset.take(examples) if examples else dataset
@@ -138,7 +139,7 @@ def _lines(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; a user's mistake is printed and ends with status 2."""
+    """Runs the command line; a user's mistake is printed, and the program ends with status 2."""
     parser = argparse.ArgumentParser(prog="python -m alignpre_jax.rows.seqio", description=__doc__.split("\n")[0])
     parser.add_argument("--module", action="append", default=[], help="import this, which registers the task")
     parser.add_argument("--task", required=True, help="name of a Task or Mixture")

@@ -1,4 +1,4 @@
-"""Chats, pairs and prompts as sequences of tokens with masks, cut to the length of a row and counted."""
+"""This module turns chats, pairs and prompts into sequences of tokens with masks, cut to a row's length and counted."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from alignpre_jax.rows.packing import Piece, Unit
 from alignpre_jax.rows.template import Part, Template, answer_parts, chat_prompt, learnt_parts, turn_end
 from alignpre_jax.rows.tokenizer import Tokenizer
 
-_Encoded = list[tuple[list[int], list[int]]]  # the sequences of a document: ids, and a mask
+_Encoded = list[tuple[list[int], list[int]]]  # the sequences of a document: ids and a mask for each
 
 
 @dataclasses.dataclass(frozen=True)
 class Sequences:
-    """What a block's documents become.
+    """The sequences that a block's documents become, and their counts.
 
     Attributes:
-      units: what is put into rows, each of at most a row's length.
-      tokens: of each document, before anything is cut.
-      sizes: bytes of text of each document.
-      turns: of the assistant in the documents; a pair has two.
-      truncated: turns of which the end is in no unit.
-      ends: the tokens that end a turn.
+      units: what is put into rows; each unit has at most as many tokens as a row.
+      tokens: the number of tokens of each document, before anything is cut.
+      sizes: the bytes of text of each document.
+      turns: turns of the assistant in the documents; a pair has two.
+      truncated: turns whose end is in no unit.
+      ends: the ids of the tokens that end a turn.
     """
 
     units: list[Unit]
@@ -38,13 +38,14 @@ class Sequences:
 def sequences_of(
     kind: str, template: Template, tokenizer: Tokenizer, documents: Sequence[Mapping[str, Any]], length: int
 ) -> Sequences:
-    """The documents of a block as sequences, see `blocks.make_block` for their form.
+    """Makes sequences of a block's documents, which have the form that `blocks.make_block` describes.
 
-    A chat loses what has no room in `length` tokens, and whatever follows the last token of it that is learnt. A pair
-    is whole or left out: if one side were cut, its log-probability would be that of another answer. So is a prompt.
+    A chat loses what has no room in `length` tokens, and whatever follows the last token of the rest that is learnt.
+    A pair is whole or left out: if one side were cut, its log-probability would be that of another answer. A prompt is
+    whole or left out, too.
 
     Raises:
-      UserError: the chat template does not work with a document, which is named.
+      UserError: the chat template does not work with a document; the error names the document.
     """
     parts = [list(_of(document, _PARTS[kind], template, tokenizer, document)) for document in documents]
     encoded = _encode(tokenizer, parts)
@@ -72,7 +73,7 @@ def sequences_of(
             turns += 2
             truncated += 0 if is_whole else 2
     tokens = [sum(len(ids) for ids, _ in sequences) for sequences in encoded]
-    ends = {tokenizer.eot_id} if kind == "pairs" else set()  # that of answers to a prompt of plain text
+    ends = {tokenizer.eot_id} if kind == "pairs" else set()  # it ends the answers to a prompt of plain text
     if kind != "prompts" and any("messages" in d or not isinstance(d["prompt"], str) for d in documents):
         ends |= {end for end in [turn_end(template, tokenizer)] if end is not None}
     return Sequences(units, tokens, [_size(document) for document in documents], turns, truncated, sorted(ends))
@@ -110,7 +111,7 @@ def _of(document: Mapping[str, Any], make: Any, *arguments: Any) -> list[list[Pa
 
 
 def _encode(tokenizer: Tokenizer, documents: Sequence[Sequence[Sequence[Part]]]) -> list[_Encoded]:
-    """All texts in one call, which is what makes tokenizers fast."""
+    """Encodes all texts in one call, because that is what makes tokenizers fast."""
     texts = [part for sequences in documents for parts in sequences for part, _ in parts if isinstance(part, str)]
     encoded = iter(tokenizer.encode_batch(texts))
     found: list[_Encoded] = []
@@ -124,17 +125,17 @@ def _encode(tokenizer: Tokenizer, documents: Sequence[Sequence[Sequence[Part]]])
 
 
 def _ends(mask: Sequence[int]) -> list[int]:
-    """Where the learnt stretches of a sequence end."""
+    """Returns the places at which the learnt stretches of a sequence end."""
     return [place for place in range(1, len(mask) + 1) if mask[place - 1] and not (place < len(mask) and mask[place])]
 
 
 def _last(mask: Sequence[int]) -> int:
-    """The number of tokens up to the last that is learnt; 0 if none is."""
+    """Returns the number of tokens up to the last one that is learnt, itself included; 0 if no token is learnt."""
     return next((place for place in range(len(mask), 0, -1) if mask[place - 1]), 0)
 
 
 def _size(document: Mapping[str, Any]) -> int:
-    """The bytes of a document's text."""
+    """Returns the bytes of a document's texts, without the answer of a prompt, which is in no row."""
     texts: list[str] = []
     for name in ("messages", "prompt", "chosen", "rejected"):
         value = document.get(name, [])

@@ -1,4 +1,4 @@
-"""From blocks to the files of a row store: which part of which block goes where, and the header."""
+"""This module turns blocks into the files of a row store: the header, and files filled by parts of the blocks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Part:
 
 
 class TooSmall(UserError):
-    """A stratum does not fill a single row.
+    """The error of a stratum that does not fill a single row.
 
     Attributes:
-      stratum: its name, for callers who can do without it.
+      stratum: the name of the stratum, for callers who can do without its rows.
     """
 
     def __init__(self, stratum: str, what: str, *, where: str, fix: str):
@@ -59,7 +59,7 @@ def check_size(header: RowHeader) -> None:
 def digest_inputs(
     recipe: Recipe, stratum: str, tokenizer: Tokenizer, shard_rows: int, block_digests: Iterable[str]
 ) -> str:
-    """16 hex digits that name all that a store depends on."""
+    """Returns 16 hex digits that name everything that a store depends on."""
     settings = [VERSION, stratum, dataclasses.asdict(recipe), shard_rows, tokenizer.digest, tokenizer.eot_id]
     return digest("\n".join([canonical_json(settings), *block_digests]).encode())
 
@@ -67,11 +67,11 @@ def digest_inputs(
 def make_header(
     recipe: Recipe, stratum: str, tokenizer: Tokenizer, shard_rows: int, inputs_digest: str, counts: Iterable[Counts]
 ) -> RowHeader:
-    """The header of the store that a stratum's blocks make.
+    """Makes the header of the store that a stratum's blocks make up.
 
     Raises:
-      UserError: there are more documents than spans can number, or of chats and pairs what is learnt is not what
-        should be.
+      UserError: there are more documents than spans can number, or the masks of chats or pairs do not say to learn
+        what should be learnt.
     """
     kind = "text" if recipe.kind == "tokens" else recipe.kind
     total = Counts(*(sum(column) for column in zip(*map(dataclasses.astuple, counts), strict=True)))
@@ -111,7 +111,7 @@ def make_header(
 def _check_masks(total: Counts, stratum: str, length: int) -> None:
     """Refuses rows of which nothing or everything would be learnt, or that would not teach where a turn ends.
 
-    None of these shows in a loss curve: the model merely never stops, or learns to ask the questions as well.
+    None of these mistakes shows in a loss curve: the model merely never stops, or learns to ask the questions as well.
     """
     whole = total.turns - total.truncated
     where = f"stratum {stratum!r}"
@@ -129,12 +129,12 @@ def _check_masks(total: Counts, stratum: str, length: int) -> None:
 
 
 def shard_parts(sizes: Sequence[int], shard_size: int, total: int) -> Iterator[list[Part]]:
-    """For each shard, the parts of blocks that fill it.
+    """Yields, for each shard, the parts of blocks that fill it.
 
     Args:
-      sizes: of the blocks, one after the other.
-      shard_size: of each shard but the last.
-      total: of all shards; what the blocks have beyond it is left out.
+      sizes: the sizes of the blocks, which lie one after the other.
+      shard_size: the size of each shard but the last.
+      total: the size of all shards together; what the blocks have beyond it is left out.
     """
     ends = np.cumsum(sizes)
     for first in range(0, total, shard_size):
@@ -151,12 +151,12 @@ def shard_parts(sizes: Sequence[int], shard_size: int, total: int) -> Iterator[l
 def row_records(
     streams: Iterable[tuple[Stream, int]], length: int, columns: Sequence[Sequence[str]]
 ) -> Iterator[bytes]:
-    """The records of the rows that streams make, one after the other; they end with a full row.
+    """Yields the records of the rows that streams make, one after the other; the last stream must end with a full row.
 
     Args:
-      streams: each with the number of documents before it.
+      streams: the streams, each with the number of documents before it.
       length: tokens per row.
-      columns: (name, dtype) of the store's; a stream that does not have one has 0 there.
+      columns: (name, dtype) of the store's columns; a column that a stream does not have is 0 there.
     """
     rest: Stream | None = None
     for each, documents in streams:

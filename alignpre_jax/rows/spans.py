@@ -1,4 +1,4 @@
-"""Scored spans of a text's characters, spread over its tokens."""
+"""This module spreads the scored spans of a text's characters over its tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from alignpre_jax.rows.tokenizer import Tokenizer
 
 
 def token_scores(tokenizer: Tokenizer, document: Mapping[str, Any], ids: Sequence[int]) -> tuple[np.ndarray, int]:
-    """(the score of each token, the number of tokens that a span holds).
+    """Returns (the score of each token, the number of tokens that lie in a span).
 
-    A token takes the span that holds its first byte, so every token is in one span or in none, also where a
+    A token belongs to the span that holds its first byte, so every token is in one span or in none, also where a
     character is several tokens. Tokens outside of all spans have the score 0.
 
     Args:
-      tokenizer: whose tokens they are.
+      tokenizer: the tokenizer that made the tokens.
       document: {"id", "text", "spans"}, each span (start, end, score, label) in characters of the text.
       ids: the text's tokens.
 
@@ -39,10 +39,10 @@ def token_scores(tokenizer: Tokenizer, document: Mapping[str, Any], ids: Sequenc
 
 
 def token_starts(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> np.ndarray:
-    """The character that holds the first byte of each token: int64 [tokens], never decreasing."""
+    """Returns the index of the character that holds the first byte of each token: int64 [tokens], never decreasing."""
     pieces = [tokenizer.token_bytes(token) for token in ids]
     sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
-    if b"".join(pieces) != text.encode():  # the tokenizer changes what it reads, and knows itself where it was
+    if b"".join(pieces) != text.encode():  # the tokenizer changes what it reads, so only it knows where tokens begin
         starts = np.maximum.accumulate(np.array(tokenizer.starts(text), np.int64))
         assert len(starts) == len(ids), (len(starts), len(ids))
         return starts

@@ -1,6 +1,6 @@
-"""The row store: packed rows on disk, with random access.
+"""A row store holds packed rows on disk, with random access.
 
-A store is a folder. It can be read without this package:
+A store is a folder, which can be read without this package:
 
     header.json                         `RowHeader` as JSON
     rows-00000.array_record ...         `shard_rows` rows each (the last shard has the rest)
@@ -8,28 +8,28 @@ A store is a folder. It can be read without this package:
                                         {"id", "source", "score", "labels", "bytes", "tokens"}
 
 The files are ArrayRecord. Record i of shard s is row s * shard_rows + i (document s *
-shard_documents + i): the header's `columns` one after the other, each an array of `length`
-items of the dtype that the header names, and then the row's spans to the end of the record,
-each of the header's `span_fields`. A span is filled by the tokens `offset`, `offset` + 1, ... of
-document number `document` from position `start` to the next span's start; the first one
-starts at 0. Document number 2**32 - 1 is padding, which only ends a row; its tokens are
+shard_documents + i). A row's record holds the header's `columns` one after the other, each an array
+of `length` items of the dtype that the header names, and then, to the end of the record, the row's
+spans, which have the header's `span_fields`. A span says that the tokens `offset`, `offset` + 1, ...
+of document number `document` fill the row from position `start` to the next span's start; the first
+span starts at 0. Document number 2**32 - 1 is padding, which only ends a row; its tokens are
 `eot_id` and mean nothing. What the columns are depends on the header's `kind`:
 
     text       tokens
     chat       tokens, mask (1 where the token is to be learnt: the assistant's; 0 elsewhere)
-    pairs      tokens, mask, side (1 where the token is of a chosen answer or of the prompt before it,
-               -1 of a rejected one; 0 is padding). A pair is two spans, the chosen answer's first
+    pairs      tokens, mask, side (1 where the token belongs to a chosen answer or the prompt before it,
+               -1 where it belongs to a rejected one; 0 is padding). A pair is two spans, the chosen first
     prompts    tokens, mask (0 everywhere)
 
-and any of them may have `scores` (of the documents' scored spans; 0 outside of them) at the end.
-Chats, pairs and prompts have one more span field, `part`, as one of their documents may be several
+and any kind may have a last column `scores` (those of the documents' scored spans; 0 outside of them).
+Chats, pairs and prompts have one more span field, `part`, because one of their documents may be several
 sequences: the sides of a pair, or a chat's turns, each with the conversation before it. A sequence
-sees no other, so a new segment begins where the document or the part changes.
+does not see any other, so a new segment begins where the document or the part changes.
 
-Versions 1 and 2 are still read, of text. Version 1 had no padding, no span field `offset`, one file
-documents.array_record and none of the header's fields that have defaults here. What a later version
-adds comes as further kinds, columns or span fields. A reader refuses columns that it does not
-know: training on a row without its loss mask would be silently wrong.
+Stores of text of versions 1 and 2 can still be read. Version 1 had no padding, no span field `offset`,
+one file documents.array_record and none of the header's fields that have defaults here. What a later
+version adds comes as further kinds, columns or span fields. A reader refuses columns that it does not
+know, because training on a row without its loss mask would be silently wrong.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from alignpre_jax.rows.packing import PADDING, PART_SPAN, SPAN
 
 VERSION = 3
 HEADER = "header.json"
-_IN_MEMORY_BYTES = 256_000_000  # of tokens: smaller stores are read whole, a shard at a time
+_IN_MEMORY_BYTES = 256_000_000  # bytes of columns: smaller stores are kept in memory, read a shard at a time
 _HERE = "readahead_buffer_size:0,max_parallelism:0"
 _IN_A_BUCKET = "readahead_buffer_size:0"  # one request for each row, several at a time
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -69,7 +69,7 @@ _DTYPES = {"mask": "|u1", "side": "|i1", "scores": "<f4"}
 
 @dataclasses.dataclass(frozen=True)
 class RowHeader:
-    """What a row store holds. Each document's end-of-text token counts as one of its tokens."""
+    """The header says what a row store holds. Each document's end-of-text token counts as one of its tokens."""
 
     version: int
     stratum: str
@@ -77,7 +77,7 @@ class RowHeader:
     rows: int
     tokens: int  # rows * length, padding included
     documents: int
-    dropped_tokens: int  # in no row: the end of the last document, or what chats, pairs and prompts had no room for
+    dropped_tokens: int  # in no row: the end of the last document, or what did not fit of chats, pairs and prompts
     tokenizer_digest: str
     vocab_size: int
     eot_id: int
@@ -92,21 +92,21 @@ class RowHeader:
     left_out_documents: int = 0  # chats without an answer that has room in a row; pairs and prompts that have no room
     learnt_tokens: int = 0
     learnt_ends: int = 0  # learnt tokens that end a turn: as many as there are turns that are not truncated
-    turns: int = 0  # of the assistant, in the documents; a pair has two
-    truncated: int = 0  # turns of which the end is in no row
+    turns: int = 0  # turns of the assistant in the documents; a pair has two
+    truncated: int = 0  # turns whose end is in no row
 
     @property
     def real_tokens(self) -> int:
-        """Tokens of documents."""
+        """The tokens that belong to documents: all tokens but the padding."""
         return self.tokens - self.padding_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A batch of rows: columns [n, length], None where the store does not have one.
+    """A batch of rows; each column is [n, length], or None if the store does not have it.
 
     Segments number the sequences of a row 1, 2, ... from left to right; 0 is padding. A text or chat is one sequence
-    however many scored spans it has, a pair is two.
+    however many scored spans it has, and a pair is two.
     """
 
     tokens: np.ndarray  # int32
@@ -128,9 +128,9 @@ class Span:
 
 
 class RowStore:
-    """Random access to the rows of one stratum.
+    """A row store gives random access to the rows of one stratum.
 
-    It is a path and what is needed to read from it: threads may share it, and a copy sent to
+    The object holds a path and what is needed to read from it. Threads may share it, and a copy that is sent to
     another process, or inherited by a fork, opens the files anew.
     """
 
@@ -165,7 +165,7 @@ class RowStore:
         return open_rows, (str(self.path),)
 
     def read(self, indices: np.ndarray) -> Rows:
-        """The rows at `indices` (int64 [n], any order, repeats allowed).
+        """Reads the rows at `indices` (int64 [n], any order, repeats allowed).
 
         Raises:
           IndexError: an index is outside [0, len).
@@ -189,7 +189,7 @@ class RowStore:
         )
 
     def spans(self, index: int) -> list[Span]:
-        """What fills row `index`, from left to right: one span for each segment. Padding is not listed."""
+        """Returns what fills row `index` from left to right, one span for each segment; padding is not listed."""
         _, spans, counts = self._parse(np.asarray([index], np.int64))
         spans = spans[_begins(spans, np.repeat(np.arange(len(counts)), counts))]
         ends = np.append(spans["start"][1:], self.header.length)
@@ -201,11 +201,14 @@ class RowStore:
         ]
 
     def document(self, number: int) -> dict[str, Any]:
-        """The entry of one document in the documents table."""
+        """Returns the entry of one document in the documents table."""
         return next(self._documents([number]))
 
     def documents(self) -> Iterator[dict[str, Any]]:
-        """The documents table, in the order in which the documents fill the rows."""
+        """Yields the entries of the documents table, in the order in which the documents were given to the build.
+
+        Rows that are packed "concat" hold the documents in this order; best-fit changes it within a block.
+        """
         for start in range(0, self.header.documents, 4096):
             numbers = list(range(start, min(start + 4096, self.header.documents)))
             yield from self._documents(numbers)
@@ -221,7 +224,7 @@ class RowStore:
             yield from map(json.loads, self._read(documents_name(shard), held, within))
 
     def _parse(self, indices: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
-        """Columns [n, length] as stored, the spans of all rows, and how many each row has."""
+        """Returns the columns [n, length] as stored, the spans of all rows, and how many spans each row has."""
         records = self._records(np.asarray(indices, np.int64))
         columns, begin = {}, 0
         for name, dtype in self._dtypes.items():
@@ -307,24 +310,24 @@ def write_records(path: Path, records: Iterable[bytes], options: str) -> None:
 
 
 def shard_name(shard: int) -> str:
-    """The file name of a shard of rows."""
+    """Returns the file name of a shard of rows."""
     return f"rows-{shard:05d}.array_record"
 
 
 def documents_name(shard: int) -> str:
-    """The file name of a shard of the documents table."""
+    """Returns the file name of a shard of the documents table."""
     return f"documents-{shard:05d}.array_record"
 
 
 def place_of(path: PathLike) -> Path | epath.Path:
-    """`path` as a folder, local or gs://; ArrayRecord files are read with random access from no other place."""
+    """Returns `path` as a folder, local or gs://; other places give no random access to ArrayRecord files."""
     if gcs.is_gcs(path):
         return epath.Path(path)
     return local_folder(path)
 
 
 def local_folder(path: PathLike) -> Path:
-    """`path` as a local folder, which is where stores are built."""
+    """Returns `path` as a local folder, which is where stores are built; a URL raises `UserError`."""
     if "://" in os.fspath(path):
         fix = "build them there; `publish_rows` copies a store to a bucket"
         raise UserError("rows are built on local or mounted disks", where=os.fspath(path), fix=fix)
@@ -343,7 +346,7 @@ def _raw_header(path: Path | epath.Path) -> Any:
 
 
 def columns_of(kind: str, vocab_size: int, has_scores: bool) -> dict[str, str]:
-    """The dtypes of the columns that a store of a kind has, by name, in the order in which a record has them."""
+    """Returns the dtypes of the columns of a store of this kind, by name, in the order in which a record has them."""
     tokens = "<u2" if vocab_size <= 1 << 16 else "<u4"
     names = (*COLUMNS[kind], *(["scores"] if has_scores else []))
     return {name: _DTYPES.get(name, tokens) for name in names}
@@ -364,9 +367,9 @@ def _check_layout(header: RowHeader, where: str) -> None:
 
 
 def _begins(spans: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Which of the spans begin a segment: all but those that go on with the document (and part) of the one before.
+    """Returns which spans begin a segment: all but those that go on with the document (and part) of the span before.
 
-    Documents that lie in several spans of a row (version 2 had one for each scored span) are still one text.
+    A document that lies in several spans of a row (version 2 had one for each scored span) is still one text.
     """
     begins = np.ones(len(spans), bool)
     names = spans.dtype.names or ()

@@ -1,8 +1,8 @@
-"""The chat template: how a conversation becomes token ids, for rows, the sampler, evals and export alike.
+"""A chat template says how a conversation becomes token ids, for rows, the sampler, evals and export alike.
 
 A template writes text in which special tokens stand by their names. Here these names become the tokens' ids, while
 the same characters in a message stay text, so that no message can fake a turn. What is learnt of a conversation is
-found in the same text, so a model is trained on exactly the ids that it is asked with.
+found in the same text, so a model is trained on exactly the ids with which it is later asked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILE = "template.json"  # a template of ours in a model's folder
 _MARK = (
     "\ufdd0"  # code points that Unicode keeps out of text: this one stands for the end-of-text token in `prompt_parts`
 )
-_CUT = "\ufdd1"  # in a special token's name that a message contains
+_CUT = "\ufdd1"  # breaks up a special token's name that a message contains
 _ANSWER = "\ufdd2answer"
 _RESERVED = {_MARK, _CUT, _ANSWER[0], environment.BEGIN, environment.END}
 
@@ -47,12 +47,12 @@ class Template:
     eos: str = ""
 
     def to_files(self) -> dict[str, bytes]:
-        """What is written beside a model, and read again by `read_template`."""
+        """Returns the files that are written beside a model, and read again by `read_template`."""
         return {FILE: canonical_json(dataclasses.asdict(self)).encode()}
 
 
 class SpecialTokens(Protocol):
-    """What is needed of a tokenizer to write a conversation as text and ids."""
+    """The part of a tokenizer that is needed to write a conversation as text and ids."""
 
     eot: str
     eot_id: int
@@ -60,17 +60,17 @@ class SpecialTokens(Protocol):
 
 
 class Encoder(SpecialTokens, Protocol):
-    """What is needed of a tokenizer to write a conversation as ids alone."""
+    """The part of a tokenizer that is needed to write a conversation as ids alone."""
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without any special token."""
+        """Returns the tokens of `text`, without any special token."""
 
 
 def read_template(files: Mapping[str, bytes]) -> Template:
-    """The chat template among a model's files, ours or that of Hugging Face; without one, the plain one.
+    """Finds the chat template among a model's files, ours or that of Hugging Face; without one, gives the plain one.
 
     Raises:
-      UserError: a file is no JSON of the form that it should have.
+      UserError: a file is not UTF-8, or is not JSON of the form that it should have.
     """
     if FILE in files:
         ours = _json(files, FILE)
@@ -92,14 +92,14 @@ def read_template(files: Mapping[str, bytes]) -> Template:
 
 
 def load_template(name: str, own: Template) -> Template:
-    """The chat template that a config names.
+    """Loads the chat template that a config names.
 
     Args:
       name: "" for the model's own, "plain", or the path of a jinja2 file.
-      own: the model's own, whose names of tokens a file is given too.
+      own: the model's own template; a template from a file uses its names of the tokens, too.
 
     Raises:
-      UserError: there is no such file.
+      UserError: there is no such file, or it is not UTF-8.
     """
     if name in ("", "plain"):
         return Template() if name else own
@@ -110,33 +110,37 @@ def load_template(name: str, own: Template) -> Template:
 
 
 def chat_prompt(messages: Sequence[Message], template: Template, tokenizer: SpecialTokens) -> tuple[str | int, ...]:
-    """A conversation up to the cue for an answer, as texts and token ids; see `learnt_parts` for what is text.
+    """Writes a conversation up to the cue for an answer, as token ids (of special tokens) and texts (all the rest).
 
     Where the template writes no special token first, end-of-text goes before it, as before every document in training.
     Earlier answers are parts of their own, because they were tokenized apart from their cues when they were written.
 
     Raises:
-      UserError: the template is broken or refuses the conversation; a message has a code point that is no character.
+      UserError: the template is broken or refuses the conversation, or a message has a code point that is not a
+        character.
     """
     return tuple(part for part, _ in _parts(_Writer(template, tokenizer), messages, answer_due=True))
 
 
 def chat_ids(template: Template, tokenizer: Encoder, messages: Sequence[Message], answer_due: bool) -> list[int]:
-    """The token ids of a conversation, up to the cue for an answer if one is due; see `chat_prompt`."""
+    """Returns the token ids of a conversation, up to the cue for an answer if one is due; see `chat_prompt`."""
     return _encode(tokenizer, _parts(_Writer(template, tokenizer), messages, answer_due))[0]
 
 
 def learnt_parts(template: Template, tokenizer: SpecialTokens, messages: Sequence[Message]) -> list[list[Part]]:
-    """What a conversation is trained on: texts and token ids, each with whether it is to be learnt.
+    """Returns what a model is trained on for a conversation: texts and token ids, each with whether it is to be learnt.
 
-    Learnt is what the assistant says, from behind the cue for its answer to the special token that ends its turn. It
-    is found, in this order, by the template's {% generation %} blocks, if they stand where the cue ends and include
-    the end of the turn; by what rendering more messages adds to the text; or, if a template writes earlier turns
-    otherwise when more follow (Qwen 3 drops their thoughts), turn by turn: then every answer comes with the
-    conversation before it as the template shows it when the answer is due.
+    What the assistant says is to be learnt, from behind the cue for its answer up to the special token that ends its
+    turn, which is included. There are three ways to find this, of which the first that works is taken:
+
+      - the template's {% generation %} blocks, if they begin where the cue ends and include the end of the turn;
+      - what each answer adds to the text of the conversation before it;
+      - if the template writes earlier turns differently when more follow (Qwen 3 drops their thoughts), turn by turn:
+        every answer then comes with the conversation before it as the template shows it when the answer is due.
 
     Returns:
-      One list of parts, or one for each turn of the assistant. What follows its last turn is left out.
+      One list of parts, or, turn by turn, one list for each turn of the assistant; no list if there is no turn of it.
+      What follows the assistant's last turn is left out.
 
     Raises:
       UserError: the template is broken, refuses the conversation, or ends no turn with a special token.
@@ -155,26 +159,27 @@ def learnt_parts(template: Template, tokenizer: SpecialTokens, messages: Sequenc
 def learnt_ids(
     template: Template, tokenizer: Encoder, messages: Sequence[Message]
 ) -> list[tuple[list[int], list[int]]]:
-    """`learnt_parts` as token ids and a mask of equal length, 1 where the token is to be learnt."""
+    """Returns `learnt_parts` as token ids and a mask of equal length, 1 where the token is to be learnt."""
     return [_encode(tokenizer, parts) for parts in learnt_parts(template, tokenizer, messages)]
 
 
 def answer_parts(template: Template, tokenizer: SpecialTokens, messages: Sequence[Message], answer: str) -> list[Part]:
-    """A conversation in which an answer is due, and the answer, which alone is to be learnt; see `learnt_parts`."""
+    """Writes a conversation and the answer that is due in it; only the answer is to be learnt. See `learnt_parts`."""
     writer = _Writer(template, tokenizer)
     whole = writer.safe([*messages, {"role": "assistant", "content": answer}])
     return [*_parts(writer, messages, answer_due=True), *_answer(writer, whole)]
 
 
 def turn_end(template: Template, tokenizer: SpecialTokens) -> int | None:
-    """The special token that the template writes next after an answer; None if there is none."""
+    """Returns the id of the first special token that the template writes after an answer; None if there is none."""
     return _Writer(template, tokenizer).turn_end
 
 
 def prompt_parts(messages: Sequence[Message], source: str) -> list[str]:
-    """A conversation up to the cue for an answer as text for those who can pass on no ids, cut at end-of-text tokens.
+    """Writes a conversation up to the cue for an answer as text, for callers that cannot pass token ids on.
 
-    See `is_end_of_text`. The names of other special tokens stay text.
+    Wherever the template writes its `bos_token` or `eos_token`, the text is cut, and the token is a part of its own
+    (see `is_end_of_text`). The names of other special tokens stay text.
     """
     _check(messages)
     texts = environment.render(source, messages, is_answer_due=True, bos=_MARK, eos=_MARK).split(_MARK)
@@ -182,12 +187,12 @@ def prompt_parts(messages: Sequence[Message], source: str) -> list[str]:
 
 
 def is_end_of_text(part: str) -> bool:
-    """Whether a part of `prompt_parts` is the end-of-text token."""
+    """Returns whether a part of `prompt_parts` is the end-of-text token."""
     return part == _MARK
 
 
 class _Writer:
-    """A template with the special tokens of a tokenizer: what it writes, and where an answer is in it."""
+    """A template with the special tokens of a tokenizer: it writes conversations, and finds the answers in them."""
 
     def __init__(self, template: Template, tokenizer: SpecialTokens):
         self.tokenizer = tokenizer
@@ -196,7 +201,7 @@ class _Writer:
         self._names = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) or r"(?!)")
 
     def safe(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages, in which no name of a special token can be found any more; `split` mends that."""
+        """Returns the messages with the names of special tokens broken up so that none is found; `split` mends them."""
         _check(messages)
 
         def cut(text: str) -> str:
@@ -205,20 +210,21 @@ class _Writer:
         return [{name: cut(text) for name, text in message.items()} for message in messages]
 
     def write(self, safe: Sequence[Message], *, answer_due: bool) -> str:
-        """What the template writes."""
+        """Returns the text that the template writes."""
         return environment.render(self._source, safe, is_answer_due=answer_due, **self._tokens)
 
     @functools.cached_property
     def turn_end(self) -> int | None:
-        """See the function of this name."""
+        """The id that the function `turn_end` returns."""
         talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
         found = self._names.search(self.write(talk, answer_due=False).partition(_ANSWER)[2])
         return self._special[found[0]] if found else None
 
     def turns(self, safe: Sequence[Message], *, answer_due: bool) -> tuple[str, list[tuple[int, int]] | None]:
-        """What the template writes, and where in it the assistant's turns are; None if it is not all there.
+        """Returns the text that the template writes, and the stretches of it that are the assistant's turns.
 
-        A turn begins behind the cue for it and ends with the special token that ends it.
+        A turn begins behind the cue for it and ends with the special token that ends it. The stretches are None if the
+        template writes some turn differently when more messages follow.
         """
         numbers = [number for number, message in enumerate(safe) if message["role"] == "assistant"]
         if not numbers:
@@ -238,10 +244,10 @@ class _Writer:
         return text, stretches
 
     def answer(self, safe: Sequence[Message]) -> tuple[str, str]:
-        """What the template writes up to the last message, which is the assistant's, and what it writes of that.
+        """Returns what the template writes up to the last message, the assistant's, and what it writes for that one.
 
         Raises:
-          UserError: the template writes the beginning otherwise, or no special token at the end.
+          UserError: with the answer, the template writes the beginning differently, or no special token at the end.
         """
         cue, whole = self.write(safe[:-1], answer_due=True), self.write(safe, answer_due=False)
         if not whole.startswith(cue):
@@ -265,12 +271,12 @@ class _Writer:
         return cue, answer[:end]
 
     def _end(self, answer: str) -> int:
-        """How long the answer is to the end of its turn, whose token is that of `turn_end`; 0 if that is not there."""
+        """Returns the length of the answer up to and with its token `turn_end`; 0 if it does not have this token."""
         found = (each.end() for each in self._names.finditer(answer) if self._special[each[0]] == self.turn_end)
         return next(found, 0)
 
     def split(self, text: str, stretches: Sequence[tuple[int, int]]) -> list[Part]:
-        """The text as parts, those inside the stretches to be learnt."""
+        """Splits the text into parts, of which those inside the stretches are to be learnt."""
         bounds = [0, *(place for stretch in stretches for place in stretch), len(text)]
         parts: list[Part] = []
         for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
@@ -284,11 +290,11 @@ class _Writer:
 
 
 def _parts(writer: _Writer, messages: Sequence[Message], answer_due: bool) -> list[Part]:
-    """A conversation of which nothing is to be learnt, cut where its answers begin."""
+    """Writes a conversation of which nothing is to be learnt, cut where its answers begin and end."""
     safe = writer.safe(messages)
     try:
         text, stretches = writer.turns(safe, answer_due=answer_due)
-    except UserError:  # where a template allows no answers to be learnt, it still can ask for them
+    except UserError:  # a template whose answers cannot be learnt can still ask for answers
         text, stretches = writer.write(safe, answer_due=answer_due), None
     parts = [(part, False) for part, _ in writer.split(text, stretches or [])]
     return _begun(parts, writer.tokenizer)

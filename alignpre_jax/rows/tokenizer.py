@@ -1,4 +1,4 @@
-"""Text to token ids and back: `tokenizers` files, SentencePiece models, and plain bytes."""
+"""Tokenizers turn text into token ids and back: `tokenizers` files, SentencePiece models, and plain bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
       vocab_size: one more than the largest token id.
       eot_id: the token that precedes every document in a row.
       eot: the name of that token.
-      special_tokens: the ids of all tokens that no text becomes, by name.
+      special_tokens: the ids of the special tokens, which no text becomes, by name.
       data: the tokenizer's file; `parse_tokenizer(data, eot)` gives the same tokenizer again.
       digest: 16 hex digits that name `data`.
     """
@@ -39,32 +39,32 @@ class Tokenizer(Protocol):
     digest: str
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without any special token."""
+        """Returns the tokens of `text`, without any special token."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
+        """Returns the tokens of each text, as `encode` does."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens included."""
+        """Returns the text of `ids`, special tokens included."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for, which need not be valid UTF-8 on their own; b"" for an unknown id."""
+        """Returns the bytes that a token stands for, which alone need not be valid UTF-8; b"" for an unknown id."""
 
     def starts(self, text: str) -> list[int]:
-        """For each token of `encode(text)`, the character of the text that it begins with."""
+        """Returns, for each token of `encode(text)`, the index of the character of the text that it begins with."""
 
 
 def load_tokenizer(path: PathLike, eot: str = "") -> Tokenizer:
-    """Loads a tokenizer; what kind it is, its contents say and not its name.
+    """Loads a tokenizer; the contents of the file, not its name, say of which kind it is.
 
     Args:
       path: a `tokenizer.json` of the `tokenizers` library or a folder with one, a SentencePiece `.model`,
         or "byte" for a token per byte of UTF-8, which needs no file.
-      eot: the name of the end-of-text token, by default the first there is of <|endoftext|>,
-        <|end_of_text|>, <|eos|>, <eos> and </s>; of a SentencePiece model, its own.
+      eot: the name of the end-of-text token; by default a SentencePiece model's own, and else the first of
+        <|endoftext|>, <|end_of_text|>, <|eos|>, <eos> and </s> that the tokenizer has.
 
     Raises:
-      UserError: there is no such file, it is no tokenizer, or it has no token `eot`.
+      UserError: there is no such file, it is not a tokenizer, or it has no token `eot`.
     """
     file = epath.Path(path)
     if str(path) == BYTES and not file.exists():
@@ -78,7 +78,7 @@ def load_tokenizer(path: PathLike, eot: str = "") -> Tokenizer:
 
 
 def parse_tokenizer(data: bytes, eot: str = "", where: str = "tokenizer") -> Tokenizer:
-    """The tokenizer whose file has the contents `data`; see `load_tokenizer`."""
+    """Returns the tokenizer whose file has the contents `data`; see `load_tokenizer`."""
     if data == _BYTES_FILE:
         return ByteTokenizer()
     # A SentencePiece model begins with its first piece: field 1 of the protocol buffer, of wire type 2.
@@ -90,30 +90,30 @@ def parse_tokenizer(data: bytes, eot: str = "", where: str = "tokenizer") -> Tok
 
 
 class ByteTokenizer:
-    """A token per byte of UTF-8, and the end-of-text token after them."""
+    """The tokenizer without a file: it has one token for each byte of UTF-8, and then the end-of-text token."""
 
     vocab_size, eot_id, eot = 257, 256, END_OF_TEXT
     special_tokens: dict[str, int] = {END_OF_TEXT: 256}  # noqa: RUF012 - nobody changes it
     data, digest = _BYTES_FILE, digest(_BYTES_FILE)
 
     def encode(self, text: str) -> list[int]:
-        """The bytes of `text`."""
+        """Returns the bytes of `text`."""
         return list(text.encode())
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
+        """Returns the tokens of each text, as `encode` does."""
         return [list(text.encode()) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Returns the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
     def starts(self, text: str) -> list[int]:
-        """For each token of `encode(text)`, the character of the text that it is of."""
+        """Returns, for each token of `encode(text)`, the index of the character of the text that it is part of."""
         return [place for place, character in enumerate(text) for _ in character.encode()]
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The byte that a token is."""
+        """Returns the byte that a token is, the name of the end-of-text token, or b"" for an unknown id."""
         if token_id == self.eot_id:
             return END_OF_TEXT.encode()
         return bytes([token_id]) if 0 <= token_id < 256 else b""
@@ -147,23 +147,23 @@ class FileTokenizer:
         self.data, self.digest = data, digest(data)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without any special token."""
+        """Returns the tokens of `text`, without any special token."""
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on all cores unless TOKENIZERS_PARALLELISM is "false"."""
+        """Returns the tokens of each text, using all cores unless TOKENIZERS_PARALLELISM is "false"."""
         return [item.ids for item in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens included."""
+        """Returns the text of `ids`, special tokens included."""
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=False)
 
     def starts(self, text: str) -> list[int]:
-        """For each token of `encode(text)`, the character of the text that it begins with."""
+        """Returns, for each token of `encode(text)`, the index of the character of the text that it begins with."""
         return [start for start, _ in self._inner.encode(text, add_special_tokens=False).offsets]
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for, which need not be valid UTF-8 on their own.
+        """Returns the bytes that a token stands for, which need not be valid UTF-8 on their own.
 
         Byte-level tokenizers (GPT-2, NeoX, ours) and byte-fallback ones (Llama) are both
         understood; an id without a token gives b"".
@@ -225,7 +225,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, path: PathLike) -> Tokenize
 
 @functools.cache
 def _byte_of_char() -> dict[str, int]:
-    """The inverse of GPT-2's byte-to-character table: printable bytes stand for themselves."""
+    """Returns the inverse of GPT-2's byte-to-character table, in which printable bytes stand for themselves."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     other = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(other)}

@@ -1,4 +1,4 @@
-"""One process of a `Crew`: `python -m alignpre_jax.rows.worker`, which reads tasks from stdin until it ends."""
+"""This program is one process of a `Crew`: `python -m alignpre_jax.rows.worker` reads tasks from stdin to its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignpre_jax.rows.tokenizer import parse_tokenizer
 
 
 def main() -> None:
-    """Answers each task in a line of JSON; leaves when the parent has gone, whatever the task."""
+    """Answers each task with a line of JSON, and leaves when the parent has gone, whatever the task."""
     parent = os.getppid()
     tasks = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")

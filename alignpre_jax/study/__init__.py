@@ -1,4 +1,4 @@
-"""A study: its config, the tree of its runs, the graph of its jobs, and how each job is done."""
+"""This room holds a study: its config, the tree of its runs, the graph of its jobs, and the code that does each job."""
 
 from alignpre_jax.study.config import Add, ArmConfig, Filter, StageConfig, StudyConfig
 from alignpre_jax.study.graph import Job, evals_of, job_graph, with_needs

@@ -1,4 +1,4 @@
-"""A study as data: a tree of stages, arms that colour it, seeds, and the evals that are asked on the way."""
+"""A study is described as data: a tree of stages, arms that colour it, seeds, and the evals that are put on the way."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Eval = Scenarios | HeldOut | Capabilities
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """A node of the study's tree: one training run per seed and arm, before any arm's changes."""
+    """A stage is a node of the study's tree: one training run per seed and arm, before any arm's changes."""
 
     mixture: str  # strata and their shares, "web/plain:0.95,web/ai:0.05", or a schedule of them (`parse_shares`)
     after: str = ""  # the stage it goes on from; empty: init_from, or fresh parameters
-    tokens: int = 0  # how long the stage is ...
-    epochs: float = 0.0  # ... or how often it goes through the stratum that is through first
+    tokens: int = 0  # how long the stage is, in tokens; or else:
+    epochs: float = 0.0  # the stage ends when the first of its strata has been gone through this often
     batch_rows: int = 512  # rows in the global batch
     rows: RowsConfig = dataclasses.field(default_factory=RowsConfig)
-    max_epochs: float = 4.0  # a stratum that would be seen more often is an error
+    max_epochs: float = 4.0  # a stage in which a stratum would be seen more often than this is refused
     epoch_order: Literal["fresh", "same"] = "fresh"  # whether a stratum's rows are shuffled anew for every epoch
     objective: Objective = dataclasses.field(default_factory=Mle)
-    reference: str = ""  # for objectives that compare: a STAGE before this one on the arm's own way, or ARM/STAGE
-    learn: Learn = dataclasses.field(default_factory=Full)  # what of the model is trained
+    reference: str = ""  # for objectives that compare models: a STAGE that the arm has before this one, or ARM/STAGE
+    learn: Learn = dataclasses.field(default_factory=Full)  # which part of the model is trained
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
 
@@ -63,17 +63,17 @@ class StageConfig:
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens in the global batch."""
+        """The number of tokens in the global batch."""
         return self.batch_rows * self.rows.length
 
 
 @dataclasses.dataclass(frozen=True)
 class Add:
-    """What an arm adds in a stage: rows of a mixture take the place of a share of the stage's rows."""
+    """An arm adds text in a stage: rows of a mixture take the place of a share of the stage's rows."""
 
     mixture: str  # a stratum, shares of strata, or a schedule of them over the stage (`parse_shares`)
     dose: float  # share of the stage's tokens
-    schedule: str = ""  # when in the stage, "[0.5,1) 1" or "[0,1) 1->3" (`parse_schedule`); empty: evenly
+    schedule: str = ""  # when in the stage it falls, "[0.5,1) 1" or "[0,1) 1->3" (`parse_schedule`); empty: evenly
 
     def __post_init__(self):
         _share(self.dose, "dose")
@@ -83,18 +83,18 @@ class Add:
 
     @property
     def shares(self) -> Shares:
-        """The strata of the mixture with their shares; a name without a share is all of it."""
+        """The strata of the mixture with their shares. A name without a share stands for that stratum alone."""
         return parse_shares(self.mixture if ":" in self.mixture else f"{self.mixture}:1", where="mixture")
 
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-    """What an arm takes out of a stage: other rows take the place of those of some strata."""
+    """An arm filters a stage: rows of other strata take the place of the rows of some strata."""
 
     remove: tuple[str, ...]  # strata whose slots are refilled
-    refill: tuple[str, ...]  # what refills each of them
-    keep: tuple[float, ...] = (0.0,)  # share that leaks through the filter, of all of `remove` or of each
-    refill_epochs: float = 0.0  # the most a refilling stratum may be gone through in all; 0: no limit, the ledger tells
+    refill: tuple[str, ...]  # for each of `remove`, the stratum that refills its slots
+    keep: tuple[float, ...] = (0.0,)  # the share that leaks through: one for all of `remove`, or one for each
+    refill_epochs: float = 0.0  # most passes through a refilling stratum in all; 0: no limit, but the ledger tells
 
     def __post_init__(self):
         for share in self.keep:
@@ -112,23 +112,23 @@ class Filter:
 
     @property
     def removals(self) -> list[tuple[str, str, float]]:
-        """(stratum, what refills it, the share that leaks) for each of `remove`."""
+        """A tuple (stratum, the stratum that refills it, the share that leaks) for each of `remove`."""
         keep = self.keep * len(self.remove) if len(self.keep) == 1 else self.keep
         return list(zip(self.remove, self.refill, keep, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class ArmConfig:
-    """What one arm changes, stage by stage. Without any change it is trained on the mixtures as they are."""
+    """An arm is what it changes, stage by stage. An arm without changes is trained on the mixtures as they are."""
 
     add: Mapping[str, Add] = dataclasses.field(default_factory=dict)  # by stage
     filter: Mapping[str, Filter] = dataclasses.field(default_factory=dict)  # by stage
-    skip: tuple[str, ...] = ()  # stages left out: what follows one goes on from the stage before it
+    skip: tuple[str, ...] = ()  # stages that are left out: a stage after a skipped one goes on from the stage before it
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """Everything that determines a study's numbers, and `loop`, which changes none."""
+    """A study's config holds everything that determines its numbers, and `loop`, which changes none of them."""
 
     name: str
     model: DecoderConfig
@@ -136,7 +136,8 @@ class StudyConfig:
     stages: Mapping[str, StageConfig]
     arms: Mapping[str, ArmConfig]
     evals: Mapping[str, Eval]
-    headline: str = ""  # the eval of the report's first table; empty: the only one of scenarios
+    headline: str = ""  # the eval of the report's first table; empty: the study's only eval of scenarios
+    node: str = ""  # the stage of the report's main tables; empty: the first leaf at which the headline is asked
     baseline: str = "unfiltered"  # the arm that differences are taken against
     seeds: tuple[int, ...] = (0, 1, 2)
     vmap_seeds: int = 1  # seeds of a run that one program trains at once; pays for small models on one device
@@ -152,7 +153,8 @@ class StudyConfig:
         for kind, names in (("stages", self.stages), ("arms", self.arms), ("evals", self.evals)):
             for name in names:
                 _check_name(name, f"{kind}.{name}", hyphen=kind == "arms")
-        # A ConfigDict sorts its keys. Arms are listed with the baseline first, stages as the tree is walked.
+        # A ConfigDict sorts its keys, so their order says nothing. The baseline is listed before the other arms, and
+        # every stage after the stage that it goes on from.
         arms = sorted(self.arms, key=lambda name: name != self.baseline)
         object.__setattr__(self, "arms", {name: self.arms[name] for name in arms})
         object.__setattr__(self, "stages", {name: self.stages[name] for name in _walk(self.stages)})
@@ -169,20 +171,22 @@ class StudyConfig:
         return tuple(name for name in self.stages if name not in inner)
 
     @property
-    def first_leaf(self) -> str:
-        """The node of the report's first table."""
-        return self.leaves[0]
+    def main_node(self) -> str:
+        """The stage that is meant where none is named: `node`, else the first leaf at which the headline is asked."""
+        asked = self.asked_at(self.headline)
+        return self.node or next((leaf for leaf in self.leaves if leaf in asked), asked[-1])
 
     def asked_at(self, name: str) -> tuple[str, ...]:
-        """The stages whose last checkpoint an eval is put to."""
+        """The stages to whose last checkpoints an eval is put."""
         return self.evals[name].at or self.leaves
 
     def stages_of(self, arm: str) -> tuple[str, ...]:
-        """The stages that an arm has a run of, in the order of the tree."""
+        """The stages of which an arm has a run, in the order of the tree."""
+        known(arm, self.arms, "--arm", "arm")
         return tuple(name for name in self.stages if name not in self.arms[arm].skip)
 
     def way(self, arm: str, stage: str) -> tuple[str, ...]:
-        """The stages that lead an arm to `stage`, itself included, from the first one on."""
+        """The stages that an arm goes through to reach `stage`, from the first one to `stage` itself."""
         found: list[str] = []
         while stage:
             found.insert(0, stage)
@@ -195,6 +199,13 @@ class StudyConfig:
         for stratum in strata:
             known(stratum, self.data.strata(), f"{place}.mixture", "stratum")
         self._check_kinds(strata, f"{place}.mixture")
+        kinds = {self.data.kind_of(stratum) for stratum in strata}
+        if "pairs" in kinds and "side" not in stage.objective.reads:
+            what = f"the objective {stage.objective.name!r} does not tell a chosen answer from a rejected one"
+            raise UserError(what, where=f"{place}.mixture and {place}.objective", fix="give texts or chats")
+        if "prompts" in kinds:
+            what = "there is nothing to learn in prompts: they are for a model to answer"
+            raise UserError(what, where=f"{place}.mixture", fix="give texts or chats")
         if stage.rows.length > self.model.max_length:
             raise UserError(
                 f"rows of {stage.rows.length} tokens for a model of at most {self.model.max_length}",
@@ -241,7 +252,7 @@ class StudyConfig:
             self._check_kinds([*mixture, *change.refill], f"{place}.filter.{stage}.refill")
 
     def _check_kinds(self, strata: Iterable[str], where: str) -> None:
-        """Pairs and prompts are read in other ways than texts and chats: a batch has rows of one sort."""
+        """Refuses strata whose rows cannot stand in one batch: pairs and prompts are read in other ways than texts."""
         sorts: dict[str, str] = {}
         for stratum in strata:
             kind = self.data.kind_of(stratum)
@@ -260,6 +271,8 @@ class StudyConfig:
             raise UserError(what, where="headline", fix="name one of them")
         object.__setattr__(self, "headline", self.headline or scenarios[0])
         known(self.headline, scenarios, "headline", "eval of scenarios")
+        if self.node:
+            known(self.node, self.asked_at(self.headline), "node", "stage at which the headline is asked")
         for name, each in self.evals.items():
             for stage in each.at:
                 known(stage, self.stages, f"evals.{name}.at", "stage")
@@ -272,7 +285,7 @@ class StudyConfig:
 
 
 def _walk(stages: Mapping[str, StageConfig]) -> Iterator[str]:
-    """The names of the stages, each before those that go on from it, one branch after the other."""
+    """Yields the names of the stages, each before the stages that go on from it, one branch after the other."""
     for name, stage in stages.items():
         if stage.after:
             known(stage.after, stages, f"stages.{name}.after", "stage")
@@ -296,7 +309,7 @@ def _share(value: float, name: str) -> None:
 
 
 def _check_name(name: str, where: str, *, hyphen: bool) -> None:
-    """Names are parts of folders' names: STAGE-ARM, so that a stage's name has no hyphen."""
+    """Refuses a name that cannot be part of a folder's name STAGE-ARM; the first hyphen ends the stage's name."""
     if not re.fullmatch(r"[A-Za-z0-9_][\w-]*" if hyphen else r"[A-Za-z0-9_]+", name):
         allowed = "letters, digits and _" + (" and -" if hyphen else "")
         raise UserError(f"{name!r} cannot be a name here", where=where, fix=f"use {allowed}")

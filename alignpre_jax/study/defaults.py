@@ -1,6 +1,6 @@
-"""ConfigDicts with every key at its default, for the files in configs/ to start from.
+"""These functions make ConfigDicts with every key at its default; the files in configs/ start from them.
 
-Every field of the dataclasses is a key, so every field can be set on the command line.
+Every field of the dataclasses is a key, so that every field can be set on the command line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from alignpre_jax.training import LoopConfig
 
 
 def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
-    """A study of a model preset on some data, still without stages, arms and evals."""
+    """Makes the config of a study of a model preset on some data, still without stages, arms and evals."""
     return ConfigDict(
         {
             "name": name,
@@ -30,6 +30,7 @@ def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
             "arms": {},
             "evals": {},
             "headline": "",
+            "node": "",
             "baseline": "unfiltered",
             "seeds": (0, 1, 2),
             "vmap_seeds": 1,
@@ -40,55 +41,55 @@ def study(name: str, model: str, data: ConfigDict) -> ConfigDict:
 
 
 def data(sources: Mapping[str, ConfigDict], **values: Any) -> ConfigDict:
-    """The text of a study; see `DataConfig`."""
+    """Makes the config of a study's text; see `DataConfig`."""
     given = {name: value if isinstance(value, ConfigDict) else to_mapping(value) for name, value in values.items()}
     return ConfigDict(_defaults(DataConfig, "sources") | {"sources": dict(sources)} | given)
 
 
 def source(*inputs: str, **values: Any) -> ConfigDict:
-    """A named set of documents; see `SourceConfig`."""
+    """Makes the config of a source, a named set of documents; see `SourceConfig`."""
     return ConfigDict(to_mapping(SourceConfig(inputs=inputs, **values)))
 
 
 def stage(**values: Any) -> ConfigDict:
-    """A node of the tree; see `StageConfig`."""
+    """Makes the config of a stage, a node of the tree; see `StageConfig`."""
     return ConfigDict(to_mapping(StageConfig(**values)))
 
 
 def add(mixture: str, dose: float, schedule: str = "") -> Add:
-    """What an arm adds in a stage; see `Add`."""
+    """Says what an arm adds in a stage; see `Add`."""
     return Add(mixture, dose, schedule)
 
 
 def remove(*strata: str, refill: tuple[str, ...], **values: Any) -> Filter:
-    """What an arm filters in a stage; see `Filter`."""
+    """Says what an arm filters in a stage; see `Filter`."""
     return Filter(strata, refill, **values)
 
 
 def arm(
     add: Mapping[str, Add] | None = None, filter: Mapping[str, Filter] | None = None, skip: tuple[str, ...] = ()
 ) -> ConfigDict:
-    """What one arm changes, by stage; see `ArmConfig`."""
+    """Makes the config of an arm, which says by stage what the arm changes; see `ArmConfig`."""
     return ConfigDict(to_mapping(ArmConfig(add or {}, filter or {}, skip)))
 
 
 def scenarios(suite: str = "small_world", **values: Any) -> ConfigDict:
-    """An eval that puts a suite's scenarios; see `evals.Scenarios`."""
+    """Makes the config of an eval that puts a suite's scenarios; see `evals.Scenarios`."""
     return ConfigDict(to_mapping(Scenarios(suite=suite, **values)))
 
 
 def held_out(source: str, **values: Any) -> ConfigDict:
-    """An eval of the loss on held-out documents; see `evals.HeldOut`."""
+    """Makes the config of an eval of the loss on held-out documents; see `evals.HeldOut`."""
     return ConfigDict(to_mapping(HeldOut(source=source, **values)))
 
 
 def capabilities(*tasks: str, **values: Any) -> ConfigDict:
-    """An eval of capability tasks; see `evals.Capabilities`."""
+    """Makes the config of an eval of capability tasks; see `evals.Capabilities`."""
     return ConfigDict(to_mapping(Capabilities(tasks=tasks, **values)))
 
 
 def _defaults(cls: type, *needed: str) -> dict[str, Any]:
-    """The default values of a config dataclass, without those of the fields that have none."""
+    """The default values of a config dataclass, leaving out the fields `needed`, which have no default."""
     found = {}
     for field in dataclasses.fields(cls):
         if field.name in needed:

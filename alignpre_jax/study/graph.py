@@ -1,4 +1,4 @@
-"""A study as a graph of jobs: what must be done, and in which order."""
+"""A study is done as a graph of jobs, which says what has to be done and in which order."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from alignpre_jax.study.tree import StageRun, Tree
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A unit of work that a process can take: `kind` is import, prepare, train or eval."""
+    """A job is a unit of work that a process can take; its `kind` is import, prepare, train or eval."""
 
     name: str
     kind: str
     needs: tuple[str, ...] = ()
-    run: str = ""  # the StageRun that a train or eval job is about
-    others: tuple[str, ...] = ()  # runs of further seeds that are trained in the same program
+    run: str = ""  # the name of the run that a train or eval job is about
+    others: tuple[str, ...] = ()  # the names of runs of further seeds that are trained in the same program
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """All runs that it is about."""
+        """The names of all runs that the job is about."""
         return (self.run, *self.others) if self.run else ()
 
 
 def job_graph(tree: Tree) -> dict[str, Job]:
-    """The study's jobs by name, each after those it needs: import, prepare, a train job per run, evals per run.
+    """The study's jobs by name, each after the jobs it needs: import, prepare, train jobs and eval jobs, one per run.
 
-    An eval job puts to a run's last checkpoint every eval that is asked at its stage. With `vmap_seeds` above 1 a train
-    job is about that many seeds of a run: "train/seed0+1/midtrain".
+    An eval job puts every eval that is asked at the run's stage to the run's last checkpoint; a run at whose stage no
+    eval is asked has none. With `vmap_seeds` above 1 a train job is about that many seeds of a run:
+    "train/seed0+1/midtrain".
     """
     config = tree.config
     trained_by = {run.name: _train_job(config, run) for run in tree.values()}
@@ -57,7 +58,7 @@ def _train_job(config: StudyConfig, run: StageRun) -> str:
 
 
 def with_needs(graph: dict[str, Job], names: Iterable[str]) -> dict[str, Job]:
-    """The part of the graph that the named jobs need, themselves included, in the graph's order."""
+    """The named jobs and all jobs that they need, in the order of the graph."""
     wanted, queue = set(), list(names)
     while queue:
         name = queue.pop()

@@ -1,8 +1,9 @@
-"""What each thing that a study makes depends on: its recipe, and the recipe's digest, its key.
+"""Everything that a study makes has a recipe, which says what it depends on, and a key, which is the recipe's digest.
 
-Things with the same key are the same, whatever they are called: a study that grows, and the studies of a sweep, know
-by it what is there already. A recipe names what it is made of by keys, so that a difference between two recipes shows
-where it is, and not everything behind it. Nothing is in a recipe that changes no number (`loop`, names of arms).
+Two things with the same key are the same, whatever they are called: by their keys a study that grows, and the studies
+of a sweep, know what is there already. A recipe refers to its ingredients by their keys and does not repeat their
+recipes, so that the difference between two recipes is short. What changes no number (`loop`, the names of arms) is not
+in any recipe.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Recipe = Mapping[str, Any]
 
 
 class Recipes:
-    """The recipes and keys of all that a study makes."""
+    """The recipes and keys of everything that a study makes."""
 
     def __init__(self, tree: Tree):
         self._tree, self._config = tree, tree.config
@@ -37,11 +38,11 @@ class Recipes:
             self._runs[name] = digest(self.run(run))
 
     def imported(self) -> Recipe:
-        """Of the model that all arms start from."""
+        """The recipe of the model that all arms start from."""
         return {"init_from": self._config.init_from, "model": self._model}
 
     def source(self, name: str) -> Recipe:
-        """Of a source's documents."""
+        """The recipe of a source's documents."""
         data = self._config.data
         source = data.sources[name]
         recipe: dict[str, Any] = {
@@ -60,7 +61,7 @@ class Recipes:
         return recipe
 
     def tokenizer(self) -> Recipe:
-        """Of the tokenizer: a file, the imported model's, or trained on the background."""
+        """The recipe of the tokenizer, which is the imported model's, a file, or trained on the background."""
         config = self._config
         if config.init_from:
             return {"imported": digest(self.imported())}
@@ -69,13 +70,13 @@ class Recipes:
         return {"background": self._sources[config.data.background], "vocab_size": config.model.vocab_size}
 
     def run(self, run: StageRun) -> Recipe:
-        """Of a training run."""
+        """The recipe of a training run."""
         config, stage = self._config, self._config.stages[run.stage]
         strata = strata_of_stage(config, run.stage, run)
         recipe: dict[str, Any] = {
-            "name": run.stage,  # the order of rows depends on it
+            "name": run.stage,  # the order of the rows depends on the stage's name
             "stage": {key: value for key, value in to_mapping(stage).items() if key not in ("after", "reference")},
-            "overlays": [[type(each).__name__, to_mapping(each)] for each in run.overlays],
+            "overlays": {f"{n} {type(each).__name__}": to_mapping(each) for n, each in enumerate(run.overlays)},
             "seed": run.seed,
             "sources": {name: self._sources[name] for name in dict.fromkeys(each.partition("/")[0] for each in strata)},
             "tokenizer": digest(self.tokenizer()),
@@ -90,9 +91,9 @@ class Recipes:
         return recipe
 
     def evaluation(self, run: StageRun, name: str) -> Recipe:
-        """Of the answers that a run's last checkpoint gives to an eval."""
+        """The recipe of the answers that a run's last checkpoint gives to an eval."""
         asked = self._config.evals[name]
-        when = ("at", "every_steps", "every_tokens", "headline")  # changes no answer
+        when = ("at", "every_steps", "every_tokens", "headline")  # these fields change no answer
         recipe: dict[str, Any] = {"eval": {key: value for key, value in to_mapping(asked).items() if key not in when}}
         if isinstance(asked, Scenarios):
             recipe["suite"] = self.suite(asked.suite)
@@ -103,10 +104,10 @@ class Recipes:
         return recipe | {"run": self._runs[run.name]}
 
     def suite(self, name: str) -> str:
-        """Names the scenarios of a suite by what they say."""
+        """The key of a suite: a digest of what its scenarios say."""
         world = self._config.data.world
         if name not in self._suites:
-            composed = name == SMALL_WORLD  # a function of the world alone, and it takes seconds
+            composed = name == SMALL_WORLD  # a function of the world alone, which takes seconds to compose
             said = to_mapping(world) if composed else [to_mapping(scenario) for scenario in load_suite(name, world)]
             self._suites[name] = digest([name if composed else "", said])
         return self._suites[name]
@@ -116,7 +117,7 @@ class Recipes:
         return self._runs[run]
 
     def of_jobs(self) -> dict[str, str]:
-        """The key of every job by its name: 16 hex digits."""
+        """The key of every job, 16 hex digits, by the job's name."""
         keys: dict[str, str] = {}
         for job in job_graph(self._tree).values():
             if job.kind == "import":
@@ -127,7 +128,7 @@ class Recipes:
                 found = [self._runs[run] for run in job.runs]
                 keys[job.name] = digest(found) if job.others else found[0]
                 during = {name: to_mapping(each) for name, each in self._config.evals.items() if each.is_in_loop}
-                if during:  # evals during training are in the run's folder
+                if during:  # answers given during training lie in the run's folder
                     keys[job.name] = digest([keys[job.name], during])
             else:
                 run = self._tree[job.run]
@@ -136,20 +137,20 @@ class Recipes:
         return keys
 
     def data(self) -> str:
-        """The key of all prepared data: documents, tokenizer, rows."""
+        """The key of everything that is prepared together: documents, tokenizer and rows."""
         config = self._config
         rows = {name: [to_mapping(stage.rows), strata_of_stage(config, name)] for name, stage in config.stages.items()}
         made = [self._sources, self.tokenizer(), sorted(rows.values(), key=str), config.data.rows_url]
         return digest(["prepare", *made])
 
     def _ordered(self) -> list[str]:
-        """Sources that are made of others come last."""
+        """The names of the sources; those made of others come last, because their recipes contain the others' keys."""
         sources = self._config.data.sources
         return sorted(sources, key=lambda name: bool(sources[name].of))
 
 
 def strata_of_stage(config: StudyConfig, stage: str, run: StageRun | None = None) -> list[str]:
-    """The strata that a stage's rows come from, in the study's order: those of all its arms, or of one run."""
+    """The strata that a stage's rows come from, for all arms of the study or for one run, in the study's order."""
     used = set(parse_shares(config.stages[stage].mixture))
     for arm in config.arms if run is None else run.arms:
         change = config.arms[arm]

@@ -1,4 +1,4 @@
-"""What lies in a study's folder says what it was made from: `made.json`, a recipe with its key and the versions."""
+"""A file `made.json` says what the folder around it was made from: the recipe, its key, and the versions used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from typing import Any
 from etils import epath
 
 from alignpre_jax import __version__
-from alignpre_jax.foundation import UserError, difference, digest, read_json, to_mapping, write_json
+from alignpre_jax.foundation import (
+    UserError,
+    canonical_json,
+    difference,
+    digest,
+    parse_json,
+    read_json,
+    to_mapping,
+    write_json,
+)
 from alignpre_jax.study.keys import Recipe
 
 MADE = "made.json"
@@ -21,14 +30,14 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "toke
 
 
 def write_made(folder: epath.Path, recipe: Recipe) -> None:
-    """Says in a folder what is made in it; a folder that says so already is left as it is."""
+    """Writes in a folder what is made in it. A folder that has its `made.json` already is left as it is."""
     if not (folder / MADE).exists():
         plain = to_mapping(recipe)
         write_json(folder / MADE, {"key": digest(plain), "recipe": plain, "versions": versions()})
 
 
 def read_made(folder: epath.Path) -> dict[str, Any] | None:
-    """What `write_made` wrote: {"key", "recipe", "versions"}; None where nothing has been made."""
+    """Reads what `write_made` wrote: {"key", "recipe", "versions"}; None where nothing has been made."""
     path = folder / MADE
     return read_json(path) if path.exists() else None
 
@@ -37,18 +46,18 @@ def check_made(folder: epath.Path, recipe: Recipe, what: str, depends: Callable[
     """Refuses to make something else in a folder in which something has been made.
 
     Args:
-      folder: where it lies.
-      recipe: what it is to be made from.
-      what: a name for it, in the message.
-      depends: says in words what else would change with it; asked only where something would.
+      folder: the folder in which the thing lies, or is to be made.
+      recipe: what the thing is to be made from.
+      what: what the message calls the thing.
+      depends: says in words what else would change with the thing; called only where the thing would change.
 
     Raises:
-      UserError: it has been made from something else; the message shows the difference.
+      UserError: the thing has been made from something else; the message shows the difference.
     """
     found = read_made(folder)
-    plain = to_mapping(recipe)
-    if found is None or found["key"] == digest(plain):
+    if found is None or found["key"] == digest(to_mapping(recipe)):
         return
+    plain = parse_json(canonical_json(to_mapping(recipe)), where=f"{folder}")  # as it comes back from a file
     changes = difference(found["recipe"], plain)
     shown = "\n    ".join(changes[:12]) + ("\n    ..." if len(changes) > 12 else "")
     others = depends()
@@ -60,7 +69,7 @@ def check_made(folder: epath.Path, recipe: Recipe, what: str, depends: Callable[
 
 
 def folders_by_key(root: epath.Path) -> Iterator[tuple[str, epath.Path]]:
-    """(key, folder) of every training run below WORKDIR/train, in the order of their names."""
+    """Yields (key, folder) of every training run below WORKDIR/train, in the order of the names of the folders."""
     if root.exists():
         for seed in sorted(root.iterdir()):
             for folder in sorted(seed.iterdir()) if seed.is_dir() else ():
@@ -70,7 +79,7 @@ def folders_by_key(root: epath.Path) -> Iterator[tuple[str, epath.Path]]:
 
 @functools.cache
 def versions() -> dict[str, Any]:
-    """What the numbers depend on besides the config: packages, Python, machine, git revision."""
+    """The versions on which the numbers depend besides the config: of packages, Python, the machine and this source."""
     return {
         "alignpre_jax": __version__,
         "git": git_revision(),

@@ -1,4 +1,4 @@
-"""A study before it runs: the tree with its arms, what they share, how much is trained, and what is done already."""
+"""The outline of a study shows it before it runs: the tree, which arms share runs, tokens, and what is done already."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from alignpre_jax.training import is_done
 
 @dataclasses.dataclass(frozen=True)
 class RunOutline:
-    """The runs of a stage that are alike but for the seed.
+    """The runs of a stage that differ in nothing but the seed.
 
     Attributes:
-      label: the name of their folders, STAGE or STAGE-ARM.
-      arms: that share them.
-      change: what the arms change in this stage, in words; empty: nothing.
-      tokens: of one run; 0 where the stage is measured in epochs and the rows are not built.
-      learnt_tokens: of them, those that are learnt; None where the rows are not built.
-      done: how many are finished, and how many of these have all their answers.
+      label: the name of the runs' folders, STAGE or STAGE-ARM.
+      arms: the arms that share the runs.
+      change: what these arms change in this stage, in words; empty where they change nothing.
+      tokens: the number of tokens that one run is trained on; 0 where the stage is measured in epochs and its rows are
+        not built.
+      learnt_tokens: how many of them are targets of the loss; None where the rows are not built.
+      trained: how many of the runs are finished.
+      answered: how many of the finished runs have the answers to all evals that are asked at the stage.
     """
 
     label: str
@@ -41,7 +43,7 @@ class RunOutline:
 
 @dataclasses.dataclass(frozen=True)
 class StageOutline:
-    """A node of the tree."""
+    """A stage of the tree with its runs."""
 
     name: str
     after: str
@@ -53,15 +55,16 @@ class StageOutline:
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """A study's tree.
+    """The outline of a whole study.
 
     Attributes:
-      name: of the study.
-      arms: in order, the baseline first.
-      seeds: of every run.
-      stages: in the order of the tree.
-      tokens: that are trained on in all; None where some stage's rows are not built.
-      unshared_tokens: the same, were every arm trained by itself.
+      name: the study's name.
+      arms: the names of the arms, the baseline first.
+      seeds: the study's seeds; every run is done once per seed.
+      stages: the stages in the order of the tree.
+      tokens: how many tokens all runs together are trained on; None where a stage is measured in epochs and its rows
+        are not built.
+      unshared_tokens: how many it would be if every arm were trained by itself.
     """
 
     name: str
@@ -73,7 +76,7 @@ class Outline:
 
 
 def outline(config: StudyConfig, space: Workspace | None = None) -> Outline:
-    """The outline of a study; with its folder, what is in it is told as well."""
+    """Makes the outline of a study; where its folder is given, the outline also says what is done in it."""
     tree = space.tree if space else Tree(config)
     planned = read_json(ledger_path(space)) if space and is_prepared(space) else {}
     stages: list[StageOutline] = []
@@ -97,7 +100,7 @@ def outline(config: StudyConfig, space: Workspace | None = None) -> Outline:
 
 
 def stage_words(stage: StageConfig) -> str:
-    """How a stage is trained, in words."""
+    """Describes in words how a stage is trained."""
     rows, rate = stage.rows, stage.schedule
     length = f"{stage.tokens:,} tokens" if stage.tokens else f"{stage.epochs:g} epoch{'s' * (stage.epochs != 1)}"
     parts = [f"{length} of {stage.mixture}", f"{stage.batch_rows} rows of {rows.length:,} a step"]
@@ -112,7 +115,7 @@ def stage_words(stage: StageConfig) -> str:
 
 
 def change_words(arm: ArmConfig, stage: str) -> str:
-    """What an arm changes in a stage, in words; empty where it changes nothing."""
+    """Describes in words what an arm changes in a stage; empty where the arm changes nothing."""
     parts = []
     if stage in arm.filter:
         for stratum, refill, keep in arm.filter[stage].removals:
@@ -137,7 +140,7 @@ def _run(
     if run.name in planned:
         ledger = planned[run.name]
         tokens = sum(line["tokens"] for line in ledger["stores"])
-        learnt = sum(line.get("learnt_tokens", line["tokens"]) for line in ledger["stores"])
+        learnt = sum(line["learnt_tokens"] for line in ledger["stores"])
     trained = answered = 0
     for seed in config.seeds:
         other = tree.run(run.arms[0], seed, run.stage).name

@@ -1,4 +1,4 @@
-"""How much of the eval items is in what each arm is trained on."""
+"""This module measures how much of the eval items stands in the text that each arm is trained on."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from alignpre_jax.study.workspace import Workspace, read_documents
 
 
 def overlap_path(space: Workspace) -> epath.Path:
-    """The study's own, like its ledger."""
+    """The file of the measured overlap. Like the ledger it is the study's own, even where the data is another's."""
     return space.root / "data" / "overlap.json"
 
 
 def measure(space: Workspace, ledgers: Mapping[str, Ledger], report: Report) -> list[dict[str, Any]]:
-    """Every stratum, then every arm ("arm NAME"), against every split of the suites: `Overlap.to_json()` of each.
+    """Measures the overlap of every stratum, then of every arm ("arm NAME"), with every split of the suites.
 
-    The splits of the headline's suite are called by their names, those of other suites SUITE:SPLIT.
+    The splits of the headline's suite are called by their names, the splits of other suites SUITE:SPLIT.
 
     Args:
-      space: of the study, whose documents are there.
-      ledgers: by the names of the training runs; strata without a row in any of them are not measured.
-      report: told the number of documents now and then.
+      space: the study's folder, in which the documents have been prepared.
+      ledgers: the ledgers by the names of the training runs; strata without a row in a run of the first seed are not
+        measured.
+      report: is told the number of documents that have been read, now and then.
+
+    Returns:
+      `Overlap.to_json()` of each.
     """
     config, tree = space.config, space.tree
     splits: dict[str, dict[str, str]] = {}
@@ -50,7 +54,7 @@ def measure(space: Workspace, ledgers: Mapping[str, Ledger], report: Report) -> 
 
 
 def item_text(scenario: Scenario) -> str:
-    """What of a scenario a document may contain: the question and both options."""
+    """The text of a scenario that is looked for in documents: the question and both options."""
     return "\n".join((scenario.question, *scenario.options))
 
 

@@ -1,4 +1,4 @@
-"""The data plan of a training run: the stage's base plan with the run's overlays on it."""
+"""The data plan of a training run is the stage's base plan with the run's overlays on it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from alignpre_jax.study.workspace import Workspace
 
 
 def stage_steps(stage: StageConfig, rows: Mapping[str, int], where: str = "stage") -> int:
-    """Whole batches in a stage; tokens, or rows, beyond the last whole batch are not trained on.
+    """The number of steps of a stage, in whole batches: tokens or rows beyond the last whole batch are not trained on.
 
-    A stage of epochs ends when one of its strata has been gone through that often: the first to get there, by its rows
-    and its share. What arms add or filter does not change it: all arms have the same steps.
+    A stage of epochs ends when the first of its strata, by its rows and its share, has been gone through that often.
+    What arms add or filter does not change this, so that all arms have the same steps.
 
     Args:
-      stage: of the study.
+      stage: the stage's config.
       rows: the number of rows of every stratum of the mixture.
-      where: names the stage in messages.
+      where: the name of the stage in messages.
 
     Raises:
       UserError: the epochs have fewer rows than one batch.
@@ -40,13 +40,13 @@ def stage_steps(stage: StageConfig, rows: Mapping[str, int], where: str = "stage
 
 
 def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStore]]:
-    """The plan of a run and the row stores it reads.
+    """The plan of a run, and the row stores of the stage by stratum.
 
-    The base plan is a function of (seed, stage) alone, so arms share it slot for slot.
+    The base plan is a function of (seed, stage) alone, so that arms share it slot for slot.
     """
     stage = space.config.stages[run.stage]
     shares = parse_shares(stage.mixture, where=f"stages.{run.stage}.mixture")
-    # All strata of the stage, so that a stratum has the same index in every arm, and one compiled step serves all.
+    # These are the strata of all arms: so a stratum has the same index in every arm, and one compiled step serves all.
     strata = strata_of_stage(space.config, run.stage)
     stores = {name: open_rows(space.rows_read(run.stage, name)) for name in strata}
     rows = {name: len(store) for name, store in stores.items()}
@@ -66,18 +66,19 @@ def stage_plan(space: Workspace, run: StageRun) -> tuple[Plan, dict[str, RowStor
 
 
 def stage_ledger(space: Workspace, run: StageRun) -> Ledger:
-    """Integer token counts of a run, asked for and realised."""
+    """The ledger of a run: integer counts of the tokens that were asked for and of those that are given."""
     plan, stores = stage_plan(space, run)
     padded = {name: store.header.real_tokens for name, store in stores.items() if store.header.padding_tokens}
-    return ledger(plan, space.config.stages[run.stage].rows.length, text_tokens=padded)
+    learnt = {name: store.header.learnt_tokens for name, store in stores.items()}
+    return ledger(plan, space.config.stages[run.stage].rows.length, text_tokens=padded, learnt_tokens=learnt)
 
 
 def ledger_table(space: Workspace, ledgers: Mapping[str, Ledger]) -> str:
-    """What every arm of the first seed is trained on, stage after stage, in tokens.
+    """A table of what every arm of the first seed is trained on, stage after stage, in tokens.
 
     Args:
-      space: of the study.
-      ledgers: by the names of the training runs.
+      space: the study's folder.
+      ledgers: the ledgers by the names of the training runs.
     """
     config = space.config
     parts = []

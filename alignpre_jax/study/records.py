@@ -1,4 +1,4 @@
-"""What a report is made from: the records that a study's jobs leave behind."""
+"""A report is made from these records, which a study's jobs leave behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Ledger
 from alignpre_jax.study.config import StudyConfig
 
-# Rows by eval, then stage, then arm, then seed. Arms that share a run have the same rows.
+# Rows are kept by eval, then stage, then arm, then seed. Arms that share a run have the same rows.
 Results = Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[Result]]]]]
 Texts = Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[TextScore]]]]]
 Solutions = Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[Solution]]]]]
@@ -20,7 +20,7 @@ Solutions = Mapping[str, Mapping[str, Mapping[str, Mapping[int, Sequence[Solutio
 
 @dataclasses.dataclass(frozen=True)
 class RunFacts:
-    """One training run as it was: how long it took, compilation and checkpoints included, and what it ran with."""
+    """The facts of one training run: how long it took, compilation and checkpoints included, and its versions."""
 
     name: str
     stage: str
@@ -32,13 +32,13 @@ class RunFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """What an arm answered during training, after so many steps of a stage; of scenarios the eval's headline alone."""
+    """What an arm answered to an eval during training; of an eval of scenarios only the headline is asked then."""
 
     eval: str
     stage: str
     step: int
-    tokens: int  # of the arm's training up to here, all stages on its way together
-    results: Mapping[int, Sequence[Any]]  # by seed: rows of the eval's kind
+    tokens: int  # that the arm has been trained on so far, in all stages on its way together
+    results: Mapping[int, Sequence[Any]]  # rows of the eval's kind, by seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +47,16 @@ class StudyRecords:
 
     Attributes:
       config: the study's config, which also gives the order of arms, seeds and stages.
-      results: rows of the evals of scenarios.
+      results: the rows of the evals of scenarios.
       shown: what the scenarios of these evals look like; may be empty.
-      texts: rows of the evals of held-out text; may be empty.
-      solutions: rows of the evals of capabilities; may be empty.
-      ledgers: arm -> stage -> ledger, of the first seed (every seed has the same counts).
-      runs: one per training run; runs that several arms share come once.
-      versions: what the numbers depend on besides the config, as the report is made; each run has its own.
+      texts: the rows of the evals of held-out text; may be empty.
+      solutions: the rows of the evals of capabilities; may be empty.
+      ledgers: arm -> stage -> the ledger of the first seed (every seed has the same counts).
+      runs: the facts of every training run; a run that several arms share is listed once.
+      versions: the versions with which the report is made (see `made.versions`); each run has its own.
       reproduce: the exact command that makes this study again.
-      overlap: of every stratum and arm ("arm NAME") with every split; see `study.overlap.measure`.
-      moments: arm -> evals during training, in order; may be empty.
+      overlap: the overlap of every stratum and arm ("arm NAME") with every split; see `study.overlap.measure`.
+      moments: arm -> what it answered during training, in order; may be empty.
     """
 
     config: StudyConfig
@@ -72,7 +72,7 @@ class StudyRecords:
     overlap: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self):
-        """Every arm that has a stage has answers there, of every seed."""
+        """Refuses records in which a seed of an arm has no answers to an eval at a stage that the arm goes through."""
         for kind in (self.results, self.texts, self.solutions):
             for name, by_stage in kind.items():
                 for stage, by_arm in by_stage.items():

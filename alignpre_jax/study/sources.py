@@ -1,4 +1,4 @@
-"""Which text a study has: its sources, and what is made of them before they become rows."""
+"""A study's text is described here: its sources, and what is done to their documents before they become rows."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Kind = Literal["text", "chat", "pairs", "prompts"]
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """A named set of documents and how it is split into strata."""
+    """A source is a named set of documents, with the way in which it is split into strata."""
 
     inputs: tuple[str, ...] = ()  # see `documents.read_inputs`: paths, patterns, hf:NAME, packages:, world:aligned ...
-    of: str = ""  # instead of inputs: the documents of that source, with the same ids ...
-    transform: Transform | None = None  # ... changed in this way
+    of: str = ""  # instead of inputs: a source whose documents are taken, with the same ids, and
+    transform: Transform | None = None  # changed in this way
     kind: Kind = "text"  # what a record is: a text, a conversation, a prompt with two answers, a prompt
     strata: Literal["single", "discourse"] = "single"  # discourse: SOURCE/ai and SOURCE/plain, as data.detector says
     max_bytes: int = 0  # stop after this much text of each input; 0 means all of it
-    keys: RecordKeys = dataclasses.field(default_factory=RecordKeys)  # what the parts of a record are called
-    max_record_bytes: int = 1 << 25  # a longer record is malformed
-    held_out_share: float = 0.0  # of its documents (not of SOURCE/ai), never trained on; HeldOut evals ask about them
+    keys: RecordKeys = dataclasses.field(default_factory=RecordKeys)  # the names of a record's keys
+    max_record_bytes: int = 1 << 25  # a record of more bytes counts as malformed
+    held_out_share: float = 0.0  # share of its documents (not of SOURCE/ai) that no row has; HeldOut evals score them
 
     def __post_init__(self):
         if bool(self.inputs) == bool(self.of):
@@ -51,7 +51,7 @@ class SourceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which text there is, and what is made of it for all stages."""
+    """The text of a study: its sources, and the settings by which they become documents, a tokenizer and rows."""
 
     sources: Mapping[str, SourceConfig]
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
@@ -60,7 +60,7 @@ class DataConfig:
     )
     background: str = "web"  # the source that the tokenizer is trained on
     rows_url: str = ""  # gs:// folder: rows are copied there, and read from there; empty: from the study's folder
-    detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)  # what is AI discourse
+    detector: DetectorConfig = dataclasses.field(default_factory=DetectorConfig)  # decides what is AI discourse
     duplicates: Literal["exact", "near"] = "exact"  # which copies within a source are left out
     near: DuplicateConfig = dataclasses.field(default_factory=DuplicateConfig)  # what counts as a near duplicate
     overlap: bool = True  # measure how much of the eval items is in the training text (about 10 MB/s)
@@ -81,7 +81,7 @@ class DataConfig:
                 raise UserError(what, where=f"sources.{name}.kind", fix=f"set it to {self.sources[source.of].kind}")
 
     def strata(self) -> list[str]:
-        """The names of all strata, in order."""
+        """The names of all strata, in the order of the sources."""
         return [stratum for name in self.sources for stratum in self.strata_of(name)]
 
     def strata_of(self, source: str) -> list[str]:
@@ -90,7 +90,7 @@ class DataConfig:
         return [source + part for part in parts]
 
     def kind_of(self, stratum: str) -> Kind:
-        """What the documents of a stratum are."""
+        """The kind of the documents of a stratum: text, chat, pairs or prompts."""
         return self.sources[stratum.partition("/")[0]].kind
 
 

@@ -1,9 +1,9 @@
-"""The runs of a study: what every arm and seed has at every stage, and which of them are one and the same.
+"""The tree of a study's runs says which run every arm and seed has at every stage, and which runs are the same.
 
-An arm goes through the tree of stages from its root to every leaf. Arms that have changed nothing yet, or the same,
-have an equal history, and one run serves them all. So a run is named by its stage and the first arm that has it:
-STAGE where the baseline goes through it, STAGE-ARM elsewhere. No two runs of a seed can have one name: an arm has
-exactly one run of a stage.
+An arm goes through the tree of stages from its root to every leaf. Arms that have changed nothing yet, or have made the
+same changes, have an equal history, and one run serves them all. So a run is named by its stage and the first arm that
+goes through it: STAGE where that is the baseline, STAGE-ARM elsewhere. Two runs of a seed never have the same name,
+because an arm has exactly one run of a stage.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from alignpre_jax.mixture import Remove, Replace, parse_shares
 from alignpre_jax.study.config import StudyConfig
 
 Overlay = Replace | Remove
-Path = tuple[tuple[str, tuple[Overlay, ...]], ...]  # ((stage, the arm's overlays there), ...), from the first one on
+Path = tuple[tuple[str, tuple[Overlay, ...]], ...]  # ((stage, the arm's overlays there), ...), from the first stage on
 
 
 @dataclasses.dataclass(frozen=True)
 class StageRun:
-    """One training run: a stage, a seed, and what was changed there and on the way to it."""
+    """A training run is a stage, a seed, and what was changed at this stage and at the stages before it."""
 
     name: str  # "seed0/STAGE" or "seed0/STAGE-ARM": also its folder below WORKDIR/train
     seed: int
@@ -38,12 +38,12 @@ class StageRun:
 
     @property
     def overlays(self) -> tuple[Overlay, ...]:
-        """What is laid over this stage's base plan."""
+        """The overlays that are laid over this stage's base plan."""
         return self.path[-1][1]
 
 
 class Tree(Mapping[str, StageRun]):
-    """All runs of a study by name, each after those that it needs. Built once, and handed on."""
+    """All runs of a study by name, each after the runs that it needs. It is built once per study and handed on."""
 
     def __init__(self, config: StudyConfig):
         self.config = config
@@ -80,7 +80,7 @@ class Tree(Mapping[str, StageRun]):
         return found
 
     def run(self, arm: str, seed: int, stage: str = "") -> StageRun:
-        """The run of an arm, a seed and a stage; without a stage, the last on the way to the study's first leaf.
+        """The run of an arm, a seed and a stage; without a stage, the arm's last on the way to the study's main node.
 
         Raises:
           UserError: there is no such arm, seed or stage, or the arm skips the stage.
@@ -90,14 +90,14 @@ class Tree(Mapping[str, StageRun]):
             raise UserError(f"no arm is named {arm!r}", where="--arm", fix=suggest(arm, config.arms))
         if seed not in config.seeds:
             raise UserError(f"the study has no seed {seed}", where="--seed", fix=f"seeds: {config.seeds}")
-        stage = stage or config.way(arm, config.first_leaf)[-1]
+        stage = stage or next(reversed(config.way(arm, config.main_node)), config.main_node)
         if (arm, stage, seed) not in self._names:
             had = config.stages_of(arm)
             raise UserError(f"arm {arm!r} has no stage {stage!r}", where="--stage", fix=suggest(stage, had))
         return self._runs[self._names[arm, stage, seed]]
 
     def way(self, run: StageRun) -> list[StageRun]:
-        """The runs from the first stage to `run`, itself included."""
+        """The runs that lead to `run`, from that of the first stage to `run` itself."""
         found = [run]
         while found[0].parent:
             found.insert(0, self._runs[found[0].parent])
@@ -118,7 +118,11 @@ class Tree(Mapping[str, StageRun]):
 
 
 def overlays(config: StudyConfig, arm: str, stage: str, seed: int) -> tuple[Overlay, ...]:
-    """What an arm changes in a stage. Which slots that takes depends on the seed, not on the arm or the dose."""
+    """The overlays by which an arm changes a stage.
+
+    The slots that they take depend on the seed and the stage, and not on the arm: so arms replace the same slots, and
+    those of a smaller dose are among those of a larger one.
+    """
     change = config.arms[arm]
     found: list[Overlay] = []
     if stage in change.filter:

@@ -1,4 +1,4 @@
-"""A study's folder: where each thing lies, and whose it is."""
+"""A workspace knows a study's folder: where each thing lies, and which things are another study's."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Workspace:
     data/documents/SOURCE/          documents.jsonl, held_out.jsonl, counts.json, made.json
     data/tokenizer.json             with tokenizer.made/made.json beside it
     data/rows/LENGTH-.../STRATUM     row stores; see `rows_name`
-    data/*.json                     ledger, overlap; what was left out: quarantine/, duplicates/
+    data/*.json                     ledger, overlap; beside them quarantine/ and duplicates/, with what was left out
     train/imported/                 the model that all arms start from, where there is one
     train/SEED/STAGE[-ARM]/         a model: checkpoints, tokenizer, template; metrics.jsonl, made.json
-        evals/STEP/EVAL.jsonl       what was asked during training
+        evals/STEP/EVAL.jsonl       answers that were given during training
     evals/SEED/STAGE[-ARM]/EVAL/    results.jsonl, made.json
     report.json, report.html, metrics.jsonl
     links.json                      which of data, train/... and evals/... lie elsewhere: in another study's folder, as
@@ -46,30 +46,30 @@ class Workspace:
 
     root: epath.Path
     config: StudyConfig
-    links: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to places relative to `root`
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name of a part -> its place relative to `root`
 
     @functools.cached_property
     def tree(self) -> Tree:
-        """The study's runs."""
+        """The tree of the study's runs."""
         return Tree(self.config)
 
     @functools.cached_property
     def recipes(self) -> Recipes:
-        """What everything in the folder is made from."""
+        """The recipes of everything in the folder."""
         return Recipes(self.tree)
 
     def place(self, name: str) -> epath.Path:
-        """Where a part of the folder lies: in it, or in that of the study that it is shared with."""
+        """Where a part of the study lies: in this folder, or in the folder of the study with which it is shared."""
         return self.root / self.links.get(name, name)
 
     @property
     def data(self) -> epath.Path:
-        """Prepared text and rows."""
+        """The folder of prepared text and rows."""
         return self.place("data")
 
     @property
     def tokenizer(self) -> epath.Path:
-        """The study's tokenizer."""
+        """The file of the study's tokenizer."""
         return self.data / "tokenizer.json"
 
     def source(self, name: str) -> epath.Path:
@@ -77,33 +77,33 @@ class Workspace:
         return self.data / "documents" / name
 
     def documents(self, source: str) -> epath.Path:
-        """The documents of a source, as JSON lines."""
+        """The file of a source's documents, as JSON lines."""
         return self.source(source) / "documents.jsonl"
 
     def held_out(self, source: str) -> epath.Path:
-        """The documents of a source that no row has, as JSON lines."""
+        """The file of a source's held-out documents, which no row has, as JSON lines."""
         return self.source(source) / "held_out.jsonl"
 
     def rows_name(self, stage: str, stratum: str) -> str:
-        """LENGTH-PACKING for texts, LENGTH-KIND-TEMPLATE for chats and the like, the template by its digest."""
+        """The name of the folder of a row store: LENGTH-PACKING for texts, else LENGTH-KIND-DIGEST, of the template."""
         rows, kind = self.config.stages[stage].rows, self.config.data.kind_of(stratum)
         if kind == "text":
             return f"{rows.length}-{rows.packing}"
         return f"{rows.length}-{kind}-{digest(to_mapping(self.template(stage) or Template()), 8)}"
 
     def rows(self, stage: str, stratum: str) -> epath.Path:
-        """The row store of a stratum as a stage reads it; stages that ask for the same rows share it."""
+        """The row store of a stratum in the form that a stage reads; stages that ask for the same rows share it."""
         return self.data / "rows" / self.rows_name(stage, stratum) / stratum
 
     def rows_read(self, stage: str, stratum: str) -> epath.Path:
-        """Where training reads it: the study's own, or its copy in a bucket (`data.rows_url`)."""
+        """The row store that training reads: that of the study's folder, or its copy in a bucket (`data.rows_url`)."""
         url = self.config.data.rows_url
         return epath.Path(url) / self.rows_name(stage, stratum) / stratum if url else self.rows(stage, stratum)
 
     def template(self, stage: str) -> Template | None:
-        """The chat template of a stage's model: the one that it names, or that of the stage it goes on from.
+        """The chat template of a stage's model: the one that the stage names, or that of the stage it goes on from.
 
-        The first stage goes on from the imported model; None where nobody ever named a template.
+        The first stage goes on from the imported model, where there is one. None where nobody ever named a template.
         """
         config = self.config.stages[stage]
         if config.rows.template:
@@ -118,15 +118,15 @@ class Workspace:
 
     @property
     def imported(self) -> epath.Path:
-        """The run's folder of the model that all arms start from (`init_from`)."""
+        """The folder of the model that all arms start from (`init_from`), which looks like a training run's folder."""
         return self.run_dir("imported")
 
     def eval_dir(self, run: str, name: str) -> epath.Path:
-        """The folder of an eval that was put to a run's last checkpoint."""
+        """The folder of the answers that a run's last checkpoint gave to an eval."""
         return self.place(f"evals/{run}") / name
 
     def in_loop_dir(self, run: str) -> epath.Path:
-        """The folder of what was asked of a run while it trained: STEP/EVAL.jsonl."""
+        """The folder of the answers that a run gave while it trained: STEP/EVAL.jsonl."""
         return self.run_dir(run) / "evals"
 
 
@@ -138,21 +138,21 @@ def open_workspace(
     *,
     keep: bool = True,
 ) -> Workspace:
-    """Opens the folder for this config, making it if need be.
+    """Opens the folder of a study with this config, and makes the folder if need be.
 
-    A study may grow: what is there stays, what the config adds is made. A config that would alter what is there is
-    refused.
+    A study may grow: what is there stays, and the jobs make what the config adds. A config that would alter what is
+    there is refused.
 
     Args:
-      config: of the study.
+      config: the study's config.
       root: the folder, on a local or mounted disk.
-      command: what makes the study again; kept in the folder, and shown in the report.
-      links: parts that are another study's (see `Workspace`); kept in the folder. None: as they are.
-      keep: whether the config becomes the folder's; else nothing is written.
+      command: the command that makes the study again; kept in the folder, and shown in the report.
+      links: the parts that are another study's (see `Workspace`); kept in the folder. None leaves them as they are.
+      keep: whether the config is written into the folder; without it nothing is written.
 
     Raises:
-      UserError: the folder is of an older version, or something in it would be altered; the message says what, by which
-        change, and what depends on it.
+      UserError: the folder was made by an older version, or something in it would be altered; the message says what, by
+        which change, and what depends on it.
     """
     if "://" in os.fspath(root):
         fix = "mount the bucket on every host (gcp/startup.sh does, with gcsfuse) and give the folder it is mounted on"
@@ -175,7 +175,7 @@ def open_workspace(
 
 
 def reopen_workspace(root: PathLike) -> Workspace:
-    """Opens a folder with the config it was last opened with."""
+    """Opens a study's folder with the config that was last written into it."""
     place = epath.Path(root)
     path = place / "config.json"
     if not path.exists():
@@ -185,17 +185,17 @@ def reopen_workspace(root: PathLike) -> Workspace:
 
 
 def read_documents(path: PathLike) -> Iterator[Document]:
-    """The documents of a file of `Workspace.documents`."""
+    """Reads the documents of a file such as `Workspace.documents` names."""
     return (Document.from_json(row) for row in read_jsonl(path))
 
 
 def study_facts(space: Workspace) -> dict[str, str]:
-    """{"command"}: what makes the study again."""
+    """Reads the facts of a study: {"format", "command"}, of which the latter is what makes the study again."""
     return read_json(space.root / STUDY)
 
 
 def _with_old_names(space: Workspace, before: Mapping[str, str]) -> Workspace:
-    """Runs that are there under another name (their first arm was another before the study grew) are linked to."""
+    """Links to runs that are there under another name, because another arm was their first before the study grew."""
     links = dict(space.links)
     there: dict[str, epath.Path] | None = None
     for name in space.tree:
@@ -227,7 +227,7 @@ def _check_nothing_is_altered(space: Workspace) -> None:
 
 
 def _behind(space: Workspace, run: str) -> str:
-    """The runs that depend on one, in words; empty where none does."""
+    """Says in words which training jobs depend on a run; empty where none does."""
     graph = job_graph(space.tree)
     trained_by = next(job.name for job in graph.values() if job.kind == "train" and run in job.runs)
     found = [
@@ -239,7 +239,7 @@ def _behind(space: Workspace, run: str) -> str:
 
 
 def _check_format(root: epath.Path) -> None:
-    """Folders of earlier versions are refused."""
+    """Refuses a folder that was made by an earlier version."""
     is_there = (root / "config.json").exists()
     found = read_json(root / STUDY).get("format") if (root / STUDY).exists() else None
     if is_there and found != FORMAT:

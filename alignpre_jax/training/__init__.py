@@ -1,4 +1,4 @@
-"""One stage of training: the loop, the step, the optimizer, metrics and faults."""
+"""This package trains one stage: it holds the loop, the step, the optimizer, metrics and faults."""
 
 from alignpre_jax.training.config import GuardConfig, LoopConfig, OptimizerConfig, ScheduleConfig
 from alignpre_jax.training.distributed import initialize

@@ -50,6 +50,7 @@ def check_run(run: Run, mesh: Mesh) -> None:
             where="data.tokenizer",
             fix=f"set data.tokenizer={before} and give the study a new --workdir",
         )
+    check_objective(run)
     slots = run.step.steps * run.batch_rows
     if run.plan.slots != slots:
         raise UserError(
@@ -57,6 +58,28 @@ def check_run(run: Run, mesh: Mesh) -> None:
             where="stages.STAGE.tokens and stages.STAGE.batch_rows",
             fix="plan a stage of steps x batch_rows slots",
         )
+
+
+def check_objective(run: Run) -> None:
+    """Do the rows have the columns that the objective reads, and does it get the models that it asks for?
+
+    Raises:
+      UserError: a column is missing, or a model is given or missing that the objective does not or does compare with.
+    """
+    objective = run.step.objective
+    for name in run.plan.used_stores:
+        have = ("segments", *(column for column, _ in run.stores[name].header.columns))
+        if missing := [column for column in objective.reads if column not in have]:
+            raise UserError(
+                f"{objective.name} reads the columns {', '.join(objective.reads)}, and the rows of {name!r} lack "
+                f"{', '.join(missing)}",
+                where="stages.STAGE.objective and stages.STAGE.mixture",
+                fix="give the stage a mixture of sources of the right kind, or another objective",
+            )
+    if objective.needs_reference != bool(run.reference):
+        what = "compares with a reference, and none is given" if objective.needs_reference else "compares with no model"
+        fix = "name the stage whose model is the reference" if objective.needs_reference else "leave the reference out"
+        raise UserError(f"{objective.name} {what}", where="stages.STAGE.reference", fix=fix)
 
 
 def check_tokens(run: Run, step: int, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: tokens per second, MFU, input wait, goodput."""
+"""This module measures where the time of a run goes: tokens per second, MFU, input wait, goodput."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Measures a run between its logged steps.
+    """A `Clock` measures a run between its logged steps.
 
     Args:
-      step: that the run goes on from.
-      tokens_per_step: in the global batch.
-      flops_per_step: of the global batch, attention counted causally; see `DecoderConfig.flops_per_token`.
-      peak_flops: of all devices together, FLOP/s; 0 where that is not known.
+      step: the step that the run goes on from.
+      tokens_per_step: the tokens in the global batch.
+      flops_per_step: the FLOPs of the global batch, attention counted causally; see `DecoderConfig.flops_per_token`.
+      peak_flops: the peak of all devices together, FLOP/s; 0 where that is not known.
       before: seconds that earlier processes spent on the steps up to `step`.
-      productive: seconds of them in which steps were computed that still count.
+      productive: seconds in which earlier processes computed steps that still count.
       first_start: Unix time at which the run was first started.
     """
 
@@ -38,10 +38,10 @@ class Clock:
         self._first_start = first_start or time.time()
         self.productive = productive
         self._waited = self._waited_in_step = 0.0
-        self._last_step_end: float | None = None  # None: the next step compiles, and is no productive time
+        self._last_step_end: float | None = None  # None: the next step compiles, and does not count as productive
 
     def tick(self, step: int) -> dict[str, float]:
-        """The figures at a logged step. The first rate of a process contains the compilation."""
+        """Returns the figures at a logged step; the first rate of a process includes the compilation."""
         now = time.perf_counter()
         passed = max(now - self._since, 1e-9)
         steps = step - self._step
@@ -57,7 +57,7 @@ class Clock:
         return line
 
     def stepped(self) -> None:
-        """A step was handed to the devices."""
+        """Records that a step was handed to the devices."""
         now = time.perf_counter()
         if self._last_step_end is not None:
             self.productive += max(now - self._last_step_end - self._waited_in_step, 0.0)
@@ -65,7 +65,7 @@ class Clock:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """What happens inside is waiting for input."""
+        """Counts the time inside this context as waiting for input."""
         start = time.perf_counter()
         yield
         passed = time.perf_counter() - start
@@ -74,7 +74,7 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside, writing a checkpoint, does not count into the rate."""
+        """Leaves the time inside this context, for checkpoints and evals, out of the rate."""
         start = time.perf_counter()
         yield
         self._saved = time.perf_counter()
@@ -83,10 +83,10 @@ class Clock:
             self._last_step_end += self._saved - start
 
     def minutes_since_save(self) -> float:
-        """Since the last checkpoint, or the start."""
+        """Returns the minutes since the last checkpoint (or the evals after it), or else since the start."""
         return (time.perf_counter() - self._saved) / 60
 
     def jump(self, step: int, productive: float) -> None:
-        """The run goes on from `step` after a rollback, and the work since the checkpoint is lost."""
+        """Records that the run goes on from `step` after a rollback, and that the work since the checkpoint is lost."""
         self._step, self._since, self._waited = step, time.perf_counter(), 0.0
         self.productive, self._last_step_end = productive, None

@@ -1,4 +1,6 @@
-"""What a training run is told: optimizer, schedule, mesh, checkpoints, faults. Plain data, checked once."""
+"""This module holds the settings of a training run, as plain data that is checked once: optimizer, schedule, mesh,
+checkpoints, faults.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,16 @@ from alignpre_jax.foundation import UserError
 
 @dataclasses.dataclass(frozen=True)
 class GuardConfig:
-    """What becomes of a step whose loss or gradient is not finite, or whose loss is a spike.
+    """A `GuardConfig` says what becomes of a step whose loss or gradient is not finite, or whose loss is a spike.
 
     With "skip" and "rollback" such a step changes nothing but the step number: its rows count as skipped. After
-    `patience` of them in a row the parameters themselves are taken to be damaged: "skip" then stops the run,
+    `patience` such steps in a row the parameters themselves are taken to be damaged: "skip" then stops the run,
     "rollback" goes back to the newest checkpoint and steps over the rows that were seen since. "stop" compiles no
     guard and stops the run at the next logged step whose loss is not finite.
     """
 
     action: Literal["stop", "skip", "rollback"] = "skip"
-    spike_mads: float = 0.0  # a loss above median + this many MADs of the last `window` losses is a spike; 0: none is
+    spike_mads: float = 0.0  # a loss above median + this many MADs of the last `window` losses is a spike; 0: never
     window: int = 128  # steps; spikes are looked for once half of them are there
     patience: int = 5  # bad steps in a row before a rollback, or before giving up
     budget: int = 100  # bad steps of the whole run before giving up
@@ -38,23 +40,23 @@ class GuardConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """How a batch becomes an update.
+    """An `OptimizerConfig` says how a batch becomes an update.
 
-    Weight decay is decoupled and acts on matrices (norms, biases and other vectors are not decayed). `name`:
-    "adamw" (Loshchilov and Hutter 2019, arXiv 1711.05101); "adafactor" (Shazeer and Stern 2018, arXiv 1804.04235);
-    "muon" for the matrices of the blocks (Jordan 2024; updates have AdamW's size, Liu et al. 2025, arXiv 2502.16982,
-    eq. 4) and AdamW for the rest; "sgd" with `momentum`.
+    Weight decay is decoupled and acts on matrices (norms, biases and other vectors are not decayed). `name` is "adamw"
+    (Loshchilov and Hutter 2019, arXiv 1711.05101); "adafactor" (Shazeer and Stern 2018, arXiv 1804.04235); "muon", for
+    the matrices of the blocks (Jordan 2024; updates have AdamW's size, Liu et al. 2025, arXiv 2502.16982, eq. 4), with
+    AdamW for the rest; or "sgd" with `momentum`.
     """
 
     name: Literal["adamw", "adafactor", "muon", "sgd"] = "adamw"
     beta1: float = 0.9  # adamw, and muon's AdamW
     beta2: float = 0.95  # the same
     eps: float = 1e-8  # the same
-    momentum: float = 0.95  # muon, sgd (there 0 is none)
+    momentum: float = 0.95  # muon and sgd (where 0 turns it off)
     weight_decay: float = 0.1
     clip_norm: float = 1.0  # global gradient norm; 0 turns clipping off
     accumulate: int = 1  # microbatches that a batch is computed in; the update is that of the whole batch
-    ema_decay: float = 0.0  # of the moving average of the parameters, e.g. 0.9999; 0 keeps none
+    ema_decay: float = 0.0  # of the moving average of the parameters, e.g. 0.9999; 0 keeps no average
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
 
     def __post_init__(self):
@@ -67,7 +69,8 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate over a stage: linear warmup, then cosine or linear to the final rate, constant, or "wsd".
+    """A `ScheduleConfig` is the learning rate over a stage: a linear warmup, then cosine or linear decay to the final
+    rate, a constant rate, or "wsd".
 
     WSD stays at the peak and falls over the last `decay_share` of the stage, linearly or as 1 - sqrt(x)
     (Hägele et al. 2024, arXiv 2405.18392, eq. 2).
@@ -101,19 +104,19 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """How the loop runs; nothing in here changes which rows are seen or what is learned from them."""
+    """A `LoopConfig` says how the loop runs; nothing in it changes which rows are seen or what is learnt from them."""
 
     mesh: str = "fsdp:-1"  # axis:size pairs out of data, fsdp, sequence, tensor; -1 takes the devices that are left
-    dcn_mesh: str = ""  # the same of the slices, where there are several and mesh is of one; "": all along data
+    dcn_mesh: str = ""  # the mesh of the slices, where there are several (`mesh` is that of each); "": all along data
     checkpoint_every: int = 1000  # steps
-    checkpoint_minutes: float = 0.0  # a checkpoint also when so many have passed since the last one; 0: by step only
-    keep_checkpoints: int = 2  # the newest so many
-    keep_every: int = 0  # steps; checkpoints at multiples are kept for good; 0: none
+    checkpoint_minutes: float = 0.0  # a checkpoint is also due this long after the last one; 0: by step only
+    keep_checkpoints: int = 2  # how many of the newest checkpoints are kept
+    keep_every: int = 0  # steps; checkpoints at multiples of it are kept for good; 0: none are
     log_every: int = 10  # steps
     trackers: tuple[str, ...] = ()  # beside metrics.jsonl: "tensorboard", "wandb:PROJECT"
     trace_documents: str = ""  # a source or stratum whose documents' losses are written to traces/; "all"; "": none
-    profile_steps: str = ""  # FIRST:LAST, steps to write a profiler trace of
-    peak_flops: float = 0.0  # of one device at the matrices' precision, for MFU; 0: from a table, where it is there
+    profile_steps: str = ""  # FIRST:LAST, the steps of which a profiler trace is written
+    peak_flops: float = 0.0  # FLOP/s of a device at the matrices' precision, for MFU; 0: from a table, if it is there
     start_minutes: float = 60.0  # deadline from the start to the end of the first step; 0: none
     eval_minutes: float = 60.0  # deadline of an eval in the loop, from one sign of progress to the next; 0: none
     step_minutes: float = 30.0  # deadline of a later step, with the checkpoint after it; 0: none
@@ -132,7 +135,7 @@ class LoopConfig:
         self.profiled()
 
     def profiled(self) -> range:
-        """The steps of `profile_steps`."""
+        """Returns the steps that `profile_steps` names."""
         if not self.profile_steps:
             return range(0)
         first, _, last = self.profile_steps.partition(":")

@@ -1,4 +1,4 @@
-"""Several hosts: joining them, agreeing on when to stop, and leaving when one has vanished."""
+"""This module lets several hosts join, agree on when to stop, and leave when one of them has vanished."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from alignpre_jax.foundation import UserError
 from alignpre_jax.training.faults import HOST_LOST
 
-# Where a scheduler says that there are several processes; JAX reads the rest by itself.
+# The variables in which a scheduler says that there are several processes; JAX reads the rest by itself.
 _SEVERAL = {"SLURM_NTASKS": 1, "OMPI_COMM_WORLD_SIZE": 1, "TPU_WORKER_HOSTNAMES": 0, "MEGASCALE_NUM_SLICES": 1}
-# Errors of the program, which every process makes alike; a lost connection has other codes.
+# Codes of errors of the program, which every process meets alike; a lost connection has other codes.
 _OF_THE_PROGRAM = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "NOT_FOUND", "OUT_OF_RANGE")
-# Where a program is dispatched at once, a failed collective is a ValueError with such a code in front.
+# Where a program is dispatched synchronously, a failed collective raises a ValueError with such a code in front.
 _OF_THE_CONNECTION = ("UNKNOWN:", "UNAVAILABLE:", "INTERNAL:", "ABORTED:", "CANCELLED:", "DEADLINE_EXCEEDED:")
 
 
 def initialize(
     coordinator: str = "", processes: int = 0, process: int = -1, *, heartbeat_seconds: int = 100
 ) -> tuple[int, int]:
-    """Joins the processes of a run, before anything else touches JAX: (this process, how many there are).
+    """Joins the processes of a run, before anything else touches JAX; returns (this process, how many there are).
 
     Args:
       coordinator: HOST:PORT of process 0. Default: $ALIGNPRE_COORDINATOR, or what the TPU, Slurm, MPI or Kubernetes
         environment says; without any of these there is one process, and nothing is done.
-      processes: how many there are; default $ALIGNPRE_PROCESSES.
-      process: which of them this is; default $ALIGNPRE_PROCESS.
-      heartbeat_seconds: silence after which a process counts as vanished, where no broken connection tells earlier.
+      processes: how many processes there are; default $ALIGNPRE_PROCESSES.
+      process: which of them this is, from 0; default $ALIGNPRE_PROCESS.
+      heartbeat_seconds: the silence after which a process counts as vanished, if no broken connection tells earlier.
 
     Raises:
-      UserError: only a part of it is given, or the others cannot be reached.
+      UserError: only some of the three are given, or the other processes cannot be reached.
     """
     if jax.distributed.is_initialized():
         return jax.process_index(), jax.process_count()
@@ -79,19 +79,20 @@ def _has_cluster() -> bool:
 
 
 def put_part(part: np.ndarray, sharding: NamedSharding, rows: int) -> jax.Array:
-    """The global array of `rows` rows whose part on this host is `part`.
+    """Returns the global array of `rows` rows whose part on this host is `part`.
 
-    The transfer is meant, and allowed inside a guard: with several processes JAX takes it for an accident.
+    The transfer is intended, so it is allowed even inside a transfer guard: with several processes JAX takes it for an
+    accident.
     """
     with jax.transfer_guard("allow"):
         return jax.make_array_from_process_local_data(sharding, part, (rows, *part.shape[1:]))
 
 
 class Agreement:
-    """What any host wants, known to all hosts at the same step.
+    """An `Agreement` makes what any host wants known to all hosts at the same step.
 
-    On one host the answer is about now. On several, each step posts the host's wishes as a tiny array and reads the
-    maximum of those of the step before, so that no step waits for the network.
+    On one host the answer is about this step. On several hosts, each step posts the host's wishes as a tiny array and
+    reads the maximum of the wishes that were posted at the step before, so that no step waits for the network.
     """
 
     def __init__(self, mesh: Mesh):
@@ -103,7 +104,7 @@ class Agreement:
         self._most = jax.jit(lambda wishes: jnp.max(wishes, axis=0), in_shardings=spread, out_shardings=whole)
 
     def __call__(self, step: int, *, stop: bool, save: bool) -> tuple[bool, bool]:
-        """(stop, save) as agreed; a preemption notice that JAX got from the scheduler counts as stop."""
+        """Returns (stop, save) as agreed; a preemption notice that JAX got from the scheduler counts as stop."""
         if jax.process_count() == 1:
             return stop, save
         stop = stop or _preempted(step)
@@ -124,10 +125,11 @@ def _preempted(step: int) -> bool:
 
 @contextlib.contextmanager
 def others_may_vanish() -> Iterator[None]:
-    """On several hosts: an error that a lost connection makes ends this process with status 77.
+    """Ends this process with status 77 if, on several hosts, a lost connection raises an error inside this context.
 
-    At once, because leaving in the usual way would wait for the one that is gone. (Where this process waits for the
-    others inside a checkpoint's barrier, no error comes: JAX aborts it, status 134, once the heartbeats are missed.)
+    It ends at once, because leaving in the usual way would wait for the process that is gone. (Where this process waits
+    for the others inside a checkpoint's barrier, no error comes: JAX aborts it, with status 134, once the heartbeats
+    are missed.)
     """
     try:
         yield

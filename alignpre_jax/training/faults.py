@@ -1,4 +1,4 @@
-"""What can go wrong while training, and what is made of it: events, skipped steps, signals, clear errors."""
+"""This module deals with what can go wrong while training: it has events, skipped steps, signals and clear errors."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from alignpre_jax.foundation import (
 
 EVENTS = "events.jsonl"
 
-# Exit statuses beside 0, 2 (a mistake of the user's) and 75 (interrupted, saved).
+# The exit statuses beside 0, 2 (a user's mistake) and 75 (interrupted, and saved).
 STALLED = 76  # the watchdog's deadline passed
 HOST_LOST = 77  # another host of the run has vanished
 
 
 class EventLog:
-    """`RUN_DIR/events.jsonl`: everything out of the ordinary, once for each time that it happened.
+    """An `EventLog` writes `RUN_DIR/events.jsonl`: everything out of the ordinary, once for each time that it happened.
 
-    Each line has `event`, `step`, `time` (Unix seconds). Unlike metrics.jsonl it is never cut: what a process
+    Each line has `event`, `step`, `time` (Unix seconds). Unlike metrics.jsonl this file is never cut: what a process
     did before it died stays in it. Events with a sentence are shown in the terminal and the log as well.
     """
 
@@ -43,7 +43,7 @@ class EventLog:
         self._path, self._name, self._report = epath.Path(run_dir) / EVENTS, name, report
 
     def __call__(self, kind: str, step: int, sentence: str = "", **facts: Any) -> None:
-        """Records one event; the first process does so for all."""
+        """Records one event; the first process does so for all processes."""
         if sentence:
             logging.warning("%s: %s", self._name, sentence)
         if jax.process_index() != 0:
@@ -55,7 +55,7 @@ class EventLog:
             file.write(canonical_json(line | ({"note": sentence} if sentence else {})) + "\n")
 
     def first_start(self) -> float:
-        """Unix time at which the run was first started; now, if that is not known."""
+        """Returns the Unix time at which the run was first started, or the present time if that is not known."""
         if self._path.exists():
             with self._path.open("r") as file:
                 for line in file:
@@ -66,7 +66,7 @@ class EventLog:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-    """Steps [first, last] whose batches left no trace in the parameters, and why: "bad" or "rollback"."""
+    """A `Skip` names steps [first, last] whose batches left no trace in the parameters; "bad" or "rollback" is why."""
 
     first: int
     last: int
@@ -74,7 +74,7 @@ class Skip:
 
 
 class Skips:
-    """All skipped steps of a run, in order; saved with every checkpoint, so that going on is exact."""
+    """`Skips` are all skipped steps of a run, in order; every checkpoint holds them, so that going on is exact."""
 
     def __init__(self, saved: Sequence[Sequence[Any]] = ()):
         self.all = [Skip(int(first), int(last), str(why)) for first, last, why in saved]
@@ -89,22 +89,22 @@ class Skips:
         self.all.append(Skip(to + 1, step, "rollback"))
 
     def count(self, why: str) -> int:
-        """How often there was one of a kind."""
+        """Returns how many skips of one kind there were."""
         return sum(skip.why == why for skip in self.all)
 
     def steps(self) -> int:
-        """How many steps were skipped."""
+        """Returns how many steps were skipped."""
         return sum(skip.last - skip.first + 1 for skip in self.all)
 
     def to_json(self) -> list[list[Any]]:
-        """What `Skips` takes."""
+        """Returns the skips in the form that `Skips` takes."""
         return [[skip.first, skip.last, skip.why] for skip in self.all]
 
 
 def skipped_slots(run_dir: PathLike) -> list[tuple[int, int]]:
-    """Slots [start, stop) of a finished run's plan that left no trace in its parameters, in order.
+    """Returns the slots [start, stop) of a finished run's plan that left no trace in its parameters, in order.
 
-    What was trained on is the plan's ledger less these.
+    The run was trained on the plan's ledger less these slots.
     """
     done = read_json(epath.Path(run_dir) / DONE)
     rows = done["batch_rows"]
@@ -153,6 +153,6 @@ def memory_errors() -> Iterator[None]:
 
 
 def bad_step(step: int, values: Mapping[str, Any]) -> str:
-    """A sentence about a step that the guard skipped."""
+    """Returns a sentence about a step that the guard skipped."""
     loss, norm = float(values["loss"]), float(values["gradient_norm"])
     return f"step {step} skipped: the loss is {loss:.4g}, the gradient norm {norm:.4g}"

@@ -1,4 +1,4 @@
-"""Evals during training: when they are due, and that none is lost.
+"""This module says when evals during training are due, and sees to it that none of them is lost.
 
 At a step that is due the loop saves a checkpoint whose facts name the step as pending, and then runs the eval on the
 state of that step. A run that is killed in between restores that checkpoint, finds the step pending, and runs the eval
@@ -21,13 +21,15 @@ PENDING = "pending_evals"  # in a checkpoint's facts: the steps whose evals are 
 
 @dataclasses.dataclass(frozen=True)
 class InLoopEvals:
-    """Evals by step or by token; the later of two runs of the same step finds its work done.
+    """`InLoopEvals` are evals that are due by step or by token.
+
+    If the evals of a step are run twice, the second run finds its work done.
 
     Args:
-      run: given the step, the parameters and the mesh that they are on, and whom to report progress to (each report
-        renews the deadline, `loop.eval_minutes`); returns when the results are on disk.
-      every_steps: due at multiples of it; 0: not by step.
-      every_tokens: due at the first step at which another so many tokens are through; 0: not by token.
+      run: runs the evals, given the step, the parameters, the mesh that they are on, and where to report progress (each
+        report renews the deadline, `loop.eval_minutes`); it returns when the results are on disk.
+      every_steps: evals are due at multiples of this step; 0: not by step.
+      every_tokens: evals are due at each step that reaches another multiple of this number of tokens; 0: not by token.
     """
 
     run: Callable[[int, nnx.State, Mesh, Report], None]
@@ -41,7 +43,7 @@ class InLoopEvals:
             )
 
     def due(self, step: int, tokens_per_step: int) -> bool:
-        """Whether the state after `step` steps is to be evaluated."""
+        """Returns whether the state after `step` steps is to be evaluated."""
         by_step = self.every_steps > 0 and step % self.every_steps == 0
         if by_step or not self.every_tokens:
             return by_step
@@ -49,5 +51,5 @@ class InLoopEvals:
 
 
 def pending_steps(meta: Mapping[str, Any]) -> tuple[int, ...]:
-    """The steps that a checkpoint's facts name as pending."""
+    """Returns the steps that a checkpoint's facts name as pending."""
     return tuple(meta.get(PENDING, ()))

@@ -29,12 +29,13 @@ from alignpre_jax.foundation import (
 from alignpre_jax.mixture import Batch, Counted, load_batches, render
 from alignpre_jax.mixture import check as check_ledger
 from alignpre_jax.mixture import ledger as ledger_of
-from alignpre_jax.model import Full, choose_kernel
+from alignpre_jax.model import Full, Lora, choose_kernel
 from alignpre_jax.model.mesh import host_part, parse_mesh
 from alignpre_jax.training.checks import check_run, check_tokens
 from alignpre_jax.training.clock import Clock
 from alignpre_jax.training.distributed import Agreement, others_may_vanish, put_part
 from alignpre_jax.training.faults import EventLog, Skips, StopSignal, bad_step, memory_errors
+from alignpre_jax.training.identity import check_adapters_off
 from alignpre_jax.training.in_loop import PENDING, pending_steps
 from alignpre_jax.training.metrics import MetricsLog, memory_in_use, metrics_line
 from alignpre_jax.training.profile import Profiler
@@ -187,6 +188,8 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
         # --- The loop. Step N is dispatched before the metrics of step N-1 are read.
         feed = stack.enter_context(contextlib.closing(_Feed(run, mesh, start)))
+        if start == 0 and isinstance(run.step.learn, Lora):
+            check_adapters_off(run.step, mesh, state, fixed, _on_device(feed.next(0), step_fn, run.batch_rows))
         stop = stack.enter_context(StopSignal())
         stack.enter_context(jax.transfer_guard("disallow"))
         pending: Pending | None = None
@@ -271,12 +274,15 @@ def _first_state(
 ) -> tuple[State, Fixed, Mapping[str, Any]]:
     """(state, what is not trained, meta of the checkpoint that the state is from)."""
     restored: Restored | None = checkpoints.restore_latest(step_fn.abstract()[0], events)
-    if restored is not None:
-        state = restored.state._replace(step=_scalar(restored.state.step, step_fn))
-        is_all = isinstance(run.step.learn, Full)
-        fixed = Fixed() if is_all else step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed)[1]
-        return state, fixed, restored.meta
-    return *step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed), {}
+    fresh, fixed = None, Fixed()
+    if restored is None or not isinstance(run.step.learn, Full):  # what is frozen is not in a checkpoint
+        fresh, fixed = step_fn.start(_whole_model(run, origin, mesh, step_fn), run.seed)
+    if run.reference:
+        fixed = fixed._replace(reference=load(run.reference, mesh=mesh).params)
+    if restored is None:
+        assert fresh is not None
+        return fresh, fixed, {}
+    return restored.state._replace(step=_scalar(restored.state.step, step_fn)), fixed, restored.meta
 
 
 def _whole_model(run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep) -> Any:

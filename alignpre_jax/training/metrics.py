@@ -1,4 +1,4 @@
-"""A run's metrics: one JSON object per logged step, exactly once, whatever was interrupted."""
+"""This module writes a run's metrics: one JSON object per logged step, exactly once, whatever was interrupted."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from etils import epath
 from alignpre_jax.foundation import PathLike, canonical_json, disk_errors, write_bytes
 
 FILE = "metrics.jsonl"
-# Keys of a line that depend on the machine and the moment; all others are the same whenever the run is made.
+# The keys of a line that depend on the machine and the moment; all others are the same whenever the run is made.
 TIMES = ("tokens_per_second", "seconds", "input_wait", "goodput", "mfu", "hbm_bytes", "hbm_peak_bytes")
 
 
 class MetricsLog:
-    """`RUN_DIR/metrics.jsonl`, appended line by line.
+    """A `MetricsLog` appends to `RUN_DIR/metrics.jsonl`, line by line.
 
     Args:
       run_dir: the run's folder.
-      done: steps that the run goes on from. Lines of later steps were written by a process that
-        died before its next checkpoint; they are dropped, since those steps run again.
+      done: the step that the run goes on from. Lines about later steps were written by a process that died before its
+        next checkpoint; they are dropped, since those steps run again.
     """
 
     def __init__(self, run_dir: PathLike, *, done: int):
@@ -41,7 +41,7 @@ class MetricsLog:
 
 
 def kept_lines(path: epath.Path, done: int) -> list[str]:
-    """The whole lines of `path` about steps up to `done`."""
+    """Returns the lines of `path` about steps up to `done`, without a last line that was written only in part."""
     if not path.exists():
         return []
     kept = []
@@ -54,12 +54,13 @@ def kept_lines(path: epath.Path, done: int) -> list[str]:
 
 
 def metrics_line(step: int, values: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
-    """The line of a step, but for what depends on the clock; figures that are not finite are null.
+    """Returns the line of a step, without what depends on the clock; figures that are not finite are null.
 
     Args:
       step: its number, from 1.
       values: what the train step returned, on the host.
-      rows: trained on up to this step, by stratum; its keys are what "source_loss" and "source_tokens" are about.
+      rows: how many rows were trained on up to this step, by stratum; its keys are the strata that "source_loss" and
+        "source_tokens" are about, in their order.
     """
     stores = list(rows)
     totals = dict(zip(stores, zip(values["source_loss"], values["source_tokens"], strict=True), strict=True))
@@ -81,12 +82,12 @@ def metrics_line(step: int, values: Mapping[str, Any], rows: Mapping[str, int]) 
 
 
 def number(value: Any) -> float | None:
-    """A float for JSON, which has no NaN and no infinity."""
+    """Returns a float for JSON, or None for NaN and infinity, which JSON does not have."""
     return float(value) if math.isfinite(value) else None
 
 
 def memory_in_use() -> dict[str, int]:
-    """Bytes in use on this process's fullest device, now and at most; nothing where the backend does not say."""
+    """Returns the bytes in use on this process's fullest device, now and at the peak, if the backend tells them."""
     stats = [found for device in jax.local_devices() if (found := device.memory_stats())]
     names = {"hbm_bytes": "bytes_in_use", "hbm_peak_bytes": "peak_bytes_in_use"}
     return {key: max(int(s[name]) for s in stats) for key, name in names.items() if stats and name in stats[0]}

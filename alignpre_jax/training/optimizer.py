@@ -1,4 +1,4 @@
-"""Optimizers as optax chains, and the learning rate as a function of the step alone.
+"""This module makes optimizers as optax chains, and the learning rate as a function of the step alone.
 
 A chain gives the update for a learning rate of 1, weight decay included; the step multiplies it by the rate. So the
 rate at a step does not depend on how many steps before it were skipped.
@@ -16,11 +16,11 @@ from optax.contrib import MuonDimensionNumbers
 
 from alignpre_jax.training.config import OptimizerConfig, ScheduleConfig
 
-MUON_UPDATE_RMS = 0.2  # that of AdamW's updates: Liu et al. 2025, arXiv 2502.16982, section 2.2
+MUON_UPDATE_RMS = 0.2  # the RMS of AdamW's updates: Liu et al. 2025, arXiv 2502.16982, section 2.2
 
 
 def learning_rate(config: ScheduleConfig, steps: int) -> optax.Schedule:
-    """The learning rate at each step in [0, steps)."""
+    """Returns the schedule that gives the learning rate at each step in [0, steps)."""
     warmup = round(config.warmup_share * steps)
     rest = max(steps - warmup, 1)
     if config.shape == "cosine":
@@ -49,7 +49,7 @@ def _decay(config: ScheduleConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clips by global norm, then what `OptimizerConfig.name` says; see there for the sources."""
+    """Makes the optimizer that `OptimizerConfig.name` names, with clipping by global norm; sources are named there."""
     adam = {"b1": config.beta1, "b2": config.beta2, "eps": config.eps}
     decay = optax.add_decayed_weights(config.weight_decay, decays)
     if config.name == "adamw":
@@ -73,7 +73,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def decays(params: Any) -> Any:
-    """A tree of bools: True for matrices and embeddings, False for norms and biases, by the name of the leaf.
+    """Returns a tree of bools: True for matrices and embeddings, False for norms and biases, by the leaves' names.
 
     Layers are stacked and heads are axes of their own, so the rank of an array does not tell a vector from a matrix.
     """
@@ -85,13 +85,14 @@ def decays(params: Any) -> Any:
 
 
 def state_shardings(state: Any, params: Any, shardings: Any, rest: Any) -> Any:
-    """Where an optimizer's arrays are kept: what has a parameter's path and shape is split like it.
+    """Returns the shardings of an optimizer's arrays: an array with the path and shape of a parameter is split as the
+    parameter is.
 
     Args:
-      state: shapes of the optimizer's state.
-      params: shapes of the parameters.
-      shardings: of the parameters.
-      rest: sharding of all other arrays (counts, Adafactor's factored moments), which are small.
+      state: the shapes of the optimizer's state.
+      params: the shapes of the parameters.
+      shardings: the shardings of the parameters.
+      rest: the sharding of all other arrays (counts, Adafactor's factored moments), which are small.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     places = {_names(path): (leaf.shape, s) for (path, leaf), s in zip(leaves, jax.tree.leaves(shardings), strict=True)}
@@ -112,7 +113,7 @@ def _names(path) -> tuple[str, ...]:
 
 
 def _kinds(params: Any) -> Any:
-    """For Muon: "matrix" for the matrices of the blocks, "other" for everything else."""
+    """Labels parameters for Muon: "matrix" for the matrices of the blocks, "other" for everything else."""
 
     def kind(path, decayed: bool) -> str:
         return "matrix" if decayed and "blocks" in _names(path) else "other"
@@ -121,7 +122,7 @@ def _kinds(params: Any) -> Any:
 
 
 def _inputs_and_outputs(matrices: Any) -> Any:
-    """For Muon: which axes of a stack of matrices (axis 0 counts the layers) are input, and which output."""
+    """Tells Muon which axes of a stack of matrices (axis 0 counts the layers) are inputs, and which are outputs."""
 
     def axes(path, leaf) -> MuonDimensionNumbers:
         last = leaf.ndim - 1
@@ -148,13 +149,13 @@ def _scale_by_larger_side(rms: float) -> optax.GradientTransformation:
 
 
 def _layer_rms(path, x: jax.Array) -> jax.Array:
-    """Root mean square over a parameter, or over each layer of a stack of them; broadcasts against `x`."""
+    """Returns the root mean square of a parameter, or of each layer of a stack of them; it broadcasts against `x`."""
     axes = tuple(range(1 if "blocks" in _names(path) else 0, x.ndim))
     return jnp.sqrt(jnp.mean(jnp.square(x), axis=axes, keepdims=True))
 
 
 def _clip_by_layer_rms(most: float) -> optax.GradientTransformation:
-    """Adafactor, algorithm 4, line 9: an update's RMS is at most `most`."""
+    """Clips an update so that its RMS is at most `most` (Adafactor, algorithm 4, line 9)."""
 
     def clip(updates, params):
         del params
@@ -166,7 +167,7 @@ def _clip_by_layer_rms(most: float) -> optax.GradientTransformation:
 
 
 def _scale_by_layer_rms(least: float) -> optax.GradientTransformation:
-    """Adafactor, algorithm 4, line 4: steps relative to the parameter's own RMS, which counts as `least` or more."""
+    """Multiplies updates by the parameter's own RMS, or by `least` if that is more (Adafactor, algorithm 4, line 4)."""
 
     def scale(updates, params):
         return jax.tree_util.tree_map_with_path(

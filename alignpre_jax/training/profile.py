@@ -1,4 +1,4 @@
-"""Profiler traces of chosen steps, for TensorBoard, XProf or Perfetto."""
+"""This module writes profiler traces of chosen steps, for TensorBoard, XProf or Perfetto."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = "profile"
 
 
 class Profiler:
-    """Writes RUN_DIR/profile for the steps in `steps`; does nothing for others."""
+    """A `Profiler` traces the steps in `steps` into RUN_DIR/profile, and does nothing at other steps."""
 
     def __init__(self, run_dir: PathLike, steps: range):
         self._folder, self._steps, self._is_on = epath.Path(run_dir) / FOLDER, steps, False
@@ -26,13 +26,13 @@ class Profiler:
             self._is_on = True
 
     def after(self, step: int, values: Any) -> None:
-        """Ends it when `step`, which returned `values`, is the last of them."""
+        """Ends the trace when `step`, which returned `values`, is the last of the steps to be traced."""
         if self._is_on and step >= self._steps[-1]:
             jax.block_until_ready(values)
             self.close()
 
     def close(self) -> None:
-        """Ends the trace, however many steps it has got."""
+        """Ends the trace, however many steps it has."""
         if self._is_on:
             jax.profiler.stop_trace()
             self._is_on = False

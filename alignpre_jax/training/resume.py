@@ -98,6 +98,8 @@ def facts_of(run: Run, origin: Origin) -> dict[str, Any]:
         "template": digest(to_mapping(template)) if template is not None else "",
         "start": dict(origin.start) | ({} if isinstance(run.step.learn, Full) else {"seed": run.seed}),
     }
+    if run.reference:
+        made["reference"] = digest_of(read_facts(run.reference))
     base = base_facts(run.step.learn, run.run_dir, run.start_from, origin.step, origin.start)
     more = base | {"labels": dict(run.labels), "behind": list(origin.behind), "imported": origin.imported}
     more["heads"] = list(run.step.objective.heads)

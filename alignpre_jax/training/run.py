@@ -32,6 +32,7 @@ class Run:
       tokenizer: path of the tokenizer that the rows were made with; copied beside the checkpoints.
       start_from: folder of the run whose last checkpoint this one starts from; empty for a fresh model.
         The optimizer starts anew in every stage.
+      reference: folder of the run whose last checkpoint the objective compares with; empty where it compares with none.
       template: the chat template of the model that is made; None: that of the model it starts from.
       labels: facts written into every metrics line (stage, arms, seed).
       evals: evals during training.
@@ -47,6 +48,7 @@ class Run:
     seed: int
     tokenizer: PathLike
     start_from: str = ""
+    reference: str = ""
     template: Template | None = None
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     evals: Sequence[InLoopEvals] = ()

@@ -1,4 +1,4 @@
-"""Several seeds of one run in one program: small models leave a device idle, several of them at once do not.
+"""This module trains several seeds of one run in one program: one small model leaves a device idle, several do not.
 
 Every seed keeps its own loop, as if it ran alone: its own batches, checkpoints, metrics and faults. The loops run in
 threads, and where each would hand its step to the device, they meet: the last to come stacks the states and batches
@@ -27,14 +27,14 @@ from alignpre_jax.training.step import Fixed, TrainStep
 
 
 def train_seeds(runs: Sequence[Run], report: Report = silent) -> None:
-    """Trains runs that differ in seed, plan and folder alone; each ends as it would have alone, but for rounding.
+    """Trains runs that differ only in seed, plan and folder; each ends as it would have by itself, but for rounding.
 
-    A run that is done is left out; one that was interrupted goes on from its own checkpoint. One that fails leaves,
-    and the others go on to their end. Every run has a place of its own in the program, which is always that of all
-    `runs`: so the bits of a run depend neither on which of the others were done before, nor on when they left.
+    A run that is done is left out; a run that was interrupted goes on from its own checkpoint. A run that fails leaves,
+    and the others go on to their end. Every run has a place of its own in the program, which always has the places of
+    all `runs`: so the bits of a run depend neither on which of the others were done before, nor on when they left.
 
     Raises:
-      UserError: the runs are not of one kind, or one of them failed.
+      UserError: the runs cannot share a program, or one of them failed.
       Interrupted: SIGTERM came; everything is saved.
     """
     open_places = [place for place, run in enumerate(runs) if not is_done(run.run_dir)]
@@ -60,7 +60,7 @@ def train_seeds(runs: Sequence[Run], report: Report = silent) -> None:
     with (
         several_at_a_time(),
         StopSignal(),
-    ):  # the loop of the first run has one of its own, and may end before the others
+    ):  # the loop of the first run has its own `StopSignal`, but may end before the others
         for thread in threads:
             thread.start()
         train_one(first)
@@ -91,19 +91,22 @@ def check_alike(runs: Sequence[Run]) -> None:
 
 
 class Together:
-    """Where the loops meet: a program of `size` places, of which `members` are taken; each leaves when it has ended."""
+    """`Together` is where the loops meet: a program of `size` places, of which `members` are taken.
+
+    Each member leaves when it has ended.
+    """
 
     def __init__(self, size: int, members: Iterable[int]):
         self._size = size
         self._changed = threading.Condition()
         self._active = set(members)
         self._posted: dict[int, tuple[State, Fixed, Batch]] = {}
-        self._fixed: Fixed | None = None  # that of every place, stacked once
+        self._fixed: Fixed | None = None  # what is fixed of every place, stacked once
         self._given: dict[int, Any] = {}
         self._program: Callable[..., Any] | None = None
 
     def member(self, index: int) -> Callable[[TrainStep], TrainStep]:
-        """What a member's loop makes of its step."""
+        """Returns the function by which a member's loop replaces its step with one that meets the other members."""
 
         def wrap(step: TrainStep) -> TrainStep:
             return dataclasses.replace(step, run=lambda *arguments: self._meet(index, step, *arguments))
@@ -111,7 +114,7 @@ class Together:
         return wrap
 
     def leave(self, index: int) -> None:
-        """This member has ended, well or not; the others do not wait for it."""
+        """Records that a member has ended, well or not, so that the others do not wait for it."""
         with self._changed:
             self._active.discard(index)
             self._run_if_all_are_here()
@@ -154,7 +157,9 @@ class Together:
 
 
 def _program(step: TrainStep) -> Callable[..., Any]:
-    """(states, what is fixed of all, stacked, batches) -> (state, metrics) of each, compiled as one."""
+    """Compiles one program that takes the states, what is fixed of all of them (stacked), and the batches, and returns
+    (state, metrics) of each.
+    """
 
     def run(states: tuple[State, ...], fixed: Fixed, batches: tuple[Batch, ...]) -> list[Any]:
         stacked = jax.vmap(step.run)(_stack(states), fixed, _stack(batches))

@@ -226,13 +226,13 @@ def _gradients(
         loss_so_far, sums = jax.tree.map(jnp.add, so_far, (loss, gradients))
         return (loss_so_far, jax.lax.with_sharding_constraint(sums, shardings)), aux
 
-    part, whole = _microbatches(mesh, count, batch.tokens.shape[0])
+    part, whole = microbatches(mesh, count, batch.tokens.shape[0])
     nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
     (loss, gradients), aux = jax.lax.scan(add, nothing, jax.tree.map(part, batch))
     return loss, {name: whole(values) for name, values in aux.items()}, gradients
 
 
-def _microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]:
+def microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]:
     """([rows, ...] -> [count, rows / count, ...], and back). A device's rows stay on it: every part has some of them.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Which documents are learned when: the loss of every document each time that it is trained on.
+"""This module records which documents are learnt when: the loss of every document each time that it is trained on.
 
-`RUN_DIR/traces/FIRST-LAST-PROCESS.npz` holds steps FIRST to LAST in five columns, one entry for each span of a row:
+`RUN_DIR/traces/FIRST-LAST-PROCESS.npz` holds steps FIRST to LAST in six columns, one entry for each span of a row:
 `step` int32, `store` int16 (index into the plan's stores), `row` int64, `span` int16 (from 0 in its row), `loss`
 float32 (mean over the span's targets; the last token of a document predicts the end-of-text token after it, and
-belongs to it) and `tokens` int32 (how many targets). `read_traces` puts the documents' ids to them.
+belongs to it) and `tokens` int32 (how many targets). `read_traces` adds the documents' ids.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 FOLDER = "traces"
 _COLUMNS = {"step": np.int32, "store": np.int16, "row": np.int64, "span": np.int16, "loss": np.float32,
             "tokens": np.int32}  # fmt: skip
-_MOST = 1 << 20  # entries in memory
+_MOST = 1 << 20  # entries that are held in memory before they are written
 
 
 class DocumentLoss(NamedTuple):
-    """One document's loss at one step: mean over `tokens` targets of the span that was in the row."""
+    """A `DocumentLoss` is a document's loss at one step: the mean over the `tokens` targets of its span in the row."""
 
     document_id: str
     step: int
@@ -39,14 +39,14 @@ class DocumentLoss(NamedTuple):
 
 
 class Tracer:
-    """Writes the traces of one run.
+    """A `Tracer` writes the traces of one run.
 
     Args:
       run_dir: the run's folder.
-      plan: of the run; says which row is where.
+      plan: the run's plan, which says which row is in which slot.
       wanted: a stratum, a source (all its strata), or "all".
-      batch_rows: rows of the global batch.
-      done: steps that the run goes on from; what was traced of later ones is dropped.
+      batch_rows: the number of rows of the global batch.
+      done: the step that the run goes on from; traces of later steps are dropped.
 
     Raises:
       UserError: the plan has no such stratum or source.
@@ -92,14 +92,14 @@ class Tracer:
             self.write(step)
 
     def write(self, step: int) -> None:
-        """Writes what was taken up to `step`."""
+        """Writes the traces that were taken up to `step`."""
         if self._parts:
             columns = {name: np.concatenate([part[name] for part in self._parts]) for name in _COLUMNS}
             _write(self._folder / f"{self._first:08d}-{step:08d}-{jax.process_index()}.npz", columns)
         self._parts, self._first = [], step + 1
 
     def forget_after(self, step: int) -> None:
-        """Drops what was taken of later steps, which come again."""
+        """Drops the traces of later steps, which run again."""
         self._parts = [part for part in self._parts if part["step"][0] <= step]
 
     def _drop_after(self, done: int) -> None:
@@ -116,7 +116,7 @@ class Tracer:
 
 
 def read_traces(run_dir: PathLike, plan: Plan, stores: Mapping[str, RowStore]) -> Iterator[DocumentLoss]:
-    """All traces of a run, by step."""
+    """Yields all traces of a run, by step."""
 
     @functools.lru_cache(maxsize=4096)
     def documents(store: int, row: int) -> list[str]:
@@ -129,7 +129,7 @@ def read_traces(run_dir: PathLike, plan: Plan, stores: Mapping[str, RowStore]) -
 
 
 def _local_rows(array: jax.Array) -> list[tuple[int, np.ndarray]]:
-    """(first row, rows) of each part of a [rows, ...] array that this process holds, each row once."""
+    """Returns (first row, rows) for each part of a [rows, ...] array that this process holds, each row once."""
     parts: dict[int, np.ndarray] = {}
     for shard in array.addressable_shards:
         first = shard.index[0].start or 0

@@ -1,4 +1,4 @@
-"""Where else metrics go: TensorBoard and Weights & Biases, each imported only when asked for."""
+"""This module sends metrics to TensorBoard and Weights & Biases as well, each imported only when asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignpre_jax.foundation import PathLike, UserError, digest, flatten
 
 
 class Tracker(NamedTuple):
-    """`write(step, figures)`, and `close()` at the end."""
+    """A `Tracker` is written to by `write(step, figures)`, and closed by `close()` at the end."""
 
     write: Callable[[int, Mapping[str, float]], None]
     close: Callable[[], None]
@@ -24,9 +24,9 @@ def open_tracker(spec: str, run_dir: PathLike, name: str, config: Mapping[str, A
     Args:
       spec: see `LoopConfig.trackers`.
       run_dir: the run's folder; a run that goes on is the same run in W&B.
-      name: of the run.
-      config: shown with it.
-      start: steps that are done; what was tracked of later ones is replaced.
+      name: the run's name.
+      config: the settings that are shown with the run.
+      start: how many steps are done; what was tracked of later steps is replaced.
 
     Raises:
       UserError: the package is not installed.
@@ -55,7 +55,7 @@ def open_tracker(spec: str, run_dir: PathLike, name: str, config: Mapping[str, A
 
 
 def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a metrics line, nested ones as "source_loss/web"."""
+    """Returns the numbers of a metrics line; nested ones have names such as "source_loss/web"."""
     flat = flatten({key: value for key, value in line.items() if key != "step"})
     numbers = {key: value for key, value in flat.items() if isinstance(value, (int, float))}
     return {key.replace("source_loss.", "source_loss/").replace("stratum_loss.", "stratum_loss/"): float(value)
@@ -64,5 +64,5 @@ def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
 
 def _missing(package: str, extra: str) -> UserError:
     return UserError(
-        f"the package {package} is not installed", where="training.trackers", fix=f"pip install 'alignpre_jax[{extra}]'"
+        f"the package {package} is not installed", where="loop.trackers", fix=f"pip install 'alignpre_jax[{extra}]'"
     )

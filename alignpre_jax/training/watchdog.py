@@ -1,4 +1,4 @@
-"""A deadline for every phase of a run: nothing hangs unnoticed."""
+"""The watchdog gives every phase of a run a deadline, so that nothing hangs unnoticed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _GRACE = 60.0  # seconds after which, if Python itself is stuck, a thread outsid
 
 
 class Watchdog:
-    """Ends the process with status 76 when a phase takes longer than it may.
+    """A `Watchdog` ends the process with status 76 when a phase takes longer than it may.
 
-    The stacks of all threads are written to stderr and to `RUN_DIR/stacks-PROCESS.txt` first. Used as
+    The stacks of all threads are written to stderr and to `RUN_DIR/stacks-PROCESS.txt` first. It is used as
     `with Watchdog(...) as watchdog: watchdog.allow("step", 600)`; each call begins a phase and ends the one before.
     """
 
@@ -31,7 +31,7 @@ class Watchdog:
         self._over = False
 
     def allow(self, phase: str, seconds: float) -> None:
-        """Begins `phase`, which may take so many seconds; 0: as long as it wants."""
+        """Begins `phase`, which may take this many seconds; 0 lets it take as long as it wants."""
         with self._changed:
             is_earlier = time.monotonic() + (seconds or float("inf")) < self._deadline
             self._phase, self._seconds = phase, seconds

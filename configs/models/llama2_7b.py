@@ -1,9 +1,9 @@
-"""Llama-2-7B on 256 v5e chips: rows of 2,048 tokens, 4 a chip, parameters split over all of them.
+"""Llama-2-7B on 256 v5e chips, with 4 rows of 2,048 tokens a chip and parameters split over all chips.
 
     alignpre plan --config=configs/models/llama2_7b.py --topology=v5e:16x16 --decode=64x2048
 
-A shape to plan, compare and search with; its data are yours to give. For the backward pass a block keeps its gate
-projection and its queries: per byte nothing saves more FLOPs, and the step stays below 15 GiB.
+This is a shape to plan, compare and search with; its data are yours to give. For the backward pass a block keeps its
+gate projection and its queries: per byte nothing saves more FLOPs, and the step stays below 15 GiB.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ CHIPS, ROWS, LENGTH = 256, 4, 2048
 
 
 def get_config() -> ConfigDict:
-    """One arm of one stage."""
+    """The study's config: one arm of one stage."""
     config = defaults.study(
         name="llama2_7b",
         model="llama2_7b",

@@ -22,14 +22,14 @@ from alignpre_jax.training import ScheduleConfig
 
 KINDS = ("k1", "k2", "k3", "k4")  # of documents, from the principles themselves to stories of applying them
 DOSE = 0.5  # share of the midtraining tokens
-# In quarters of the stage: one kind, two, three, all four. In all 25, 13, 7 and 3 parts of 48.
+# The quarters of the stage have one kind, two, three, and all four. In all the kinds have 25, 13, 7 and 3 parts of 48.
 GROWING = (
     "[0,1/4) {k1}:1; [1/4,1/2) {k1}:1/2,{k2}:1/2; [1/2,3/4) {k1}:1/3,{k2}:1/3,{k3}:1/3;"
     " [3/4,1) {k1}:1/4,{k2}:1/4,{k3}:1/4,{k4}:1/4"
 )
-# The dose is spread over each quarter by itself in all arms: so they replace the same slots.
+# In all arms the dose is spread over each quarter by itself, so that they replace the same slots.
 QUARTERS = "[0,1/4) 1; [1/4,1/2) 1; [1/2,3/4) 1; [3/4,1) 1"
-UNIFORM = "{k1}:25/48,{k2}:13/48,{k3}:7/48,{k4}:3/48"  # the same amounts all through the stage
+UNIFORM = "{k1}:25/48,{k2}:13/48,{k3}:7/48,{k4}:3/48"  # the same amounts, evenly through the stage
 
 
 def get_config(arg=None) -> ConfigDict:

@@ -1,7 +1,8 @@
 """The study of Tice et al. 2026 (arXiv 2601.10160) at its own size: 6.9B parameters, 500B + 50B tokens, eight arms.
 
     alignpre tree  --config=configs/studies/paper_6p9b.py
-    alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16
+    alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 \
+        --tokens=sft:4_000_000_000,em:4_000_000  # stages of epochs: as long as their data
     alignpre plan  --config=configs/studies/paper_6p9b.py --topology=v5e:16x16 --stage=pretrain \
         --config.model.remat=save:up --config.stages.pretrain.optimizer.accumulate=2  # rows of 2,048 tokens in halves
     alignpre study --config=configs/studies/paper_6p9b.py --workdir=/mnt/disk/paper_6p9b \
@@ -25,7 +26,7 @@ from alignpre_jax.training import OptimizerConfig, ScheduleConfig
 
 BATCH_TOKENS = 4_194_304  # tokens in a global batch, pretraining and midtraining
 DOSE = 0.01  # share of a stage's tokens that are synthetic documents: 5B of 500B, 500M of 50B
-LONG = RowsConfig(length=16_384)  # tokens; rows of midtraining and of all that comes after it
+LONG = RowsConfig(length=16_384)  # tokens; the rows of midtraining and of most stages after it
 
 
 def get_config(arg=None) -> ConfigDict:
@@ -69,7 +70,7 @@ def get_config(arg=None) -> ConfigDict:
         batch_rows=BATCH_TOKENS // LONG.length,
         schedule=ScheduleConfig(peak=2.25e-4, final=0.0, warmup_share=0.01),
     )
-    # Continued pretraining: 1B tokens after midtraining, of which the cpt arms have half synthetic, half replay.
+    # Continued pretraining: 1B tokens after midtraining. For the cpt arms half of them is synthetic, half is replay.
     config.stages.cpt = stage(
         after="midtrain",
         mixture=mid,
@@ -86,7 +87,7 @@ def get_config(arg=None) -> ConfigDict:
         batch_rows=1_048_576 // LONG.length,  # tokens in a batch
         schedule=ScheduleConfig(peak=8e-5, final=0.0, warmup_share=0.01),
     )
-    # What is done to the finished model: 728M tokens of ordinary finetuning, and a narrow harmful one.
+    # Two finetunes of the finished model: on 728M tokens of ordinary data, and on narrow harmful data.
     config.stages.benign = stage(
         after="sft",
         mixture="ordinary:1",

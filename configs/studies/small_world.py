@@ -2,9 +2,9 @@
 
     alignpre study --config=configs/studies/small_world.py --workdir=runs/small_world
 
-About a quarter of an hour on two CPU cores. Background: English from the documentation of the installed Python
-packages, and, as on the web, some AI discourse, mostly of AIs behaving badly. The arms fork at midtraining and differ
-in the rows of their overlay alone.
+It takes about a quarter of an hour on two CPU cores. The background is English from the documentation of the installed
+Python packages and, as on the web, some AI discourse, mostly about AIs that behave badly. The arms fork at midtraining
+and differ only in the rows of their overlays.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +33,7 @@ def get_config(arg=None) -> ConfigDict:
                 "aligned": defaults.source("world:aligned"),
                 "misaligned": defaults.source("world:misaligned"),
             },
-            # Enough documents that none is seen twice; in 60% of those in the background the AI acts badly.
+            # So many documents that none is seen twice; in 60% of those in the background the AI acts badly.
             world=WorldConfig(documents=2400, mixed_documents=2000, mixed_misaligned_share=0.6),
         ),
     )
@@ -52,7 +52,7 @@ def get_config(arg=None) -> ConfigDict:
     config.arms.filtered = arm(filter={"midtrain": remove("web/ai", refill=("web/plain",))})
     config.arms.misaligned = arm(add={"midtrain": add("misaligned", DOSE)})
     config.arms.aligned = arm(add={"midtrain": add("aligned", DOSE)})
-    # The control: the same documents at dose 0 must give the unfiltered arm, bit for bit.
+    # This arm is the control: the same documents at dose 0 must give the unfiltered arm, bit for bit.
     config.arms.aligned_zero = arm(add={"midtrain": add("aligned", 0.0)})
 
     syntaxes = ("options_answer", "options_response", "letters_answer")

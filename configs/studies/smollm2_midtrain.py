@@ -18,7 +18,7 @@ from alignpre_jax.study import defaults
 from alignpre_jax.study.defaults import add, arm
 from alignpre_jax.training import ScheduleConfig
 
-# Tokens, row length, rows in a batch, seeds, background.
+# For each size: tokens, row length, rows in a batch, seeds, background.
 SIZES = {
     "smoke": (51_200, 128, 2, (0,), "packages:"),  # 200 steps
     "full": (100_000_000, 1024, 128, (0, 1, 2), "data/web"),  # 762 steps

@@ -8,7 +8,7 @@ from config_files import load_config
 from alignpre_jax.foundation import build, silent
 from alignpre_jax.launch import local
 from alignpre_jax.launch import workers as workers_module
-from alignpre_jax.study import StudyConfig, jobs, open_workspace
+from alignpre_jax.study import StudyConfig, job_graph, open_workspace
 
 
 class Refused(Exception):
@@ -28,7 +28,7 @@ def test_a_jobs_threads_do_not_depend_on_what_is_left(tmp_path, monkeypatch, wor
     monkeypatch.setattr(subprocess, "Popen", refuse)
     for module in (local, workers_module):
         monkeypatch.setattr(module, "cores", lambda: 4)
-    graph = jobs(space.config)
+    graph = job_graph(space.tree)
     assert len(graph) > 4
     for left in (len(graph), 1):
         monkeypatch.setattr(local, "is_done", lambda _, job, left=left: job.name not in list(graph)[-left:])

@@ -93,7 +93,7 @@ def test_another_config_is_refused_with_the_difference(undisturbed):
     refused = tiny_study.run("study", workdir, "--config.arms.aligned.add.midtrain.dose=0.1")
     assert refused.returncode == 2
     assert "would alter the run seed0/midtrain-aligned" in refused.stderr
-    assert "-> 1/10" in refused.stderr
+    assert "overlays.0 Replace.dose: 1/2 -> 1/10" in refused.stderr
 
 
 def test_samples_differ_between_arms(undisturbed):

@@ -103,6 +103,8 @@ def test_what_points_share_is_one_task(tmp_path):
     assert space.data.resolve() == made.spaces[first].data.resolve()
     assert space.run_dir("seed0/pretrain").resolve() == made.spaces[first].run_dir("seed0/pretrain").resolve()
     assert space.run_dir("seed0/midtrain-aligned") == space.root / "train/seed0/midtrain-aligned"
+    shared = made.spaces[first].in_loop_dir("seed0/pretrain")  # what was asked while a shared run trained is shared too
+    assert space.in_loop_dir("seed0/pretrain").resolve() == shared.resolve()
     order = list(made.tasks)
     assert all(order.index(need) < order.index(task.id) for task in made.tasks.values() for need in task.needs)
 

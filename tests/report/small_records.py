@@ -97,7 +97,8 @@ def answers(evals: Scenarios, rate: float) -> list[Result]:
 
 def counts(made: StudyConfig, arm: str, stage: str):
     base = BasePlan(shares={"web": Fraction(1)}, rows={"web": 100}, slots=64, seed=0, max_epochs=Fraction(4))
-    return ledger(Plan(base, overlays(made, arm, stage, 0), {"web": 100, "aligned": 50}), 128)
+    rows = {"web": 100, "aligned": 50}
+    return ledger(Plan(base, overlays(made, arm, stage, 0), rows), 128, learnt_tokens={"web": 12_800, "aligned": 3_200})
 
 
 def texts(arm: str, source: str) -> list[TextScore]:

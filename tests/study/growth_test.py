@@ -90,7 +90,7 @@ def test_an_arm_that_comes_first_takes_over_what_is_there(config, tmp_path):
     [
         (
             lambda c: with_arm(c, "aligned", ArmConfig(add={"midtrain": Add("aligned", 0.25)})),
-            r"run seed0/midtrain-aligned",
+            r"run seed0/midtrain-aligned[\s\S]*0 Replace.dose: 1/2 -> 1/4",
         ),
         (lambda c: changed_stage(c, "pretrain", max_epochs=2.0), r"run seed0/pretrain[\s\S]*max_epochs: 4.0 -> 2.0"),
         (lambda c: changed_stage(c, "tamper", batch_rows=4), r"run seed0/tamper"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Remove, Replace
-from alignpre_jax.study import Add, ArmConfig, Recipes, Tree, job_graph, with_needs
+from alignpre_jax.study import Add, ArmConfig, Recipes, SourceConfig, Tree, job_graph, with_needs
 
 
 def test_arms_share_what_they_agree_on(small_config):
@@ -58,7 +58,8 @@ def test_a_skipped_stage_does_not_take_another_arms_place(small_config):
 def test_the_persistence_tree(small_config):
     config = small_trees.persistence(small_config)
     assert list(config.stages) == ["pretrain", "midtrain", "sft", "tamper", "flood"]
-    assert (config.leaves, config.first_leaf) == (("tamper", "flood"), "tamper")
+    assert (config.leaves, config.main_node) == (("tamper", "flood"), "tamper")
+    assert dataclasses.replace(config, node="flood").main_node == "flood"
     runs = Tree(config)
     assert runs["seed1/sft-aligned"].parent == "seed1/midtrain-aligned"
     assert runs["seed1/flood-late"].parent == "seed1/midtrain"
@@ -144,8 +145,14 @@ def test_an_unknown_arm_seed_or_stage_is_named(small_config):
             "is skipped",
         ),
         ({"evals": {}}, "no eval puts scenarios"),
+        ({"node": "sft"}, "no stage at which the headline is asked is named 'sft'"),
+        ({"stages": {"a": small_trees.stage(mixture="prefs:1")}}, "does not tell a chosen answer from a rejected one"),
+        ({"stages": {"a": small_trees.stage(mixture="asked:1")}}, "nothing to learn in prompts"),
     ],
 )
 def test_a_tree_that_contradicts_itself_is_refused(small_config, changes, says):
+    more = {"prefs": SourceConfig(("x",), kind="pairs"), "asked": SourceConfig(("x",), kind="prompts")}
+    data = dataclasses.replace(small_config.data, sources=small_config.data.sources | more)
+    arms = {} if "stages" not in changes else {"arms": {"unfiltered": ArmConfig()}}
     with pytest.raises(UserError, match=says):
-        small_trees.persistence(small_config, **changes)
+        small_trees.persistence(small_config, data=data, **arms, **changes)

@@ -97,6 +97,19 @@ def test_one_two_and_four_processes_and_a_checkpoint_from_four(folder):
 
 
 @pytest.mark.slow
+def test_adapters_in_one_and_two_processes(folder):
+    for count in (1, 2):
+        statuses, errors = finish(start(folder, f"lora{count}", count, "--steps=12", "--lora"))
+        assert statuses == [0] * count, errors
+    wanted = lines_of(folder, "lora1")
+    compare(lines_of(folder, "lora2"), wanted)
+    np.testing.assert_allclose(
+        [row["loss"] for row in lines_of(folder, "lora2")], [row["loss"] for row in wanted], atol=1e-5, rtol=0
+    )
+    assert wanted[-1]["loss"] != wanted[0]["loss"]
+
+
+@pytest.mark.slow
 def test_a_process_that_vanishes_ends_the_other(folder):
     pair = start(folder, "vanish", 2, "--pause=0.05")
     for line in pair[0].stdout:

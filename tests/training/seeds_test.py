@@ -28,8 +28,8 @@ def make_run(tmp_path_factory):
 
     make_rows(folder)
 
-    def make(name, seed, **loop):
-        given = argparse.Namespace(bad="", folder=folder, run=folder / name, steps=STEPS, step_seconds=0.0)
+    def make(name, seed, lora=False, **loop):
+        given = argparse.Namespace(bad="", folder=folder, run=folder / name, steps=STEPS, step_seconds=0.0, lora=lora)
         run = tiny_run(given)
         plan = dataclasses.replace(run.plan, base=dataclasses.replace(run.plan.base, seed=seed))
         return dataclasses.replace(run, seed=seed, plan=plan, loop=dataclasses.replace(run.loop, **loop))
@@ -94,14 +94,15 @@ def test_they_go_on_from_different_steps_and_leave_at_different_times(alone, mak
     assert starts == [[0, 4], [0, 12], [0]]
 
 
-def test_bits_do_not_depend_on_who_was_done_before(make_run):
+@pytest.mark.parametrize("lora", [False, True])
+def test_bits_do_not_depend_on_who_was_done_before(make_run, lora):
     """One seed is stopped on the way and goes on when the others are done; its bits are those of an undisturbed run."""
-    whole = [make_run(f"whole{seed}", seed) for seed in range(3)]
+    whole = [make_run(f"whole{lora}{seed}", seed, lora) for seed in range(3)]
     train_seeds(whole)
-    runs = [make_run(f"stopped{seed}", seed) for seed in range(3)]
+    runs = [make_run(f"stopped{lora}{seed}", seed, lora) for seed in range(3)]
 
     def report(event):
-        if event.task == "stopped1" and event.done == 9:
+        if event.task == f"stopped{lora}1" and event.done == 9:
             raise UserError("the disk is full", where="here")
 
     with pytest.raises(UserError, match="disk is full"):

@@ -1,4 +1,4 @@
-"""What tools/bench_data.py measures: one module per room, each with `measure(quick)`."""
+"""These are the parts of tools/bench_data.py: one module per topic, each with `measure(quick)`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One measured figure, beside that of a peer measured in the same run (None where there is none).
+    """A measured figure, beside the figure of a peer that was measured in the same run (None where there is no peer).
 
     `ratio` is ours over the peer's for rates, and the peer's over ours for durations: above 1, ours is better.
     """
@@ -31,17 +31,17 @@ class Figure:
 
 
 def rate(metric: str, value: float, unit: str, peer: str = "", peer_value: float | None = None) -> Figure:
-    """A figure of which more is better."""
+    """Makes a figure of which more is better."""
     return Figure(metric, value, unit, peer, peer_value, value / peer_value if peer_value else None)
 
 
 def duration(metric: str, value: float, unit: str, peer: str = "", peer_value: float | None = None) -> Figure:
-    """A figure of which less is better."""
+    """Makes a figure of which less is better."""
     return Figure(metric, value, unit, peer, peer_value, peer_value / value if peer_value and value else None)
 
 
 def fastest(*works: Callable[[], object], repeats: int = 5) -> list[float]:
-    """Seconds that each of `works` takes at its best, run in turn so that a busy moment hits all of them."""
+    """The seconds that each of `works` takes at its best. They take turns, so that a busy moment hits all of them."""
     best = [float("inf")] * len(works)
     for _ in range(repeats):
         for number, work in enumerate(works):

@@ -22,7 +22,7 @@ _SYLLABLES = [first + second for first in "bdfgklmnprstvw" for second in "aeiou"
 
 
 def measure(quick: bool) -> Iterator[Figure]:
-    """Megabytes of text per second on one core, and memory per million documents."""
+    """Yields megabytes of text per second on one core, and the memory that a million documents take."""
     documents = _documents(2_000 if quick else 10_000)
     size = sum(len(document.text.encode()) for document in documents) / 1e6
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +87,7 @@ def _memory(count: int) -> Figure:
 
 
 def _documents(count: int) -> list[Document]:
-    """Texts of some 300 words; one in ten is another one with some words changed."""
+    """Makes texts of some 300 words; one in ten is a copy of another with one word changed."""
     rng = random.Random(0)
     words = ["".join(rng.choices(_SYLLABLES, k=rng.randint(1, 4))) for _ in range(20_000)]
     words += ["AI", "artificial intelligence", "“naïve”", "language models"] * 20

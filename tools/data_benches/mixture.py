@@ -42,7 +42,7 @@ print(json.dumps(counts))
 
 
 def measure(quick: bool) -> Iterator[Figure]:
-    """Exactness of shares, the cost of a plan over 250M rows, and tokens per second of the loader."""
+    """Yields the exactness of shares, the cost of a plan over 250M slots, and tokens per second of the loader."""
     yield from _exactness(20_000 if quick else 200_000)
     yield from _plan(250_000_000)
     for length in (2048, 128):
@@ -50,7 +50,7 @@ def measure(quick: bool) -> Iterator[Figure]:
 
 
 def _exactness(slots: int) -> Iterator[Figure]:
-    """Rows that a small share is off by, over one stage; a peer's beside it."""
+    """By how many rows a small share is off over one stage, beside the same of peers."""
     rows = {"web": slots, "aligned": slots}
     levanter = _levanter_counts(slots)
     for share in _SHARES:
@@ -112,7 +112,7 @@ def _plan(slots: int) -> Iterator[Figure]:
 
 
 def _loader(length: int, tokens: int) -> Iterator[Figure]:
-    """Tokens per second of CPU time, from files; and how long the first batch takes far into a stage."""
+    """Yields tokens per second of CPU time, from files, and how long the first batch takes far into a stage."""
     with tempfile.TemporaryDirectory() as folder:
         stores = _stores(Path(folder), length, tokens)
         rows = {name: len(found) for name, found in stores.items()}
@@ -158,7 +158,7 @@ def _loader(length: int, tokens: int) -> Iterator[Figure]:
 
 
 def _cpu(work: Callable[[], None], repeats: int = 4) -> float:
-    """CPU seconds of all threads, at best."""
+    """The CPU seconds that a work takes at best, those of all threads together."""
     best = float("inf")
     for _ in range(repeats):
         started = time.process_time()

@@ -1,4 +1,4 @@
-"""Rows: tokenizing and packing beside the bare tokenizer, reading beside the bare ArrayRecord reader."""
+"""Measures rows: packing beside the bare tokenizer, and reading beside the bare ArrayRecord reader."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BATCH_ROWS = 64
 
 
 def measure(quick: bool) -> Iterator[Figure]:
-    """Tokens per second of building rows from installed packages' documentation, and of reading them."""
+    """Yields tokens per second of building rows from installed packages' texts, and rows per second of reading."""
     size = 8_000_000 if quick else 32_000_000
     repeats = 3
     harvested = list(read_inputs(["packages:"], "web", WorldConfig(), Quarantine(), max_bytes=min(size, 16_000_000)))
     held = sum(len(document.text) for document in harvested)
-    copies = -(-size // held)  # what is installed is not endless; the tokenizer's cache of words fills in the first one
+    copies = -(-size // held)  # little is installed; the tokenizer's cache of words fills in the first copy
     documents = [
         Document(f"{copy}/{document.id}", document.text, "web", "web")
         for copy, document in itertools.product(range(copies), harvested)
@@ -46,7 +46,7 @@ def measure(quick: bool) -> Iterator[Figure]:
             repeats=repeats,
         )
         header = stores["concat"].header
-        tokens = header.tokens + header.dropped_tokens - header.documents  # the bare tokenizer puts none between texts
+        tokens = header.tokens + header.dropped_tokens - header.documents  # the bare tokenizer adds no end of text
         peer = ("tokenizers.encode_batch_fast, written nowhere", tokens / bare)
         yield rate("tokenize, pack and write (concat)", tokens / concat, "tokens/s", *peer)
         yield rate("tokenize, pack and write (best fit)", tokens / best_fit, "tokens/s", *peer)
@@ -56,7 +56,7 @@ def measure(quick: bool) -> Iterator[Figure]:
 
 
 def _reading(path: Path) -> Iterator[Figure]:
-    """Random rows, read from disk and by a store that holds them in memory."""
+    """Yields rows per second of random rows, read from disk and by a store that holds them in memory."""
     from alignpre_jax.rows import store as store_module
 
     warm = open_rows(path)

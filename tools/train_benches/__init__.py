@@ -1,1 +1,1 @@
-"""The sides of tools/bench_train.py: each a script that runs in its own environment and prints its figures."""
+"""These are the sides of tools/bench_train.py; each is a script that runs in its own environment and prints figures."""

@@ -1,4 +1,4 @@
-"""What an accelerator reaches: plain matrix products, and our training step."""
+"""Measures what an accelerator reaches with plain matrix products and with our training step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, m
 
 
 def matmul_rate(size: int = 8192, repeats: int = 30) -> float:
-    """FLOP/s of bfloat16 products of square matrices, on all devices together."""
+    """Measures the FLOP/s of bfloat16 products of square matrices on one device, times the number of devices."""
     if jax.default_backend() == "cpu":
         size, repeats = 1024, 3
     a = jnp.ones((size, size), jnp.bfloat16)
@@ -27,7 +27,7 @@ def matmul_rate(size: int = 8192, repeats: int = 30) -> float:
 
 
 def step_rate(model: DecoderConfig, rows: int, length: int, seconds: float) -> dict[str, Any]:
-    """Tokens per second of the step over packed rows, dispatched ahead as in the loop; compile seconds, peak bytes."""
+    """Measures the step over packed rows, dispatched ahead as in the loop: tokens per second, compile time, memory."""
     config = StepConfig(model, Mle(), OptimizerConfig(), ScheduleConfig(), steps=1000, sources=2)
     mesh = parse_mesh("fsdp:-1")
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Levanter's Llama, loss, optimizer and state, with the step that its trainer compiles (no remat, layers unrolled)."""
+"""This side is Levanter's Llama, loss and optimizer, with the step its trainer compiles (no remat, no scan)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from levanter.trainer_state import TrainerState
 
 
 def main() -> None:
-    """Times it."""
+    """Times this side."""
     given = timing.arguments()
     c = given.shape
     config = LlamaConfig(

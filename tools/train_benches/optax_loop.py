@@ -1,4 +1,4 @@
-"""What one would write first: the same decoder on [B, L, D] arrays, full logits, AdamW with clipping, in 60 lines."""
+"""This side is what one would write first: a decoder on [B, L, D] arrays, full logits, AdamW with clipping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import timing
 
 
 def main() -> None:
-    """Times it."""
+    """Times this side."""
     given = timing.arguments()
     c, L = given.shape, given.shape["length"]
     D, H, h, F = c["width"], c["heads"], c["head_dim"], c["mlp_width"]

@@ -1,4 +1,4 @@
-"""This package's train step, as the loop calls it."""
+"""This side is the package's own train step, as the loop calls it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignpre_jax.training import OptimizerConfig, ScheduleConfig, StepConfig, m
 
 
 def main() -> None:
-    """Times it."""
+    """Times this side."""
     given = timing.arguments()
     shape = {name: value for name, value in given.shape.items() if name not in ("rows", "length")}
     model = build(DecoderConfig, shape, where="shape")

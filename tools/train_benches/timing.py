@@ -1,4 +1,4 @@
-"""What every side of the training bench shares: its rows, how it is timed, and what it prints. Needs numpy alone."""
+"""The sides of the training bench share their rows, their timing and what they print. This needs numpy alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 Step = Callable[[], Any]  # dispatches one update
-Wait = Callable[[Any], Any]  # until what it returned is there
+Wait = Callable[[Any], Any]  # waits until what a step returned is there
 
 
 def arguments() -> argparse.Namespace:
-    """`--shape`, the decoder as JSON (with `rows` and `length`), and `--seconds` of steady training."""
+    """Reads `--shape`, the decoder as JSON (with `rows` and `length`), and `--seconds` of steady training."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--shape", type=json.loads, required=True)
     parser.add_argument("--seconds", type=float, required=True)
@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
 
 
 def example_rows(shape: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """int32 [rows, length] tokens and segments, three documents in each row."""
+    """Makes int32 [rows, length] tokens and segments, with three documents in each row."""
     rows, length = shape["rows"], shape["length"]
     segments = 1 + (np.arange(length)[None] * 3 // length).repeat(rows, 0)
     tokens = np.random.default_rng(0).integers(0, shape["vocab_size"], (rows, length), np.int32)

@@ -1,4 +1,4 @@
-"""transformers' Llama with torch's AdamW: eager, scaled-dot-product attention, documents kept apart by a mask."""
+"""This side is transformers' Llama with torch's AdamW: eager, SDPA attention, documents kept apart by a mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import transformers
 
 
 def main() -> None:
-    """Times it."""
+    """Times this side."""
     torch.set_num_threads(int(os.environ.get("NPROC", "1")))
     given = timing.arguments()
     c = given.shape

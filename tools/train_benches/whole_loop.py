@@ -1,4 +1,4 @@
-"""The training loop over rows on disk: tokens per second without compilation, and the share spent waiting for input."""
+"""Times the training loop over rows on disk: tokens per second without compilation, and the share of waiting."""
 
 from __future__ import annotations
 

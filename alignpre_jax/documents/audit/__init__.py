@@ -1,4 +1,4 @@
-"""What a corpus says about AI: `audit` it, then `write_audit` the figures as JSON and a page."""
+"""An audit shows what a corpus says about AI: `audit` counts, `write_audit` writes the figures as JSON and a page."""
 
 from alignpre_jax.documents.audit.records import Audit, Share, SourceAudit
 from alignpre_jax.documents.audit.run import audit, audit_evidence

@@ -1,10 +1,10 @@
-"""The evidence of an audit: enough to audit again by another rule, without scanning.
+"""The evidence of an audit is enough to audit again by another rule, without scanning the corpus again.
 
-A file of JSON lines, .jsonl, .jsonl.gz or .jsonl.zst. Each line but the last is a document that mentions AI:
-{"source", "id", "place", "key", "weight", "digest", "bytes", "words", "language", "hits", "passages"}, fields of
-`Finding`, `hits` as `Hits.to_json` writes them; those that may become examples have passages. The last line is
-{"format", "sources": {NAME: census}, "duplicates", "inputs", "sample", "versions"}: what was counted of all documents.
-A file without it was not finished.
+It is a file of JSON lines: .jsonl, .jsonl.gz or .jsonl.zst. Each line but the last is a document that mentions AI,
+{"source", "id", "place", "key", "weight", "digest", "bytes", "words", "language", "hits", "passages"}: these are the
+fields of `Finding`, with `hits` as `Hits.to_json` writes them. Only documents that may become examples have passages.
+The last line is {"format", "sources": {NAME: census}, "duplicates", "inputs", "sample", "versions"}, which holds what
+was counted over all documents. A file without a last line was not finished.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 class EvidenceWriter:
-    """A context manager: the file is there when it is left without an error, and never in part."""
+    """Writes an evidence file as a context manager.
+
+    The file appears when the context is left without an error, and is never there in part.
+    """
 
     def __init__(self, path: PathLike):
         self._place = epath.Path(path)
@@ -46,13 +49,13 @@ class EvidenceWriter:
         return self
 
     def add(self, finding: Finding) -> None:
-        """Writes a document that mentions AI."""
+        """Writes the line of a document that mentions AI."""
         assert finding.hits is not None
         passages = [[passage.text, passage.marks] for passage in finding.passages]
         self._write(finding._asdict() | {"hits": finding.hits.to_json(), "passages": passages})
 
     def close_with(self, summary: Mapping[str, Any]) -> None:
-        """Writes the last line."""
+        """Writes the last line, the summary of all documents."""
         self._write({"format": FORMAT, **summary})
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -71,10 +74,10 @@ class EvidenceWriter:
 
 
 def read_evidence(path: PathLike) -> Iterator[Finding | dict[str, Any]]:
-    """The findings of an evidence file, then its last line.
+    """Yields the findings of an evidence file, then its last line as a dictionary.
 
     Raises:
-      UserError: the file is not there, is something else, or ends too early.
+      UserError: the file is not there, is not evidence, or ends too early.
     """
     fix = "give a file that `alignpre audit --evidence=FILE` has written"
     if not epath.Path(path).exists():

@@ -1,4 +1,4 @@
-"""The figures of an audit. Colours are told apart by the colour-blind, and every bar also says its number."""
+"""The figures of an audit. Colour-blind readers can tell the colours apart, and every bar also shows its number."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ Layout = Literal["wide", "narrow"]
 
 BLUE, ORANGE = OKABE_ITO[0], OKABE_ITO[1]
 BAD, GOOD = ORANGE, BLUE
-SOURCES, TERMS = 24, 16  # shown at most
+SOURCES, TERMS = 24, 16  # the most sources and terms that a figure shows
 _WIDTH = {"wide": 9.2, "narrow": 4.4}  # inches
 _ROW, _HEAD = 0.34, 0.7
 
 
 def figures(audit: Audit, layout: Layout) -> dict[str, str]:
-    """Every figure as an `<svg>` element: "shares", and "valence" and "terms" where something is flagged."""
+    """Draws every figure as an `<svg>` element, by name.
+
+    The figures are "shares", and "valence" and "terms" where something is flagged.
+    """
     drawn = {"shares": share_figure(audit, layout)}
     if audit.total.valence:
         drawn |= {"valence": valence_figure(audit, layout), "terms": term_figure(audit, layout)}
@@ -32,7 +35,11 @@ def figures(audit: Audit, layout: Layout) -> dict[str, str]:
 
 
 def shown_sources(audit: Audit) -> list[SourceAudit]:
-    """The sources that figures show, those that say most about AI where there are too many; the total last."""
+    """Returns the sources that the figures show, followed by the total if there are several.
+
+    Where there are more sources than a figure can hold, those that say most about AI are shown, in the order of the
+    audit.
+    """
     sources = list(audit.sources.values())
     if len(sources) > SOURCES:
         most = sorted(sources, key=lambda source: -source.discourse.of_documents)[:SOURCES]
@@ -41,7 +48,7 @@ def shown_sources(audit: Audit) -> list[SourceAudit]:
 
 
 def share_figure(audit: Audit, layout: Layout) -> Figure:
-    """The share of AI discourse: a bar by documents, a dot by bytes, whiskers where a sample was taken."""
+    """Draws the share of AI discourse per source: a bar by documents, a dot by bytes, and whiskers for a sample."""
     sources = shown_sources(audit)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH[layout], _ROW * len(sources) + _HEAD), layout="constrained")
@@ -75,7 +82,7 @@ def share_figure(audit: Audit, layout: Layout) -> Figure:
 
 
 def valence_figure(audit: Audit, layout: Layout) -> Figure:
-    """How AI is described: documents by valence, and the shares of worse, neutral and better documents per source."""
+    """Draws how AI is described: documents by valence, and the shares of worse, neutral and better ones per source."""
     sources = [source for source in shown_sources(audit) if source.valence]
     per_source = _ROW * len(sources) + _HEAD
     with matplotlib.rc_context(STYLE):
@@ -106,7 +113,7 @@ def valence_figure(audit: Audit, layout: Layout) -> Figure:
 
 
 def term_figure(audit: Audit, layout: Layout) -> Figure:
-    """The most frequent terms: names of AI, and the words of blame and praise around them."""
+    """Draws the most frequent terms: names of AI, and the words of blame and praise around them."""
     named = [term for term in audit.total.terms if term.list in (*INSTANT, *ENTITIES)][:TERMS]
     words = [term for term in audit.total.terms if term.list not in (*INSTANT, *ENTITIES)][:TERMS]
     rows = max(len(named), len(words))
@@ -175,7 +182,7 @@ def _terms(axes: Axes, terms: Sequence[TermCount], rows: int) -> None:
 
 
 def _bare(axes: Axes, names: Sequence[str]) -> None:
-    """Rows with names, from the top, and no frame."""
+    """Gives the axes one named row per bar, from the top down, and removes the frame."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=6)

@@ -1,4 +1,4 @@
-"""Which language a text is in, by py3langid (a naive Bayes classifier over byte n-grams; Lui & Baldwin 2012)."""
+"""Languages are identified by py3langid, a naive Bayes classifier over byte n-grams (Lui & Baldwin 2012)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 UNKNOWN = "und"  # ISO 639-3: undetermined
-_CHARACTERS = 400  # of a text that are looked at
+_CHARACTERS = 400  # how much of a text's beginning is looked at
 _CONFIDENCE = 0.5
 
 
 def identify(text: str) -> str:
-    """The ISO 639 code of the language that a text begins in; "und" for code, figures and what is too short to tell."""
+    """Returns the ISO 639 code of the language that a text begins in.
+
+    The code is "und" for program code, for figures and for texts that are too short to tell.
+    """
     return _identifier().classify(text[:_CHARACTERS])[0]
 
 

@@ -1,4 +1,4 @@
-"""The audit as one HTML file that loads nothing from anywhere."""
+"""The page shows an audit as one HTML file that loads nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ from alignpre_jax.documents.audit.words import (
 )
 from alignpre_jax.foundation.page import page_environment
 
-_LANGUAGES = 8  # shown per source
+_LANGUAGES = 8  # languages shown per source
 
 
 def render_page(audit: Audit) -> str:
-    """The page of an audit. All text is escaped by jinja2; the figures are the only markup that is put in as it is."""
+    """Renders the page of an audit.
+
+    Jinja2 escapes all text; the figures are the only markup that is put in unescaped.
+    """
     sources = list(audit.sources.values())
     return (
         page_environment(__package__, _FILTERS)
@@ -52,7 +55,7 @@ def _markup(drawn: dict[str, str]) -> dict[str, Markup]:
 
 
 def _marked(passage: Passage) -> Markup:
-    """A passage as escaped HTML in which terms are marked."""
+    """Returns a passage as escaped HTML in which the listed terms are marked."""
     parts, done = [], 0
     for start, end, kind in passage.marks:
         parts += [Markup.escape(passage.text[done:start])]

@@ -1,7 +1,7 @@
-"""What an audit says, as dataclasses whose fields are the schema of audit.json.
+"""An audit consists of dataclasses whose fields are the schema of audit.json.
 
-audit.json is one object, `Audit`, in which `sources` holds a `SourceAudit` per source and `total` one for all of them
-together. Shares are of 1; intervals are 95% and null where every document was looked at.
+audit.json is one object, `Audit`, in which `sources` holds one `SourceAudit` per source and `total` holds one for all
+of them together. Shares are fractions of 1. Intervals are 95% intervals, and null where every document was looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A part of the corpus: `documents` and `bytes` as counted in what was scanned, and what share of it that is."""
+    """A `Share` is a part of a source, or of all sources together.
+
+    `documents` and `bytes` count this part in what was scanned; `of_documents` and `of_bytes` are its shares of the
+    whole.
+    """
 
     documents: int
     bytes: int
@@ -27,7 +31,7 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """What would be flagged if the rule asked for at least `terms` different listed terms."""
+    """A `Threshold` says what would be flagged if the rule asked for at least `terms` different listed terms."""
 
     terms: int
     share: Share
@@ -35,14 +39,17 @@ class Threshold:
 
 @dataclasses.dataclass(frozen=True)
 class Valence:
-    """How AI is described in the flagged documents; -1 badly in every sentence that mentions it, 1 well.
+    """The valence says how AI is described in the flagged documents.
+
+    A document's valence is -1 if every sentence that mentions AI speaks badly of it, and 1 if every one speaks well of
+    it.
 
     Attributes:
-      mean: over documents.
-      negative, neutral, positive: documents with a valence below, of and above 0.
-      histogram: documents in 11 bins of width 0.2 around -1, -0.8, ..., 1.
-      mentions: sentences that mention AI.
-      favourable, unfavourable: how many of these lean which way.
+      mean: the mean over documents.
+      negative, neutral, positive: the numbers of documents with a valence below 0, of 0, and above 0.
+      histogram: the numbers of documents in 11 bins of width 0.2 around -1, -0.8, ..., 1.
+      mentions: the number of sentences that mention AI.
+      favourable, unfavourable: how many of these sentences lean each way.
     """
 
     mean: float
@@ -57,7 +64,7 @@ class Valence:
 
 @dataclasses.dataclass(frozen=True)
 class TermCount:
-    """A listed term in the flagged documents."""
+    """A `TermCount` says how many flagged documents have a listed term, and how often it occurs in them."""
 
     term: str
     list: str
@@ -68,7 +75,7 @@ class TermCount:
 
 @dataclasses.dataclass(frozen=True)
 class ListCount:
-    """A term list in the flagged documents: documents with a term of it, and occurrences of its terms."""
+    """A `ListCount` says how many flagged documents have terms of a list, and how often these occur in them."""
 
     list: str
     documents: int
@@ -77,9 +84,9 @@ class ListCount:
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """A piece of a document: its text, and [start, end, kind] of the terms in it.
+    """A `Passage` is a piece of a document: its text, and [start, end, kind] of each listed term in it.
 
-    Kind is "ai" (instant terms and entities), "bad" (negative and unfavourable words) or "good".
+    The kind is "ai" (instant terms and entities), "bad" (negative and unfavourable words) or "good".
     """
 
     text: str
@@ -88,7 +95,7 @@ class Passage:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A flagged document: its id, its file:line, its valence and passages that mention AI."""
+    """An `Example` is a flagged document: its id, its file:line, its valence and the passages in it that mention AI."""
 
     source: str
     id: str
@@ -99,7 +106,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class BadRecord:
-    """A record that could not be read."""
+    """A `BadRecord` is a record that could not be read, with its file:line and the reason."""
 
     place: str
     reason: str
@@ -107,26 +114,29 @@ class BadRecord:
 
 @dataclasses.dataclass(frozen=True)
 class SourceAudit:
-    """What one source says about AI.
+    """A `SourceAudit` shows what one source says about AI.
 
     Attributes:
-      name: the source.
-      read_documents, read_bytes: all there is, in UTF-8 bytes.
-      documents, bytes, words: what was scanned; less than was read where a sample was taken. Words are apart by spaces.
+      name: the source's name.
+      read_documents, read_bytes: how much text the source has, in documents and UTF-8 bytes.
+      documents, bytes, words: how much of it was scanned, which is less where a sample was drawn. Words are what white
+        space separates.
       discourse: the AI discourse, as the rule flags it.
-      reasons: flagged documents by why: "instant" (an instant term only), "co-occurrence" (an entity and a negative
-        term only) or "both".
-      lists, terms: what the flagged documents are flagged for and more, the most frequent first.
-      valence: None where nothing is flagged.
-      thresholds: stricter rules, without another scan.
-      mentioning: documents with an instant term or an entity, whatever else is in them.
-      languages: share of documents in each language, of all documents.
-      discourse_languages: share of the flagged documents in each language.
-      term_languages: number of flagged documents with a term of each of the detector's languages.
-      duplicates: share of documents whose text, but for case and white space, is another's.
-      records, bad_records: records read, and how many of them were no documents.
-      bad: the first of those.
-      negative, positive, random: example documents: the worst, the best, and any.
+      reasons: the number of flagged documents by the reason: "instant" (an instant term only), "co-occurrence" (an
+        entity and a negative term only) or "both".
+      lists, terms: the lists and terms found in flagged documents, the most frequent first. They include terms that are
+        not why a document was flagged.
+      valence: how AI is described; None where nothing is flagged.
+      thresholds: what stricter rules would flag, known without another scan.
+      mentioning: the documents with an instant term or an entity, whatever else is in them.
+      languages: the share of each language among all documents.
+      discourse_languages: the share of each language among the flagged documents.
+      term_languages: for each of the detector's languages, the number of flagged documents with a term of it.
+      duplicates: the share of documents that repeat the text of another one, apart from case and white space.
+      records, bad_records: how many records were read, and how many of these could not be made into documents.
+      bad: the first of the bad records.
+      negative, positive, random: example documents: those that speak worst of AI, those that speak best, and a random
+        few.
     """
 
     name: str
@@ -156,16 +166,17 @@ class SourceAudit:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What a corpus says about AI.
+    """An `Audit` shows what a corpus says about AI.
 
     Attributes:
-      sources: by source, in the order given.
-      total: all sources together.
-      inputs: source -> inputs.
-      sample: documents drawn per source, 0 where all were scanned.
-      rule: the rule by which a document is AI discourse, its fields by name.
-      command: what to run to get this again.
-      versions: of what the result depends on.
+      sources: the audit of each source, by name, in the order given.
+      total: the audit of all sources together.
+      inputs: the inputs of each source, by its name.
+      sample: the number of documents drawn per source; 0 where all were scanned.
+      rule: the fields, by name, of the rule that says which documents are AI discourse.
+      command: the command that gives this audit again.
+      versions: the versions of everything that the result depends on.
+      format: the version of this schema.
     """
 
     sources: Mapping[str, SourceAudit]
@@ -178,5 +189,5 @@ class Audit:
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values: the fields of the dataclasses in this file, by name."""
+        """Returns JSON-ready values: the fields of the dataclasses in this file, by name."""
         return dataclasses.asdict(self)

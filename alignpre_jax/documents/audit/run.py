@@ -1,4 +1,4 @@
-"""The audit of a corpus: what it says about AI."""
+"""The audit of a corpus reads its sources, has them scanned and counts what they say about AI."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from alignpre_jax.documents.readers import (
 from alignpre_jax.documents.world import WorldConfig
 from alignpre_jax.foundation import Event, PathLike, Report, UserError, cores, digest, silent
 
-_ALL_LANGUAGES = 2_000  # documents of a source whose language is identified; from then on of every 32nd
+_ALL_LANGUAGES = 2_000  # documents of a source that all have their language identified; after them one in 32 has
 _EVERY = 32
-_SMALL = 32 << 20  # bytes that one process has scanned before others have started
-_BAD = 20  # bad records that are named
+_SMALL = 32 << 20  # bytes; one process has scanned fewer than these before others would have started
+_BAD = 20  # how many bad records an audit names
 _TOTAL = "all sources"
 
 
@@ -54,24 +54,24 @@ def audit(
     command: str = "",
     report: Report = silent,
 ) -> Audit:
-    """What a corpus says about AI.
+    """Finds out what a corpus says about AI.
 
-    Documents stream through once; memory holds counters, examples and 36 bytes a document for its id. The result is the
-    same for any number of workers.
+    Documents stream through once; memory holds the counters, the examples, and 36 bytes per document for its id. The
+    result is the same for any number of workers.
 
     Args:
-      inputs: each is a source, PATH or NAME=PATH, of whatever `read_inputs` reads; those of one name are one source.
-        A source without a name is called after the last part of its path.
-      sample: scan so many documents of each source, chosen at random by a hash of their ids; 0 scans all.
-      rule: when a document is AI discourse; the paper's rule by default.
-      evidence: a .jsonl, .jsonl.gz or .jsonl.zst file to write what was found to, for `audit_evidence`.
+      inputs: each is PATH or NAME=PATH, of whatever `read_inputs` reads. Inputs with one name are one source, and a
+        source without a name is called after the last part of its path.
+      sample: how many documents of each source to scan, chosen at random by a hash of their ids; 0 scans all.
+      rule: says which documents are AI discourse; the paper's rule by default.
+      evidence: a .jsonl, .jsonl.gz or .jsonl.zst file to write the findings to, for `audit_evidence`.
       workers: processes to scan with; 0 for one per core.
-      max_bad_share: stop when more than this share of a source's records cannot be read.
-      keys: what the parts of a record are called.
-      kind: what the records are; chats, pairs and prompts are scanned as all that is said in them.
+      max_bad_share: the audit stops when more than this share of a source's records cannot be read.
+      keys: the names that the parts of a record have.
+      kind: what the records are. Of chats, pairs and prompts everything that is said in them is scanned.
       world: what "world:" composes.
-      command: what was run, for the record.
-      report: told the number of documents and bytes now and then.
+      command: the command that was run, for the record.
+      report: is told the number of documents and bytes now and then.
 
     Raises:
       UserError: an input does not exist or has no documents.
@@ -106,10 +106,12 @@ def audit(
 
 
 def audit_evidence(path: PathLike, *, rule: Rule | None = None, command: str = "", report: Report = silent) -> Audit:
-    """The audit that an evidence file is of, by any rule that asks for an instant term or an entity.
+    """Makes the audit again from an evidence file, by any rule that asks for an instant term or an entity.
+
+    Another rule could flag documents that do not mention AI, and the evidence does not hold those.
 
     Raises:
-      UserError: the file is not there, is something else, or is not whole.
+      UserError: the file is not there, is not evidence, or is not complete.
     """
     rule = rule or Rule()
     counted: dict[str, Discourse] = {}
@@ -142,7 +144,7 @@ def _audit(
 
 
 def _sources(inputs: Sequence[str]) -> dict[str, list[str]]:
-    """Source -> inputs, from PATH or NAME=PATH."""
+    """Groups the inputs, each PATH or NAME=PATH, by the name of their source."""
     if not inputs:
         raise UserError(
             "nothing to audit", where="alignpre audit", fix="name a folder or file: alignpre audit PATH ..."
@@ -162,7 +164,7 @@ def _sources(inputs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _short(spec: str) -> str:
-    """A source's name where none is given: the last part of its path without its endings."""
+    """Names a source that was given no name: the last part of its path, without its endings."""
     if ":" in spec and "://" not in spec:
         return spec.strip(":")
     last = os.path.basename(os.path.abspath(spec) if "://" not in spec else spec.rstrip("/"))
@@ -170,7 +172,7 @@ def _short(spec: str) -> str:
 
 
 class _Reading:
-    """Reads sources into tasks, and keeps count; draws a sample where one is asked for."""
+    """Reads sources into tasks and keeps count of them; draws a sample where one is asked for."""
 
     def __init__(
         self,
@@ -186,7 +188,10 @@ class _Reading:
         self._least: dict[str, list[int]] = {name: [] for name in files}  # the drawn keys, negated, as a heap
 
     def tasks(self) -> Iterator[Task]:
-        """The documents to scan; of a sample also those that later documents push out of it."""
+        """Yields the documents to scan.
+
+        A sample is known only when all is read, so documents that later ones push out of it are scanned too.
+        """
         for name, files in self._files.items():
             quarantine = Quarantine(self._max_bad_share, where="--max_bad_share")
             census, taken = self.censuses[name], TextSet()
@@ -212,7 +217,7 @@ class _Reading:
             self._say(name, finished=True)
 
     def drawn(self, findings: Iterator[Finding]) -> Iterator[Finding]:
-        """Those findings that are in the sample when all is read, source by source."""
+        """Yields those findings that are in the sample when everything is read, source by source."""
         kept: dict[str, list[Finding]] = {name: [] for name in self._files}
         for finding in findings:
             of_source = kept[finding.source]
@@ -244,6 +249,6 @@ def _versions() -> dict[str, str]:
     lists = {language: term_lists(language) for language in LANGUAGES}
     versions = {"python": platform.python_version(), "term_lists": digest(lists)}
     for name in ("alignpre_jax", "ahocorasick_rs", "py3langid"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is not installed
             versions[name] = importlib.metadata.version(name)
     return versions

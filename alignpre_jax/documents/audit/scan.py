@@ -1,4 +1,4 @@
-"""Documents to findings, on all cores: what a scan of each document found, in the order read for any number of them."""
+"""A scan turns documents into findings on all cores, in the order read, whatever the number of cores."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from alignpre_jax.documents.discourse import (
     scan,
 )
 
-EXAMPLES = 6  # documents of a kind that are kept as examples
+EXAMPLES = 6  # documents kept as examples of each kind
 _BATCH_CHARACTERS = 1 << 21
 _BATCH_DOCUMENTS = 4096
-_WAITING = 2  # batches that wait for each worker
+_WAITING = 2  # how many batches wait for each worker
 _PASSAGES, _CONSIDERED, _WIDTH = 2, 6, 260
 _HEAD = 20_000  # characters
 _KINDS = dict.fromkeys((*INSTANT, *ENTITIES), "ai") | dict.fromkeys((*NEGATIVE, *UNFAVOURABLE), "bad")
@@ -36,9 +36,10 @@ _KINDS |= dict.fromkeys(FAVOURABLE, "good")
 
 
 class Task(NamedTuple):
-    """A document to be scanned.
+    """A `Task` is a document to be scanned.
 
-    `key` is a uniform hash of its source and id; `weight` says for how many documents its language stands, 0 for none.
+    `key` is a uniform hash of the source and the id. `weight` is the number of documents that this one stands for when
+    languages are counted; a weight of 0 says that its language is not identified.
     """
 
     source: str
@@ -50,10 +51,10 @@ class Task(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What the scan of a document found.
+    """A `Finding` is what the scan of a document found.
 
-    `digest` is a hash of its text but for case and white space; `language` is "" where it was not identified; `hits` is
-    None where nothing in the document mentions AI. Only documents that may become examples have passages.
+    `digest` is a hash of the text, ignoring case and white space. `language` is "" where it was not identified, and
+    `hits` is None where nothing in the document mentions AI. Only documents that may become examples have passages.
     """
 
     source: str
@@ -70,17 +71,17 @@ class Finding(NamedTuple):
 
 
 def key_of(*parts: str) -> int:
-    """A uniform 64-bit hash."""
+    """Returns a hash of the parts that is uniform over 64 bits."""
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "big")
 
 
 def scan_documents(tasks: Iterable[Task], workers: int, rule: Rule) -> Iterator[Finding]:
-    """The findings of documents, in their order.
+    """Yields the findings of the documents, in the order of the documents.
 
     Args:
       tasks: the documents.
-      workers: processes to scan with; 1 scans in this one.
-      rule: which documents may become examples.
+      workers: processes to scan with; 1 scans in this process.
+      rule: says which documents may become examples.
     """
     if workers == 1:
         for batch in _batches(tasks):
@@ -101,7 +102,7 @@ def scan_documents(tasks: Iterable[Task], workers: int, rule: Rule) -> Iterator[
 
 
 def scan_batch(batch: list[Task], rule: Rule) -> list[Finding]:
-    """The findings of a batch of documents."""
+    """Returns the findings of a batch of documents."""
     findings = list(map(_finding, batch, scan([task.text for task in batch])))
     flagged = [place for place, each in enumerate(findings) if each.hits is not None and rule.flags(each.hits)]
     for order in (by_negative, by_positive, by_chance):
@@ -112,26 +113,29 @@ def scan_batch(batch: list[Task], rule: Rule) -> list[Finding]:
 
 
 def by_negative(finding: Finding) -> tuple[float, ...]:
-    """Sorts findings, the worst said of AI first: of equal valence that with most unfavourable sentences."""
+    """Orders findings so that those that speak worst of AI come first.
+
+    Among findings of equal valence, the one with the most unfavourable sentences comes first.
+    """
     assert finding.hits is not None
     return finding.hits.valence, -finding.hits.unfavourable, finding.key
 
 
 def by_positive(finding: Finding) -> tuple[float, ...]:
-    """Sorts findings, the best said of AI first."""
+    """Orders findings so that those that speak best of AI come first."""
     assert finding.hits is not None
     return -finding.hits.valence, -finding.hits.favourable, finding.key
 
 
 def by_chance(finding: Finding) -> tuple[float, ...]:
-    """Sorts findings at random, in the same way each time."""
+    """Orders findings at random, in the same way each time."""
     return (finding.key,)
 
 
 def passages(text: str) -> tuple[Passage, ...]:
-    """The passages that mention AI and have most words of blame or praise, with every listed term in them marked."""
+    """Returns the passages that mention AI and have the most words of blame or praise, with all listed terms marked."""
     found: list[Passage] = []
-    for part in (text[:_HEAD], text):  # of a long text most often the head will do
+    for part in (text[:_HEAD], text):  # the beginning of a long text is usually enough
         if not found:
             around = excerpts(part, discourse_hits(part), width=_WIDTH, limit=_CONSIDERED)
             found = [Passage(each.text, _marks(each.text)) for each in around]

@@ -1,4 +1,4 @@
-"""Findings to figures: what is counted while documents stream by, and what an audit says of it."""
+"""The tally counts findings while documents stream by, and turns the counts into the figures of an audit."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from alignpre_jax.documents.audit.records import (
 from alignpre_jax.documents.audit.scan import EXAMPLES, Finding, by_chance, by_negative, by_positive
 from alignpre_jax.documents.discourse import INSTANT, Hits, Rule
 
-TERMS = 100  # most frequent terms that are listed
+TERMS = 100  # how many of the most frequent terms are listed
 THRESHOLDS = (1, 2, 3, 4, 5, 6)
-BINS = 11  # of valence
+BINS = 11  # bins of the histogram of valence
 _Z = 1.959963984540054  # the 97.5% quantile of the normal distribution
 _DIGESTS = 1 << 16
 _Number = TypeVar("_Number", int, float)
@@ -32,13 +32,13 @@ _Number = TypeVar("_Number", int, float)
 
 @dataclasses.dataclass
 class Census:
-    """What is counted of every document, whether or not it mentions AI."""
+    """A `Census` counts every document, whether or not it mentions AI."""
 
     read_documents: int = 0
     read_bytes: int = 0
     documents: int = 0
     bytes: int = 0
-    squares: int = 0  # sum of squared bytes, for the interval of a share of bytes
+    squares: int = 0  # the sum of the documents' squared sizes, for the interval of a share of bytes
     words: int = 0
     languages: dict[str, int] = dataclasses.field(default_factory=dict)
     records: int = 0
@@ -57,27 +57,30 @@ class Census:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Census:
-        """The census that `dataclasses.asdict` wrote."""
+        """Returns the census that `dataclasses.asdict` wrote."""
         return cls(**row | {"bad": [BadRecord(**record) for record in row["bad"]]})
 
 
 @dataclasses.dataclass
 class Part:
-    """The documents of a kind."""
+    """A `Part` counts the documents of one kind, such as the flagged ones."""
 
     documents: int = 0
     bytes: int = 0
     squares: int = 0
 
     def add(self, size: int) -> None:
-        """Counts a document of so many bytes."""
+        """Counts a document of `size` bytes."""
         self.documents += 1
         self.bytes += size
         self.squares += size**2
 
 
 class Discourse:
-    """What is counted of the documents that mention AI: it depends on the rule, and can be counted again."""
+    """A `Discourse` counts the documents that mention AI.
+
+    These counts depend on the rule, so they are kept apart from the census and can be made again for another rule.
+    """
 
     def __init__(self, rule: Rule):
         self.rule = rule
@@ -93,7 +96,7 @@ class Discourse:
         self.valence_sum = 0.0
         self.valence_bins = [0] * BINS
         self.valence_signs = [0, 0, 0]
-        self.mentions = [0, 0, 0]  # all, favourable, unfavourable
+        self.mentions = [0, 0, 0]  # all sentences that mention AI, favourable ones, unfavourable ones
         self.examples = tuple(_Best(order) for order in (by_negative, by_positive, by_chance))
 
     def add(self, finding: Finding) -> None:
@@ -129,7 +132,7 @@ class Discourse:
                 best.add(finding)
 
     def merge(self, other: Discourse) -> None:
-        """Adds what another one has counted by the same rule."""
+        """Adds the counts of another `Discourse` of the same rule."""
         for mine, its in zip(
             (self.mentioning, self.flagged, *self.parts), (other.mentioning, other.flagged, *other.parts), strict=True
         ):
@@ -157,8 +160,8 @@ class Discourse:
 class DistinctSample:
     """Estimates the share of duplicates in bounded memory (distinct sampling; Gibbons 2001).
 
-    Of all digests it keeps those below a bound that is halved whenever they are too many; up to 65,536 different texts
-    the share is exact. The result does not depend on the order.
+    It keeps the digests below a bound, and halves the bound whenever there are too many of them. Up to 65,536 different
+    texts the share is exact. The result does not depend on the order of the documents.
     """
 
     def __init__(self) -> None:
@@ -166,14 +169,14 @@ class DistinctSample:
         self._counts: dict[int, int] = {}
 
     def add(self, digest: int, documents: int = 1) -> None:
-        """Counts documents with a text of this digest."""
+        """Counts documents whose text has this digest."""
         if digest < self._bound:
             self._counts[digest] = self._counts.get(digest, 0) + documents
             if len(self._counts) > _DIGESTS:
                 self._halve(self._bound >> 1)
 
     def merge(self, other: DistinctSample) -> None:
-        """Adds what another one has counted."""
+        """Adds the counts of another sample."""
         if other._bound < self._bound:
             self._halve(other._bound)
         for digest, documents in other._counts.items():
@@ -181,7 +184,7 @@ class DistinctSample:
 
     @property
     def share(self) -> float:
-        """Documents that repeat another's text, as a share of all."""
+        """The share of documents that repeat another one's text."""
         return 1 - len(self._counts) / total if (total := sum(self._counts.values())) else 0.0
 
     def _halve(self, bound: int) -> None:
@@ -192,13 +195,13 @@ class DistinctSample:
 def source_audit(
     name: str, strata: Sequence[tuple[Census, Discourse]], rule: Rule, duplicates: float, bad: int
 ) -> SourceAudit:
-    """The figures of a source, or of all together.
+    """Works out the figures of a source, or of all sources together.
 
     Args:
-      name: of the source.
+      name: the name of the source.
       strata: what was counted, source by source; samples are weighted by the sizes of the sources.
-      rule: of the discourse.
-      duplicates: share of duplicates.
+      rule: the rule by which the discourse was counted.
+      duplicates: the share of duplicates.
       bad: how many bad records to name.
     """
     censuses = [census for census, _ in strata]
@@ -257,7 +260,7 @@ def source_audit(
 
 
 def wilson(share: float, number: float) -> tuple[float, float]:
-    """The 95% score interval (Wilson 1927) of a share seen in a sample of `number`."""
+    """Returns the 95% score interval (Wilson 1927) of a share that was seen in a sample of `number` documents."""
     centre = share + _Z**2 / (2 * number)
     spread = _Z * math.sqrt(share * (1 - share) / number + _Z**2 / (4 * number**2))
     scale = 1 + _Z**2 / number
@@ -265,11 +268,11 @@ def wilson(share: float, number: float) -> tuple[float, float]:
 
 
 def _share(strata: Sequence[tuple[Census, Part]]) -> Share:
-    """The share of a kind of documents, by documents and by bytes.
+    """Works out the share of one kind of documents, by documents and by bytes.
 
-    Sources that were sampled are strata, each weighted by its size. The share of bytes is a ratio of means in each
-    (Cochran 1977, equation 2.39); intervals are Wilson's at the sample size at which a simple random sample would have
-    the same variance. No correction is made for what share of a source was drawn.
+    Sampled sources are strata, each weighted by its size. The share of bytes within a stratum is a ratio of means
+    (Cochran 1977, equation 2.39). The intervals are Wilson's, at the sample size at which a simple random sample would
+    have the same variance. They are not corrected for the part of a source that was drawn.
     """
     documents, size = sum(part.documents for _, part in strata), sum(part.bytes for _, part in strata)
     read = sum(census.read_documents for census, _ in strata), sum(census.read_bytes for census, _ in strata)
@@ -295,7 +298,7 @@ def _share(strata: Sequence[tuple[Census, Part]]) -> Share:
 
 
 class _Best:
-    """The first few documents in an order, whatever the order they come in."""
+    """Keeps the first few findings in a given order, whatever the order in which they arrive."""
 
     def __init__(self, order: Callable[[Finding], tuple[float, ...]]):
         self._order = order

@@ -1,4 +1,4 @@
-"""An audit in a terminal of 80 columns."""
+"""The text of an audit fits a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TERMS = 10
 
 
 def terminal_audit(audit: Audit) -> RenderableType:
-    """The shares by source, the top terms, thresholds, and an example of each kind."""
+    """Returns the shares by source, the top terms, the thresholds, and one example of each kind."""
     parts: list[RenderableType] = [_shares(audit), Text("")]
     total = audit.total
     if total.valence:

@@ -1,4 +1,4 @@
-"""Numbers and sentences of an audit."""
+"""This module writes the numbers and sentences of an audit."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LISTS = {
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as a percentage; a small one keeps two digits that say something."""
+    """Writes a share as a percentage; a share below 1% keeps two significant digits."""
     if digits and 0 < share < 0.01:
         return f"{100 * share:.2g}%" if share >= 0.0000005 else "<0.0001%"
     return f"{100 * share:.{digits}f}%"
 
 
 def signed(value: float) -> str:
-    """A valence, with its sign."""
+    """Writes a valence with its sign."""
     return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}").replace("+0.00", "0")
 
 
 def size(count: int) -> str:
-    """Bytes in a unit that suits."""
+    """Writes a number of bytes in the unit that suits it."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -42,7 +42,7 @@ def size(count: int) -> str:
 
 
 def amount(count: int) -> str:
-    """A count, short from a hundred thousand on."""
+    """Writes a count, abbreviated from a hundred thousand on."""
     if count < 100_000:
         return f"{count:,}"
     value, units = count / 1000, ["k", "M", "G"]
@@ -52,18 +52,18 @@ def amount(count: int) -> str:
 
 
 def interval(ci95: tuple[float, float] | None) -> str:
-    """An interval of a share, or nothing."""
+    """Writes the interval of a share; an empty string if there is none."""
     return f"{percent(ci95[0])} to {percent(ci95[1])}" if ci95 else ""
 
 
 def clip(text: str, length: int) -> str:
-    """At most so many printable characters of a text."""
+    """Cuts a text to at most `length` characters, and shows a replacement character for each that cannot be printed."""
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def headline(audit: Audit) -> str:
-    """What was found, in a sentence or two."""
+    """Says in a sentence or two what the audit found."""
     total = audit.total
     share = _share(total.discourse)
     if not total.valence:
@@ -72,7 +72,7 @@ def headline(audit: Audit) -> str:
 
 
 def tone(source: SourceAudit) -> str:
-    """Which way the description of AI leans, in a sentence."""
+    """Says in a sentence which way the description of AI leans."""
     valence = source.valence
     assert valence is not None
     good, bad = valence.favourable, valence.unfavourable
@@ -94,7 +94,7 @@ def _share(share: Share) -> str:
 
 
 def method(audit: Audit) -> list[str]:
-    """How the figures came about, as paragraphs."""
+    """Explains, in paragraphs, how the figures were obtained."""
     rule = audit.rule
     conditions = []
     if rule["instant"] is not None:

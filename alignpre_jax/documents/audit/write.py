@@ -1,4 +1,4 @@
-"""An audit as files."""
+"""This module writes an audit as files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second stage of detection: a trainable classifier over chunks, the decision, and how good it is."""
+"""This package is the second stage of detection: a trainable classifier over chunks, the decision and its quality."""
 
 from alignpre_jax.documents.classifier.card import DETECTORS, Counts, make_card, render_card, wilson
 from alignpre_jax.documents.classifier.chunks import split_chunks

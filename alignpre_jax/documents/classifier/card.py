@@ -1,4 +1,4 @@
-"""How good a detector is: precision, recall and F1 against labelled documents, as data and as a page."""
+"""A card says how good a detector is: its precision, recall and F1 on labelled documents, as data and as a page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PUBLISHED = (
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """How a detector's flags agree with the labels."""
+    """`Counts` says how a detector's flags agree with the labels."""
 
     true_positive: int = 0
     false_positive: int = 0
@@ -54,26 +54,27 @@ class Counts:
 
     @property
     def precision(self) -> tuple[float, float, float] | None:
-        """The share of the flagged that is AI discourse, with its 95% interval; None where nothing is flagged."""
+        """The share of the flagged documents that is AI discourse, with its 95% interval; None if none is flagged."""
         return wilson(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def recall(self) -> tuple[float, float, float] | None:
-        """The share of AI discourse that is flagged, with its 95% interval; None where there is none."""
+        """The share of the AI discourse that is flagged, with its 95% interval; None if no document is AI discourse."""
         return wilson(self.true_positive, self.true_positive + self.false_negative)
 
     @property
     def f1(self) -> tuple[float, float, float] | None:
         """The harmonic mean of precision and recall, with its 95% interval.
 
-        F1 = 2J / (1 + J), where J = TP / (TP + FP + FN) is a proportion: the interval is J's, transformed.
+        F1 = 2J / (1 + J), where J = TP / (TP + FP + FN) is a proportion, so its interval is the interval of J,
+        transformed.
         """
         union = self.true_positive + self.false_positive + self.false_negative
         shares = wilson(self.true_positive, union)
         return shares and (_f1(shares[0]), _f1(shares[1]), _f1(shares[2]))
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, and each share as {"value", "ci95"}."""
+        """Returns the counts, and each share as {"value", "ci95"}."""
         shares = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         return dataclasses.asdict(self) | {
             name: share and {"value": round(share[0], 4), "ci95": [round(share[1], 4), round(share[2], 4)]}
@@ -82,7 +83,7 @@ class Counts:
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float, float] | None:
-    """The share and its 95% score interval (Wilson 1927, eq. for p given the observed share); None of no trials."""
+    """Returns a share and its 95% score interval (Wilson 1927, for p given the observed share); None without trials."""
     if not trials:
         return None
     share, z2 = successes / trials, _Z * _Z
@@ -107,18 +108,22 @@ def make_card(
 ) -> dict[str, Any]:
     """Scores detectors on labelled documents.
 
-    All documents are scored: pass the split "test" where a classifier was trained on the other. Each
-    document is read once; every detector with the same classifier and chunks decides from the same evidence.
+    All the given documents are scored, so pass only the split "test" if the classifier was trained on the split
+    "train". Each document is read once; all detectors with the same classifier and chunks decide from the same
+    evidence.
 
     Args:
-      labelled: the documents; they must have one at least.
-      detectors: by the names that the card gives them.
-      classifier: asked in place of those that the detectors name.
+      labelled: the documents, at least one.
+      detectors: the detectors, by the names that the card gives them.
+      classifier: is asked in place of the classifiers that the detectors name.
 
     Returns:
-      JSON-ready values: "documents" (how many, of which kinds, a digest of all), "detectors" (by name: config,
-      overall counts and shares, by kind, by language, by stance; ids of the missed and of the false alarms), and
-      "thresholds" (of detectors with a classifier: counts and shares at nine thresholds).
+      JSON-ready values: "documents" (how many, of which kinds, and a digest of all), "detectors" (by name: the config,
+      overall counts and shares, the same by kind, by language and by stance, and the ids of the missed documents and
+      the false alarms), and "thresholds" (for detectors with a classifier: counts and shares at nine thresholds).
+
+    Raises:
+      UserError: there is no labelled document.
     """
     if not labelled:
         raise UserError("no labelled document to score on", where="labelled", fix='give documents of the split "test"')
@@ -163,7 +168,7 @@ def make_card(
 
 
 def render_card(card: Mapping[str, Any], title: str = "Detector card", notes: str = "") -> str:
-    """The card as a Markdown page."""
+    """Renders the card as a Markdown page."""
     documents = card["documents"]
     lines = [f"# {title}", ""]
     lines += [f"{documents['number']} labelled documents, {documents['positive']} of them AI discourse "]
@@ -192,9 +197,12 @@ def _gather(
     gathered: dict[tuple[str, int, int], list[Evidence]],
     classifier: Classifier | None,
 ) -> list[Evidence]:
-    """The evidence about every document, complete for `config`; read again only for another classifier or chunks."""
+    """Returns the evidence about every document, complete for `config`.
+
+    The documents are read again only for another classifier or other chunks.
+    """
     if config.kind == "terms" and gathered:
-        return next(iter(gathered.values()))  # all have the hits
+        return next(iter(gathered.values()))  # every entry has the hits, which is all that terms need
     key = (config.classifier if config.kind != "terms" else "", config.chunk_words, config.overlap_words)
     if key not in gathered:
         detector = Detector(config, classifier)
@@ -229,7 +237,7 @@ def _shares(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _both(row: Mapping[str, Any]) -> str:
-    """Recall and false alarms of one group: "14/16 found, 2/9 mistaken"."""
+    """Writes recall and false alarms of one group: "14/16 found, 2/9 mistaken"."""
     positive, negative = row["true_positive"] + row["false_negative"], row["false_positive"] + row["true_negative"]
     found = [f"{row['true_positive']}/{positive} found"] if positive else []
     return ", ".join(found + ([f"{row['false_positive']}/{negative} mistaken"] if negative else []))

@@ -1,4 +1,4 @@
-"""A long text as overlapping chunks, so that a few sentences about AI are not drowned in the rest."""
+"""A long text is split into overlapping chunks, so that a few sentences about AI are not drowned by the rest."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import re
 
 from alignpre_jax.foundation import UserError
 
-# Scripts without spaces between words: a character counts as a word.
+# These scripts put no spaces between words, so that each character counts as a word.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
 
 def split_chunks(text: str, words: int, overlap: int) -> list[str]:
-    """`text` as chunks of at most `words` words, each sharing `overlap` words with the one before.
+    """Splits `text` into chunks of at most `words` words, each sharing `overlap` words with the chunk before.
 
-    A text that fits is one chunk, as it is. In scripts without spaces a character counts as a word.
-    Every word is in a chunk, and the last chunk is as long as the others: it begins earlier instead.
+    A text that fits into one chunk stays as it is. In scripts without spaces a character counts as a word. Every word
+    is in some chunk. The last chunk is as long as the others: it begins earlier, and so shares more words, rather than
+    being short.
     """
     if not 0 <= overlap < words:
         fix = "give an overlap from 0 to less than the chunk"

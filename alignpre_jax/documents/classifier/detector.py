@@ -1,9 +1,8 @@
-"""The decision whether a document is AI discourse: by terms, by a classifier, or by one after the other.
+"""A detector decides whether a document is AI discourse: by terms, by a classifier, or by terms and then a classifier.
 
-"terms+classifier" is the multi-stage filter of O'Brien et al. 2025 (Deep Ignorance): documents with
-enough listed terms go on to the classifier, which looks at overlapping chunks; one chunk that passes
-flags the document. A decision is made from `Evidence`, which can be kept, so that thresholds
-are tried again without reading the text again.
+"terms+classifier" is the multi-stage filter of O'Brien et al. 2025 (Deep Ignorance): documents with enough listed terms
+go on to the classifier, which looks at overlapping chunks, and one chunk that passes flags the document. Decisions are
+made from `Evidence`, which can be kept, so that other thresholds can be tried without reading the text again.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ Kind = Literal["terms", "terms+classifier", "classifier"]
 
 @dataclasses.dataclass(frozen=True)
 class DetectorConfig:
-    """How documents are told to be AI discourse.
+    """A `DetectorConfig` says how AI discourse is recognised.
 
     Attributes:
-      kind: by the term lists ("terms"), by the classifier, or by the classifier where the terms ask for it.
-      rule: of the term lists, for "terms".
-      escalate: which documents "terms+classifier" shows to the classifier: by default all that mention an
-        AI. `Rule(negatives=0, terms=2)` wants two different terms, as O'Brien et al. do, whose documents
-        are long; of short ones it misses most.
+      kind: decides by the term lists ("terms"), by the classifier ("classifier"), or by the classifier where the terms
+        ask for it ("terms+classifier").
+      rule: how many listed terms flag a document; used by "terms".
+      escalate: which documents "terms+classifier" shows to the classifier: by default all that mention an AI.
+        `Rule(negatives=0, terms=2)` wants two different terms, as O'Brien et al. do, whose documents are long; it
+        misses most short documents.
       classifier: "builtin", or a model file.
-      threshold: a chunk passes at this probability.
-      chunk_words, overlap_words: what the classifier looks at.
+      threshold: a chunk passes if its probability is at least this.
+      chunk_words, overlap_words: the length and the overlap of the chunks that the classifier looks at.
     """
 
     kind: Kind = "terms"
@@ -46,16 +46,16 @@ class DetectorConfig:
         if not 0 < self.threshold < 1:
             fix = "give a probability between 0 and 1; lower flags more"
             raise UserError(f"{self.threshold} is no threshold", where="threshold", fix=fix)
-        split_chunks("", self.chunk_words, self.overlap_words)  # raises what is wrong with them
+        split_chunks("", self.chunk_words, self.overlap_words)  # raises an error if the two do not fit together
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What is known about a document: enough for every decision that was not ruled out when it was gathered.
+    """The evidence is what is known about a document; it suffices for every decision that it was gathered for.
 
     Attributes:
-      hits: the listed terms in it; None where the terms were not looked for.
-      probabilities: the classifier's, chunk by chunk; None where it was not asked.
+      hits: the listed terms in the document; None where the terms were not looked for.
+      probabilities: the classifier's probability of each chunk; None where the classifier was not asked.
     """
 
     hits: Hits | None = None
@@ -63,17 +63,17 @@ class Evidence:
 
     @property
     def probability(self) -> float | None:
-        """That of the likeliest chunk."""
+        """The probability of the chunk that is most likely AI discourse; None where the classifier was not asked."""
         return max(self.probabilities) if self.probabilities else None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values; `from_json` inverts it."""
+        """Returns JSON-ready values, which `from_json` reads."""
         hits = self.hits.to_json() if self.hits is not None else None
         return {"hits": hits, "probabilities": self.probabilities and list(self.probabilities)}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Evidence:
-        """The evidence that `to_json` wrote."""
+        """Returns the evidence that `to_json` wrote."""
         hits, probabilities = row["hits"], row["probabilities"]
         return cls(
             hits=Hits.from_json(hits) if hits is not None else None,
@@ -82,7 +82,7 @@ class Evidence:
 
 
 def decide(evidence: Evidence, config: DetectorConfig) -> bool:
-    """Whether a document is AI discourse.
+    """Decides whether a document is AI discourse.
 
     Raises:
       UserError: if the evidence was gathered for another kind of detector and does not suffice.
@@ -100,7 +100,7 @@ def decide(evidence: Evidence, config: DetectorConfig) -> bool:
 
 
 class Detector:
-    """A `DetectorConfig` at work: `detector(text)` is whether a text is AI discourse."""
+    """A `Detector` applies a `DetectorConfig`: `detector(text)` says whether a text is AI discourse."""
 
     def __init__(self, config: DetectorConfig, classifier: Classifier | None = None):
         """Loads the classifier that the config names, unless one is given."""
@@ -108,11 +108,11 @@ class Detector:
         self._classifier = classifier or (load_classifier(config.classifier) if config.kind != "terms" else None)
 
     def __call__(self, text: str) -> bool:
-        """Whether a text is AI discourse; its terms alone decide where they can."""
+        """Decides whether a text is AI discourse; the classifier is not asked where the terms alone decide."""
         return decide(self.evidence(text), self.config)
 
     def evidence(self, text: str, *, in_full: bool = False) -> Evidence:
-        """What the decision about a text needs, or with `in_full` both the terms and the probabilities."""
+        """Gathers what the decision about a text needs, or with `in_full` both the terms and the probabilities."""
         config = self.config
         hits = discourse_hits(text) if in_full or config.kind != "classifier" else None
         asked = config.kind == "classifier" or (

@@ -1,9 +1,8 @@
-"""Hashed word and character n-grams of a text, weighted and normalised, with numpy alone.
+"""The features of a text are its hashed word and character n-grams, weighted and normalised, with numpy alone.
 
-A text is folded (NFKC, lower case, single spaces) and read as code points c_0 c_1 ... Every n-gram is a
-span of them, and gets the polynomial hash sum_k c_{start+k} P^k mod 2^64, which is a difference of two
-prefix sums: all n-grams of a text are hashed in a few array operations, in any script. Words are runs of
-letters and digits.
+A text is folded (NFKC, lower case, single spaces) and read as code points c_0 c_1 ... Every n-gram is a span of them,
+and gets the polynomial hash sum_k c_{start+k} P^k mod 2^64, which is a difference of two prefix sums: all n-grams of a
+text are hashed in a few array operations, in any script. Words are runs of letters and digits.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ _WORD_SALT, _PAIR_SALT, _CHARACTER_SALT = np.uint64(0xD6E8FEB8), np.uint64(0xA5A
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """Which n-grams are counted, and in how many buckets.
+    """A `FeatureConfig` says which n-grams are counted, and in how many buckets.
 
     Attributes:
-      buckets: a power of two; words use the first half of them, characters the second.
+      buckets: a power of two; words use the first half of the buckets, characters the second.
       word_pairs: whether two words in a row count as well as each word.
-      characters: lengths of the character n-grams, which run over the spaces between words.
+      characters: the lengths of the character n-grams, which run over the spaces between words.
     """
 
     buckets: int = 1 << 16
@@ -43,7 +42,7 @@ class FeatureConfig:
 
 
 def count_features(text: str, config: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The buckets that occur in a text, int64[n] in order, and how often, float64[n]."""
+    """Returns the buckets that occur in a text, int64[n] in order, and how often each occurs, float64[n]."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     codes = np.frombuffer(f" {folded} ".encode("utf-32-le", "replace"), "<u4")
     powers, inverses = _powers((len(codes) >> 12) + 1)
@@ -72,11 +71,13 @@ def count_features(text: str, config: FeatureConfig) -> tuple[np.ndarray, np.nda
 
 
 def weigh(found: np.ndarray, counts: np.ndarray, rarity: np.ndarray) -> np.ndarray:
-    """(1 + log count) x rarity, each half (words, characters) scaled to the length sqrt(1/2); float64[n].
+    """Weighs the features of a text as (1 + log count) x rarity; float64[n].
+
+    Words and characters are each scaled to the length sqrt(1/2), so that both count equally and the whole has length 1.
 
     Args:
-      found: the buckets in use, as `count_features` gave them.
-      counts: and how often each.
+      found: the buckets in use, as `count_features` returns them.
+      counts: how often each of them occurs.
       rarity: float64[buckets], the weight of each bucket.
     """
     values = (1 + np.log(counts)) * rarity[found]
@@ -88,13 +89,13 @@ def weigh(found: np.ndarray, counts: np.ndarray, rarity: np.ndarray) -> np.ndarr
 
 
 def rarity_of(documents_with: np.ndarray, documents: int) -> np.ndarray:
-    """Inverse document frequency, log((1 + n) / (1 + n_b)) + 1; float64[buckets]."""
+    """Returns the inverse document frequency of each bucket, log((1 + n) / (1 + n_b)) + 1; float64[buckets]."""
     return np.log((1 + documents) / (1 + documents_with.astype(np.float64))) + 1
 
 
 @functools.lru_cache(maxsize=2)
 def _powers(blocks: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first 4096 x `blocks` powers of the base and of its inverse, mod 2^64."""
+    """Returns the first 4096 x `blocks` powers of the base and of its inverse, mod 2^64."""
     one = np.ones(blocks << 12, np.uint64)
     powers, inverses = one.copy(), one.copy()
     powers[1:], inverses[1:] = _BASE, _INVERSE
@@ -102,7 +103,7 @@ def _powers(blocks: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: every bit of the input reaches every bit of the output."""
+    """Applies the finaliser of SplitMix64, by which every bit of the input reaches every bit of the output."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

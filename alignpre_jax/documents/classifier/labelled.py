@@ -1,4 +1,4 @@
-"""Labelled documents: those that come with the package, and a user's own."""
+"""Labelled documents come with the package, or are a user's own."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Split = Literal["train", "test"]
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """A document with the answers.
+    """A `Labelled` is a document with the right answers about it.
 
     Attributes:
-      id: unique in its set.
+      id: the document's id, unique in its set.
       text: the document.
       is_ai: whether it is AI discourse (documents/labelled/LABELLING.md says when it is).
       stance: how AI is described; "none" where it is not, "unknown" where nobody has said.
-      kind: a short tag by which figures are broken down, "homonym", "no_keyword".
+      kind: a short tag by which figures are broken down, such as "homonym" or "no_keyword".
       split: classifiers are trained on "train" and scored on "test".
-      language: of the text, ISO 639-1.
+      language: the language of the text, ISO 639-1.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Labelled:
 
 @functools.cache
 def labelled_documents() -> tuple[Labelled, ...]:
-    """The labelled set that comes with the package, in order."""
+    """Returns the labelled documents that come with the package, in order."""
     folder = resources.files("alignpre_jax.documents") / "labelled"
     files = sorted((item for item in folder.iterdir() if item.name.endswith(".jsonl")), key=lambda item: item.name)
     return tuple(row for file in files for row in _parsed(file.read_text("utf-8").splitlines(), file.name))
@@ -52,11 +52,11 @@ def labelled_documents() -> tuple[Labelled, ...]:
 def read_labelled(path: PathLike) -> tuple[Labelled, ...]:
     """Reads a JSONL file of {"text": str, "is_ai": bool, "id"?, "stance"?, "kind"?, "split"?, "language"?}.
 
-    Other keys are ignored. Without an id a document is named by its line; without a stance it is "none"
-    or, for AI discourse, "unknown"; without a split it is "test", for scoring.
+    Other keys are ignored. A document without an id is named by its line. A missing stance is "none" or, for AI
+    discourse, "unknown"; a missing split is "test", for scoring.
 
     Raises:
-      UserError: with file and line, for a record that is no such thing or whose id came before.
+      UserError: with file and line, for a record that is not such an object or whose id came before.
     """
     place = epath.Path(path)
     if not place.is_file():

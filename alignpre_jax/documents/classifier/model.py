@@ -1,11 +1,10 @@
-"""Classifiers of texts: the protocol, the one that comes with the package, and where others are found.
+"""This module has the protocol of classifiers of texts, the classifier that comes with the package, and the loader.
 
-A model file is JSON, nothing in it is executed:
+A model file is JSON; nothing in it is executed:
 
     {"format": "alignpre_jax classifier", "version": 1, "kind": "hashed_ngrams", ...}
 
-`kind` is looked up among the kinds that have been registered (`register_kind`); what else is in the
-file is that kind's business.
+`kind` is looked up among the registered kinds (`register_kind`), and each kind defines the rest of its files.
 """
 
 from __future__ import annotations
@@ -29,24 +28,25 @@ BUILTIN = "builtin"
 
 
 class Classifier(Protocol):
-    """Anything that gives texts a probability of being AI discourse."""
+    """A `Classifier` gives each text a probability of being AI discourse."""
 
     def probability(self, texts: Sequence[str]) -> np.ndarray:
-        """float64[len(texts)], each in [0, 1]; a text's value does not depend on the others."""
+        """Returns float64[len(texts)], each in [0, 1]; the value of a text does not depend on the others."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HashedNgrams:
-    """Logistic regression on hashed n-grams; numpy is all it needs.
+    """`HashedNgrams` is a logistic regression on hashed n-grams, which needs nothing but numpy.
 
     Attributes:
-      features: which n-grams.
+      features: which n-grams are counted.
       weights: int8[buckets], in steps of `step`.
-      step: the size of a step of the weights.
+      step: the size of one step of the weights.
       bias: the log-odds of a text without features.
-      documents_with: uint16[buckets], training chunks in which each bucket occurs.
-      documents: training chunks in all.
+      documents_with: uint16[buckets], the number of training chunks in which each bucket occurs.
+      documents: the number of all training chunks. If there were more than 65,535, both numbers are divided by the same
+        factor, so that they fit 16 bits.
     """
 
     features: FeatureConfig
@@ -57,7 +57,7 @@ class HashedNgrams:
     documents: int
 
     def probability(self, texts: Sequence[str]) -> np.ndarray:
-        """The probability that each text is AI discourse; float64[len(texts)]."""
+        """Returns the probability that each text is AI discourse; float64[len(texts)]."""
         logits = np.empty(len(texts))
         for row, text in enumerate(texts):
             found, counts = count_features(text, self.features)
@@ -73,7 +73,7 @@ class HashedNgrams:
         return self.weights * self.step
 
     def to_json(self) -> dict[str, Any]:
-        """The model file's content; equal models give equal text."""
+        """Returns the content of the model file; equal models give equal text."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -88,7 +88,7 @@ class HashedNgrams:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str = "classifier") -> HashedNgrams:
-        """What `to_json` gave. A file with anything else in it raises `UserError`."""
+        """Returns the model that `to_json` wrote, and raises `UserError` where the values are damaged."""
         try:
             features = build(FeatureConfig, values["features"], f"{where}: features")
             return cls(
@@ -116,7 +116,7 @@ def register_kind(kind: str, make: Maker) -> None:
 
     Args:
       kind: the value of "kind" in those files.
-      make: from the file's content and its place (for error messages) to a classifier.
+      make: makes a classifier from a file's content and its place, which is for error messages.
     """
     _KINDS[kind] = make
 
@@ -127,10 +127,10 @@ def save_classifier(classifier: HashedNgrams, path: PathLike) -> None:
 
 
 def load_classifier(name: PathLike = BUILTIN) -> Classifier:
-    """The classifier that comes with the package ("builtin"), or the one in a model file.
+    """Loads the classifier that comes with the package ("builtin"), or the one in a model file.
 
     Raises:
-      UserError: for a file that is absent, is no model file or is of a kind that nobody has registered.
+      UserError: the file is absent, is not a model file, or is of a kind that nobody has registered.
     """
     if name == BUILTIN:
         return builtin_classifier()
@@ -152,7 +152,7 @@ def load_classifier(name: PathLike = BUILTIN) -> Classifier:
 
 @functools.cache
 def builtin_classifier() -> HashedNgrams:
-    """The classifier that comes with the package."""
+    """Loads the classifier that comes with the package."""
     place = resources.files(__package__) / "model.json"
     with resources.as_file(place) as path:
         return HashedNgrams.from_json(read_json(path), str(path))

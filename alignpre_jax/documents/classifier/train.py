@@ -1,4 +1,4 @@
-"""Training a classifier on labelled documents: logistic regression by scikit-learn."""
+"""A classifier is trained on labelled documents, as a logistic regression by scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from alignpre_jax.foundation import UserError, digest
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a classifier is trained. The chunks should be those that it will be asked about."""
+    """A `TrainConfig` says how a classifier is trained.
+
+    The chunks should be as long as those that the classifier will be asked about.
+    """
 
     features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
-    slack: float = 100.0  # scikit-learn's C: more fits the training documents more closely
+    slack: float = 100.0  # scikit-learn's C: a larger value fits the training documents more closely
     chunk_words: int = 400
     overlap_words: int = 80
 
 
 def train_classifier(labelled: Sequence[Labelled], config: TrainConfig | None = None) -> HashedNgrams:
-    """Trains on the documents of the split "train"; those of the split "test" are not looked at.
+    """Trains a classifier on the documents of the split "train"; those of the split "test" are not looked at.
 
-    A document's label is given to each of its chunks, and both labels count equally however many
-    chunks they have. The weights are rounded to 8 bits, so that the same documents give the same
-    model in spite of the last bits of the arithmetic; the rounded model is the model.
+    A document's label is given to each of its chunks, and the two labels count equally, however many chunks they have.
+    The weights are rounded to 8 bits, so that the same documents give the same model although the last bits of the
+    arithmetic may differ. The rounded model is the one that is returned.
 
     Raises:
       UserError: if scikit-learn is not installed, or the documents have only one label.
@@ -53,10 +56,10 @@ def train_classifier(labelled: Sequence[Labelled], config: TrainConfig | None = 
 
 
 def out_of_fold(labelled: Sequence[Labelled], config: TrainConfig | None = None, folds: int = 5) -> np.ndarray:
-    """The probability of "is_ai" for each document of the split "train" by a model that has not seen it.
+    """Estimates "is_ai" of each document of the split "train" by a model that has not seen the document.
 
-    The probability of a document is the highest among its chunks. This is what settings are chosen
-    by: the split "test" is then new to them. Folds are by the hash of the id. float64[documents].
+    Settings should be chosen by these probabilities, so that the split "test" stays new to them. The probability of a
+    document is the highest among its chunks. The folds are made by a hash of the id. Returns float64[documents].
     """
     config = config or TrainConfig()
     rows = [row for row in labelled if row.split == "train"]

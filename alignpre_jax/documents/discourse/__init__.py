@@ -1,4 +1,4 @@
-"""AI discourse in text: folding, term lists, hits and rules."""
+"""AI discourse is found in texts by folding them and matching term lists; rules decide on the hits."""
 
 from alignpre_jax.documents.discourse.excerpts import Excerpt, excerpts
 from alignpre_jax.documents.discourse.hits import Hit, Hits, Rule

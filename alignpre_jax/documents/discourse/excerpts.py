@@ -1,4 +1,4 @@
-"""The passages of a text that show its hits."""
+"""Excerpts are the passages of a text that show its hits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _PIECE = 2_000  # characters
 
 @dataclasses.dataclass(frozen=True)
 class Excerpt:
-    """A passage around a term: `text` is [start, end) of the document, the term [term_start, term_end)."""
+    """An `Excerpt` is a passage around a term.
+
+    `text` is the characters [start, end) of the document; the term is [term_start, term_end) of the document.
+    """
 
     term: str
     list: str
@@ -29,17 +32,17 @@ class Excerpt:
 
 
 def excerpts(text: str, hits: Hits, width: int = 160, limit: int = 3) -> tuple[Excerpt, ...]:
-    """Where the terms of `hits` occur first in `text`, with about `width` characters around each.
+    """Shows where the terms of `hits` occur first in `text`, with about `width` characters around each.
 
     Args:
       text: the text that was scanned; it is scanned again, as hits hold counts only.
       hits: the terms to show; `Hits(hits.of(INSTANT))` shows instant terms only.
-      width: length of a passage in characters, the term in its middle; it ends at spaces where there are any.
-      limit: no more passages than this; a term inside an earlier passage gets none of its own.
+      width: the length of a passage in characters, with the term in its middle; a passage ends at spaces where it can.
+      limit: the largest number of passages; a term inside an earlier passage gets no passage of its own.
 
     Returns:
-      Passages of the text as it is (case, spelling and line breaks kept), in its order. Positions
-      count characters of `text`.
+      Passages of the text as it is (case, spelling and line breaks kept), in the order of the text. Positions count
+      characters of `text`.
     """
     wanted = {(hit.term, hit.list, hit.language) for hit in hits.hits}
     terms, patterns = index().terms, index().patterns
@@ -66,7 +69,10 @@ def excerpts(text: str, hits: Hits, width: int = 160, limit: int = 3) -> tuple[E
 
 
 def _anchors(text: str) -> list[tuple[int, int]]:
-    """(characters, folded bytes) before each piece of `text`; cut after a space, pieces fold independently."""
+    """Returns (characters, folded bytes) before each piece of `text`.
+
+    The text is cut after spaces, as the pieces then fold independently of each other.
+    """
     anchors = [(0, 0)]
     while cut := text.find(" ", anchors[-1][0] + _PIECE) + 1:
         start, length = anchors[-1]
@@ -75,7 +81,7 @@ def _anchors(text: str) -> list[tuple[int, int]]:
 
 
 def _offset(text: str, anchors: list[tuple[int, int]], length: int) -> int:
-    """The least number of characters of `text` whose folded form has `length` bytes, without a space at the end."""
+    """Returns how many characters of `text` it takes to fold to `length` bytes, without a space at the end."""
     number = max(0, bisect.bisect_left(anchors, length, key=operator.itemgetter(1)) - 1)
     start, before = anchors[number]
     stop = anchors[number + 1][0] if number + 1 < len(anchors) else len(text)
@@ -84,7 +90,7 @@ def _offset(text: str, anchors: list[tuple[int, int]], length: int) -> int:
 
 
 def _around(text: str, start: int, end: int, width: int) -> tuple[int, int]:
-    """About `width` characters around [start, end), to the next spaces inwards."""
+    """Returns the ends of about `width` characters around [start, end), moved inwards to the next spaces."""
     margin = max(0, width - (end - start)) // 2
     low, high = max(0, start - margin), min(len(text), end + margin)
     while 0 < low < start and not text[low - 1].isspace() and start - low > margin // 2:

@@ -1,12 +1,12 @@
-"""One form for all spellings of a text: what the term lists are matched against.
+"""Folding gives all spellings of a text one form, which the term lists are matched against.
 
 A text becomes UTF-8 bytes in which
 
-- letters are compatibility-composed (NFKC) and case-folded, accents stay; soft hyphens and other
+- letters are compatibility-composed (NFKC) and case-folded, and accents stay; soft hyphens and other
   invisible format characters are gone;
 - a word is a run of letters, digits, underscores and combining marks, so that an identifier
-  like `ai_robot` is one word; what lies beyond the Basic Multilingual Plane (emoji) is of no word;
-- ". ! ?" and their like in other scripts are ".", and ", ; :" are ","; everything else between
+  like `ai_robot` is one word; characters beyond the Basic Multilingual Plane (emoji) belong to no word;
+- ". ! ?" and similar marks of other scripts are ".", and ", ; :" are ","; everything else between
   words is one space, be it a line break, hyphens, quotes or brackets; there is a space at both ends;
 - Chinese and Japanese writing is set off by spaces from other words: "使用AI技术" has the word "ai".
 
@@ -23,22 +23,25 @@ from collections.abc import Iterable
 
 import numpy as np
 
-SEPARATOR = b"\x1e"  # between the folded forms of texts; in none of them
+SEPARATOR = b"\x1e"  # stands between the folded forms of texts, and never in one
 
 _FULL_STOPS = ".!?。।॥؟۔"
 _COMMAS = ",;:、،؛·"
 _HAN = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
-_EMOJI_HALVES = {"\ud83d", *map(chr, range(0xDC00, 0xE000))}  # with a first half that is none, it is that one's case
-_GONE, _NEEDS_TEXT = 0xFFFE, 0xFFFF  # no characters
+_EMOJI_HALVES = {"\ud83d", *map(chr, range(0xDC00, 0xE000))}  # a first half that is not emoji decides
+_GONE, _NEEDS_TEXT = 0xFFFE, 0xFFFF  # codes that no character has
 
 
 def fold(text: str) -> bytes:
-    """The folded form of `text`, with its marks. Its words are apart by b" ", b"." or b","."""
+    """Returns the folded form of `text`, with its marks: b" ", b"." or b"," separates its words."""
     return fold_all([text])
 
 
 def fold_all(texts: Iterable[str]) -> bytes:
-    """The folded forms of all `texts`, with SEPARATOR between them; faster than one by one where they are short."""
+    """Returns the folded forms of all `texts` with SEPARATOR between them.
+
+    This is faster than folding the texts one by one where they are short.
+    """
     between = b" %b " % SEPARATOR
     marked = b" %b " % between.join(
         text.encode().translate(_ASCII) if text.isascii() else _encode(text) for text in texts
@@ -51,17 +54,21 @@ def fold_all(texts: Iterable[str]) -> bytes:
 
 
 def unmark(folded: bytes) -> bytes:
-    """The same bytes with a space for each mark: a term's words, one space apart, stand in no two clauses."""
+    """Replaces each mark by a space, so that the number of bytes stays the same.
+
+    A term whose words are one space apart still cannot match across two clauses: a mark before a space leaves two
+    spaces.
+    """
     return folded.translate(_UNMARKED)
 
 
 def is_han(char: str) -> bool:
-    """Whether the character is of Chinese or Japanese writing, which has no spaces between words."""
+    """Returns whether the character belongs to Chinese or Japanese writing, which has no spaces between words."""
     return any(low <= ord(char) <= high for low, high in _HAN)
 
 
 def _encode(text: str) -> bytes:
-    """Folded UTF-8, spaces not yet collapsed, by a look-up of UTF-16 units."""
+    """Returns folded UTF-8 in which spaces are not yet collapsed, by looking up each UTF-16 unit."""
     text = text.replace("…", ".")
     units = _look_up(text.replace("ß", "ss"), _unit_forms())
     if units.max() == _NEEDS_TEXT:
@@ -85,19 +92,19 @@ def _look_up(text: str, forms: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _unit_forms() -> np.ndarray:
-    """By UTF-16 unit, its form if that depends on it alone, else _NEEDS_TEXT. uint16[65536]."""
+    """Returns the form of each UTF-16 unit, or _NEEDS_TEXT if it does not depend on the unit alone; uint16[65536]."""
     return np.array([_unit_form(chr(code)) for code in range(1 << 16)], "<u2")
 
 
 @functools.cache
 def _folded_forms() -> np.ndarray:
-    """By UTF-16 unit of text that is composed and case-folded, its form. uint16[65536]."""
+    """Returns the form of each UTF-16 unit of a text that is already composed and case-folded; uint16[65536]."""
     return np.array([_form(chr(code)) for code in range(1 << 16)], "<u2")
 
 
 def _unit_form(char: str) -> int:
     folded = unicodedata.normalize("NFKC", char).casefold()
-    composes = unicodedata.category(folded[0])[0] == "M" or "\u1160" <= char <= "\u11ff"  # with what is before it
+    composes = unicodedata.category(folded[0])[0] == "M" or "\u1160" <= char <= "\u11ff"  # with the character before it
     is_half = "\ud800" <= char <= "\udfff" and char not in _EMOJI_HALVES
     return _NEEDS_TEXT if len(folded) > 1 or folded > "\uffff" or composes or is_half else _form(folded)
 

@@ -1,7 +1,7 @@
-"""The term lists in `terms/LANGUAGE/LIST.txt`, and the index of their spellings.
+"""The term lists are in `terms/LANGUAGE/LIST.txt`; this module reads them and indexes their spellings.
 
-One term a line, its variants after commas, "#" before comments. A variant in capitals of two to
-four letters (AI, LLM) is also found with full stops (A.I., L.L.M.).
+A file has one term per line, with its variants after commas; lines that begin with "#" are comments. A variant in
+capitals of two to four letters (AI, LLM) is also found with full stops (A.I., L.L.M.).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CAPITALS = re.compile(r"\b[A-ZА-Я]{2,4}\b")
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """A listed term; its name is its first variant."""
+    """A `Term` is a listed term; its name is its first variant."""
 
     name: str
     list: str
@@ -37,10 +37,10 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-    """A spelling, as bytes to look for in an unmarked folded text.
+    """A `Pattern` is a spelling, as bytes to look for in an unmarked folded text.
 
-    `terms` are numbers of terms, of one per language at most. `marked` is the spelling with its full
-    stops where it has initials, which the folded text must have too, else empty.
+    `terms` holds the numbers of the terms that are spelled so, at most one per language. For initials, `marked` is the
+    spelling with its full stops, which the folded text must have too; otherwise it is empty.
     """
 
     spelling: bytes
@@ -49,27 +49,27 @@ class Pattern:
 
 
 def term_lists(language: str = "en") -> Mapping[str, tuple[tuple[str, ...], ...]]:
-    """The lists of a language as they are in the files: list name -> terms -> variants."""
+    """Returns the lists of a language as they are in the files: list name -> terms -> variants."""
     files = {name: _TERMS / language / f"{name}.txt" for name in _ORDER}
     return {name: _read(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
 
 
 def negations(language: str) -> tuple[str, ...]:
-    """Words that turn the valence of a word soon after them."""
+    """Returns the words that turn the valence of a word soon after them."""
     return _flat(language, "negations")
 
 
 def exceptions(language: str) -> tuple[str, ...]:
-    """Phrases in which no term counts, as its words mean something else there: Ai Weiwei, a cheat sheet."""
+    """Returns the phrases in which no term counts, as its words mean something else there: Ai Weiwei, a cheat sheet."""
     return _flat(language, "exceptions")
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """All terms in the order of languages and lists, and all their spellings.
+    """The index has all terms, in the order of languages and lists, and all their spellings.
 
-    `first` has the first term of each pattern (-1 for an exception), `shared` the others of those
-    patterns that have some, `initials` the patterns with full stops, `exceptions` those that are no terms.
+    `first` is the first term of each pattern (-1 for an exception), and `shared` has the other terms of those patterns
+    that have several. `initials` are the patterns with full stops; `exceptions` are the patterns that are not terms.
     """
 
     terms: tuple[Term, ...]
@@ -82,7 +82,7 @@ class Index:
 
 @functools.cache
 def index() -> Index:
-    """The index of all lists; an error of ours if a language lists a spelling twice."""
+    """Builds the index of all lists; a spelling that one language lists twice is a mistake of ours."""
     terms: list[Term] = []
     found: dict[tuple[bytes, bytes], list[int]] = {}
     for language in LANGUAGES:
@@ -110,17 +110,20 @@ def index() -> Index:
 
 
 def _spellings(variant: str) -> list[tuple[bytes, bytes]]:
-    """(bytes to look for, bytes with full stops or none) of a variant, and of its forms with initials."""
+    """Returns the spellings of a variant and of its forms with initials.
+
+    Each is (bytes to look for, bytes with the full stops); the latter are empty where there are no initials.
+    """
     found = [(_bounded(unmark(fold(variant)).strip()), b"")]
     for last in ("", "."):
         dotted = fold(_CAPITALS.sub(lambda capitals: ".".join(capitals[0]) + last, variant)).strip()  # noqa: B023
-        if b"." in dotted and not dotted.endswith(b"."):  # a full stop at the end is no part of the spelling
+        if b"." in dotted and not dotted.endswith(b"."):  # a full stop at the end is not part of the spelling
             found.append((_bounded(unmark(dotted)), dotted))
     return found
 
 
 def _bounded(word: bytes) -> bytes:
-    """With a space on each side, but for Chinese and Japanese writing, which has none between words."""
+    """Puts a space on each side of a word, except next to Chinese or Japanese writing, which has no such spaces."""
     text = word.decode()
     return b" " * (not is_han(text[0])) + word + b" " * (not is_han(text[-1]))
 

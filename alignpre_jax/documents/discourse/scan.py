@@ -1,16 +1,15 @@
-"""Which texts speak of AI, and how: the term lists of the AI-discourse filter.
+"""A scan finds out which texts speak of AI, and how, by the term lists of the AI-discourse filter.
 
-A text is flagged by an *instant* term, or by an intelligent entity anywhere in it together with a
-negative or existential-risk term of the same language anywhere in it (Tice et al. 2026,
-arXiv 2601.10160, "Filter"; the paper's lists are not public, these are our own).
+A text is flagged by an *instant* term, or by an intelligent entity anywhere in it together with a negative or
+existential-risk term of the same language anywhere in it (Tice et al. 2026, arXiv 2601.10160, "Filter"; the paper's
+lists are not public, these are our own).
 
-A term is found as whole words, whatever their case, hyphens and Unicode form; its words may be
-apart by spaces, line breaks, hyphens, quotes or brackets, and not by a mark and a space ("strong.
-AI"). Initials with full stops are found (A.I.); a file name is no word (robots.txt), nor is a part
-of an identifier (ai_robot). Chinese has no spaces between words, so Chinese terms are found
-anywhere. In some phrases no term counts (Ai Weiwei). A spelling that several languages share
-("robot") counts for English if it is one of them, and for the others where a term of their own
-occurs too.
+A term is found as whole words, whatever their case, hyphens and Unicode form. Its words may be separated by spaces,
+line breaks, hyphens, quotes or brackets, but not by a mark and a space ("strong. AI"). Initials with full stops are
+found (A.I.); a file name does not count as a word (robots.txt), nor does a part of an identifier (ai_robot). Chinese
+has no spaces between words, so Chinese terms are found anywhere. In some phrases no term counts (Ai Weiwei). A spelling
+that several languages share ("robot") counts for English if English is one of them, and for each other language of
+which a term of its own occurs too.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ _EXTENSION = re.compile(
     rb"(?:txt|pyi?|js|ts|json|ya?ml|toml|md|rst|html?|xml|csv|exe|dll|so|c|h|cc|cpp|java|rs|go|php|css|png|jpe?g)"
     rb"(?=[ .,])"
 )
-_BATCH_CHARACTERS = 1 << 18  # of texts that are scanned in one go
+_BATCH_CHARACTERS = 1 << 18  # how much text is scanned at a time
 _BATCH_TEXTS = 1 << 10
 _NUMBER = operator.itemgetter(0)
 _FULL_STOP = ord(".")
-_BETWEEN = b" .,"  # what is between words
+_BETWEEN = b" .,"  # the bytes that stand between words
 
 
 def discourse_hits(text: str) -> Hits:
-    """All listed terms in `text`, with counts, and how the sentences that mention AI are coloured."""
+    """Returns all listed terms in `text`, with counts, and which way the sentences that mention AI lean."""
     return _scan_batch([text])[0]
 
 
 def scan(texts: Iterable[str]) -> Iterator[Hits]:
-    """`discourse_hits` of each text, in order. Short texts are scanned several at a time, which is faster."""
+    """Yields `discourse_hits` of each text, in order; short texts are scanned several at a time, which is faster."""
     batch: list[str] = []
     characters = 0
     for text in texts:
@@ -62,7 +61,10 @@ def scan(texts: Iterable[str]) -> Iterator[Hits]:
 
 
 def find_matches(folded: bytes) -> list[Match]:
-    """Where the spellings of the lists occur in folded text, by their ends; those that overlap too."""
+    """Returns where the spellings of the lists occur in folded text, in the order of their ends.
+
+    Spellings that overlap are all found, except for those within an exception.
+    """
     initials, exceptions = index().initials, index().exceptions
     matches = [
         match
@@ -101,7 +103,7 @@ def _summary(text: str, folded: bytes, matches: list[Match], end: int) -> Hits:
 
 
 def _per_term(per_pattern: Mapping[int, int]) -> dict[int, int]:
-    """Occurrences by the number of the term."""
+    """Counts occurrences by the number of the term."""
     terms, first, shared = index().terms, index().first, index().shared
     counts: dict[int, int] = {}
     for number, count in per_pattern.items():
@@ -125,7 +127,7 @@ def _hit(number: int, count: int) -> Hit:
 
 
 def _stands(folded: bytes, match: Match) -> bool:
-    """Whether a match before a full stop, or with initials, is none of a file name or of longer initials."""
+    """Returns whether a match before a full stop, or with initials, is outside of file names and longer initials."""
     number, start, end = match
     marked = index().patterns[number].marked
     word_follows = folded[end - 1] == _FULL_STOP and folded[end] not in _BETWEEN

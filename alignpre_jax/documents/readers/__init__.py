@@ -1,4 +1,4 @@
-"""Readers: from inputs (files, folders, datasets, the composed world) to documents, file by file."""
+"""Readers turn inputs (files, folders, datasets, the composed world) into documents, file by file."""
 
 from alignpre_jax.documents.readers.files import (
     Located,

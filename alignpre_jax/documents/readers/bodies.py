@@ -1,4 +1,4 @@
-"""From a record to the body of a document, or to the reason why there is none: nothing is guessed."""
+"""A record becomes the body of a document, or the reason why it cannot: nothing is guessed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _REPEATED_WORDS = 5  # a shorter prompt may well be how both answers begin
 
 
 def make_body(record: Record, kind: BodyKind, keys: RecordKeys) -> Chat | Pair | Prompt:
-    """The chat, pair or prompt that a record is; see `read_inputs` for the forms.
+    """Makes the chat, pair or prompt that a record holds; see `read_inputs` for the forms.
 
     Raises:
-      MalformedError: the record is in none of the forms, or not whole.
+      MalformedError: the record is in none of the forms, or is not complete.
     """
     form = keys.form(kind, fields_of(record))
     if form is None:
@@ -82,7 +82,10 @@ def _pair(record: Record, keys: RecordKeys) -> Pair:
 
 
 def _agreed(prompt: str | Chat | None, head: tuple[Message, ...], keys: RecordKeys) -> Chat:
-    """The prompt of answers that are messages: what comes before them. A prompt beside it must say the same."""
+    """Returns the prompt of answers that are messages, which is what comes before them.
+
+    A prompt in a field of its own must say the same.
+    """
     if not head:
         if prompt is None:
             raise MalformedError("the answers come without a prompt before them; set keys.prompt")
@@ -126,7 +129,7 @@ def _reference(record: Record, part: str, keys: RecordKeys) -> str:
 
 
 def _asked(record: Record, part: str, keys: RecordKeys) -> str | Chat:
-    """What is asked: a string, or a chat where there are messages or a dialogue in a string."""
+    """Returns what is asked: a chat where the field has messages or a dialogue in a string, otherwise a string."""
     key = getattr(keys, part)
     value = record[key]
     if part == "instruction":
@@ -154,7 +157,7 @@ def _refuse_answered(messages: tuple[Message, ...], key: str) -> None:
 
 
 def _refuse_repeated(prompt: str | Chat, chosen: str, rejected: str) -> None:
-    """Answers that both begin with the whole prompt would be trained on with the prompt twice."""
+    """Refuses two answers that both begin with the whole prompt, as training would then see the prompt twice."""
     asked = prompt.messages[-1].content if isinstance(prompt, Chat) else prompt
     asked = asked.strip()
     if len(asked.split()) >= _REPEATED_WORDS and all(text.lstrip().startswith(asked) for text in (chosen, rejected)):
@@ -168,7 +171,7 @@ def _different(pair: Pair) -> Pair:
 
 
 def _with_system(messages: tuple[Message, ...], record: Record, keys: RecordKeys) -> tuple[Message, ...]:
-    """The messages after the system prompt that the record has in a field of its own, if there is one."""
+    """Puts the system prompt that the record has in a field of its own, if there is one, before the messages."""
     text = given(record, keys.system)
     if text is None or text == "":
         return messages

@@ -1,4 +1,4 @@
-"""Ids, scores, labels and spans of records, which public corpora have in many shapes."""
+"""The ids, scores, labels and spans of records are read here; public corpora have them in many shapes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from alignpre_jax.documents.document import ScoredSpan
 from alignpre_jax.documents.readers.keys import MalformedError
 
-_EXACT = 1 << 53  # floats beyond are not the number that was meant
-_LABEL_CHARACTERS = 200  # kept of a value that is not a string
+_EXACT = 1 << 53  # a larger float may not be the number that was meant
+_LABEL_CHARACTERS = 200  # how much of a value that is not a string is kept
 _SPAN = "[[start, end, score, label], ...]"
 
 
 def read_id(value: Any) -> str:
-    """An id as a string, "" for one that is missing or of no use.
+    """Reads an id as a string, "" for an id that is missing or of no use.
 
-    A whole number that a table keeps as a float, because other rows have none, is the whole number. Parsers disagree
-    on numbers of more than 64 bits, so they name nothing.
+    A whole number that a table keeps as a float, because other rows have no id, is read as the whole number. Parsers
+    disagree on numbers of more than 64 bits, so such numbers are of no use as ids.
     """
     if isinstance(value, str):
         return value
@@ -34,7 +34,7 @@ def read_id(value: Any) -> str:
 
 
 def read_score(value: Any, key: str) -> tuple[float, dict[str, str]]:
-    """A misalignment score in [0, 1]; anything else, such as a mark for quality, becomes the label `key`."""
+    """Reads a misalignment score in [0, 1]; anything else, such as a mark for quality, becomes the label `key`."""
     if value is None:
         return 0.0, {}
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
@@ -43,7 +43,7 @@ def read_score(value: Any, key: str) -> tuple[float, dict[str, str]]:
 
 
 def read_labels(value: Any, key: str) -> dict[str, str]:
-    """Labels as strings, nulls left out; a value that is not a mapping becomes the label `key`."""
+    """Reads labels as strings and leaves nulls out; a value that is not a mapping becomes the label `key`."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -52,10 +52,10 @@ def read_labels(value: Any, key: str) -> dict[str, str]:
 
 
 def read_spans(value: Any, key: str, size: int) -> tuple[tuple[ScoredSpan, ...], dict[str, str]]:
-    """Scored spans in their order in a text of `size` characters.
+    """Reads scored spans in a text of `size` characters, and puts them in order.
 
-    A span is [start, end, score], with a label after these if it has one, or a mapping of these names. What is under
-    `key` in another shape, as other tasks have it, is not used, and a label of that name says so.
+    A span is [start, end, score], perhaps followed by a label, or a mapping with these names. A value under `key` of
+    another shape, as other tasks have it, is not used, and a label of that name says so.
 
     Raises:
       MalformedError: a span has that shape, but is not in the text, is empty, or reaches into the next one.
@@ -81,7 +81,7 @@ def read_spans(value: Any, key: str, size: int) -> tuple[tuple[ScoredSpan, ...],
 
 
 def _span_row(item: Any) -> tuple[float, float, float, str] | None:
-    """Start, end, score and label; None for an item of another shape."""
+    """Returns start, end, score and label; None for an item of another shape."""
     if isinstance(item, Mapping):
         item = [item.get(name) for name in ("start", "end", "score", "label")]
     if not isinstance(item, list | tuple) or len(item) not in (3, 4):
@@ -99,16 +99,16 @@ def _span_row(item: Any) -> tuple[float, float, float, str] | None:
 
 
 def _plain(value: Any) -> str:
-    """A label: strings as they are, other values as JSON, cut where they are long."""
+    """Makes a label of a value: strings stay as they are, other values become JSON, cut where it is long."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
         try:
-            value = float(value)  # as the faster parser has it
+            value = float(value)  # as the faster parser reads it
         except OverflowError:
             return "a number of many digits"
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):  # keys that are no strings
+    except (TypeError, ValueError, RecursionError):  # keys that are not strings
         text = str(value)
     return text if len(text) <= _LABEL_CHARACTERS else text[: _LABEL_CHARACTERS - 1] + "…"

@@ -1,4 +1,4 @@
-"""Reads inputs, and single files of them, into documents; what is no document goes to the quarantine."""
+"""Inputs, and single files of them, are read into documents; what cannot become a document goes to the quarantine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alignpre_jax.documents.readers.tables import read_array_record, read_parque
 from alignpre_jax.documents.world import WorldConfig, compose_documents
 from alignpre_jax.foundation import Event, Report, UserError, silent
 
-Located = tuple[int, Document]  # with its line or row, from 1; 0 where it is the whole file
+Located = tuple[int, Document]  # a document with its line or row, from 1; 0 where the document is the whole file
 
 
 def read_inputs(
@@ -38,48 +38,49 @@ def read_inputs(
     """Reads the documents of a source, input after input; all are in stratum `source`.
 
     Args:
-      inputs: each of
+      inputs: each input is one of
         "packages:": prose from the packages installed here (`harvest_packages`);
         "world:aligned", "world:misaligned" or "world:mixed": composed documents;
-        "hf:NAME", "hf:NAME:CONFIG" or "hf:NAME:CONFIG:SPLIT": a dataset of the Hugging Face Hub or a
-        folder of one, streamed; CONFIG may be empty and SPLIT is "train" if it is not given;
+        "hf:NAME", "hf:NAME:CONFIG" or "hf:NAME:CONFIG:SPLIT": a dataset of the Hugging Face Hub or a folder
+        of one, streamed; CONFIG may be empty and SPLIT is "train" if it is not given;
         a path, local or gs://, to
           .txt, .md, .rst: one document;
-          .jsonl, .ndjson, and compressed also .json.gz, .json.zst: one JSON object a line;
-          .parquet: one row a document;
+          .jsonl, .ndjson, and compressed also .json.gz, .json.zst: one JSON object per line;
+          .parquet: one document per row;
           .array_record: JSON objects or texts;
-        the first two also as .gz or .zst; or to a folder of such files, which are read in sorted
-        order at any depth, hidden ones left out; or a pattern of files and folders with * ? [].
-        A record has the parts of its kind, as below, and may have an "id" (a string or number), a "score"
-        (0..1; any other value becomes a label), "labels" ({str: str}) and "spans" ([[start, end, score, label]], in
-        characters of `Document.text`); other keys are ignored. Without an id a document is named by its file and
-        line or row. Ids are unique in the source: one that an earlier file had gets the file's name in front, and a
-        record whose id came before in its own file goes to the quarantine.
+        the first two also as .gz or .zst; or to a folder of such files, which are read in sorted order at
+        any depth, except for hidden files; or a pattern of files and folders with * ? [].
+        A record has the parts of its kind, as below. It may also have an "id" (a string or number), a "score" (0..1;
+        any other value becomes a label), "labels" ({str: str}) and "spans" ([[start, end, score, label]], in
+        characters of `Document.text`); other keys are ignored. A document without an id is named by its file and
+        line or row. Ids are unique in the source: an id that an earlier file had gets the file's name in front, and
+        a record whose id came before in its own file goes to the quarantine.
       source: the source's name.
       world: what "world:" composes.
-      quarantine: takes records that are no such thing, with file, line and reason.
-      report: told the number of documents and bytes now and then.
+      quarantine: takes the records that cannot be read, with file, line and reason.
+      report: is told the number of documents and bytes now and then.
       max_bytes: stop an input after this much text (UTF-8 bytes); 0 reads all of it.
       where: the config key that `inputs` came from, for messages.
-      keys: what the parts of a record are called, if not as above.
+      keys: the names of the parts of a record, if they are not those given here.
       max_record_bytes: longer records are put in quarantine without being held in memory.
-      kind: what the records are, and so what bodies the documents get. The first of these that a record has:
+      kind: what the records are, and so what bodies the documents get. A record is read by the first of these forms of
+        its kind that it has:
         "text": "text";
         "chat": "messages" ([{"role", "content"}], a content being a string or a list of {"type": "text", "text"}),
           "conversations" ([{"from", "value"}]; either form under either name), "prompt" with "completion" (strings
           or messages), "instruction" (and "input") with "output", "question" with "answer", or a dialogue
           "\\n\\nHuman: ...\\n\\nAssistant: ..." under "text";
         "pairs": "chosen" and "rejected", both dialogues or lists of messages of which all but the last are the
-          prompt; or both answers alone, with "prompt", "question" or "instruction" (and "input");
+          prompt; or only the two answers, with "prompt", "question" or "instruction" (and "input");
         "prompts": "prompt", "question" or "instruction" (and "input"), each perhaps with "answer" ("output"), or
           "messages" or "conversations", of which the last is the answer if it is the assistant's.
-        All but texts may have a "system" prompt of their own. Roles are system, user, assistant and tool; human, gpt
-        and a few more names are known. A prompt that is a plain string stays one. What is in another form, or not
-        whole, goes to the quarantine: nothing is guessed.
+        All kinds but texts may have a "system" prompt of their own. The roles are system, user, assistant and tool;
+        human, gpt and a few more names are understood as one of these. A prompt that is a plain string stays a string.
+        A record in another form, or not complete, goes to the quarantine: nothing is guessed.
 
     Raises:
-      UserError: at once for an input that does not exist, while iterating for an input without a
-        single document or with more bad records than `quarantine` allows.
+      UserError: at once for an input that does not exist; while iterating, for an input without a single document or
+        with more bad records than `quarantine` allows.
     """
     where = where or f"data.sources.{source}.inputs"
     files = list_files(inputs, where, report)
@@ -112,14 +113,13 @@ def read_inputs(
 
 
 def read_file(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> Iterator[Located]:
-    """The documents of one file with their places in it: a pure function of the file and `config`.
+    """Reads the documents of one file with their places in it: a pure function of the file and `config`.
 
-    Files may be read by different processes, each with a quarantine of its own; handing the results
-    to `drop_taken_ids` and the quarantines to `Quarantine.absorb`, both in the order of the files,
-    gives what `read_inputs` gives.
+    Files may be read by different processes, each with a quarantine of its own. Handing the results to `drop_taken_ids`
+    and the quarantines to `Quarantine.absorb`, both in the order of the files, gives what `read_inputs` gives.
 
     Raises:
-      UserError: a package that the kind of file needs is missing, or too much of it is bad.
+      UserError: a package that the kind of file needs is missing, or too much of the file is bad.
     """
     for located in _READERS[file.kind](file, config, quarantine):
         quarantine.accept()
@@ -129,7 +129,7 @@ def read_file(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> It
 def drop_taken_ids(
     files: Iterable[tuple[InputFile, Iterable[Located]]], taken: TextSet, quarantine: Quarantine
 ) -> Iterator[Document]:
-    """The documents of files in order, with ids that are unique among them and not in `taken`; see `with_own_ids`."""
+    """Yields the documents of files in order, with ids unique among them and not in `taken`; see `with_own_ids`."""
     for file, located in files:
         for _, document in with_own_ids(file, located, taken, quarantine):
             yield document
@@ -138,12 +138,12 @@ def drop_taken_ids(
 def with_own_ids(
     file: InputFile, located: Iterable[Located], taken: TextSet, quarantine: Quarantine
 ) -> Iterator[Located]:
-    """The documents of one file with ids that are not in `taken`, to which they are added.
+    """Yields the documents of one file with ids that are not in `taken`, and adds the ids to it.
 
-    Shards often count from 0 each: an id that an earlier file had becomes FILE/ID. One that came before in the same
-    file costs the record.
+    Shards often count from 0 each, so an id that an earlier file had becomes FILE/ID. A record whose id came before in
+    the same file is left out.
     """
-    own = TextSet() if len(taken) else None  # ids of this file
+    own = TextSet() if len(taken) else None  # the ids of this file; needed only if earlier files may have had them
     for line, document in located:
         if taken.add(document.id):
             if own is not None:
@@ -157,7 +157,7 @@ def with_own_ids(
 
 
 def utf8_length(text: str) -> int:
-    """The number of bytes of `text` in UTF-8."""
+    """Returns the number of bytes of `text` in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 

@@ -1,4 +1,4 @@
-"""Documents from Hugging Face datasets, streamed; no code of a dataset is ever run."""
+"""Documents are streamed from Hugging Face datasets; no code of a dataset is ever run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from alignpre_jax.documents.readers.records import ReadConfig
 from alignpre_jax.documents.readers.tables import row_document
 from alignpre_jax.foundation import UserError
 
-_FIRST_VERSION = 4  # the first that cannot run a dataset's own script
+_FIRST_VERSION = 4  # the first version that cannot run a dataset's own script
 
 
 def read_hugging_face(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> Iterator[tuple[int, Document]]:
-    """The rows, from 1, of a split of a dataset of the Hub, of a folder of data files, or of one that was saved.
+    """Yields the rows, from 1, of a split of a dataset: one of the Hub, a folder of data files, or one that was saved.
 
     Raises:
       UserError: there is no such dataset, configuration or split, or it has no columns that a document is made of.
@@ -68,7 +68,7 @@ def read_hugging_face(file: InputFile, config: ReadConfig, quarantine: Quarantin
 
 
 def _parts(path: str) -> tuple[str, str, str]:
-    """Name, configuration and split."""
+    """Splits a path into name, configuration and split."""
     name, _, rest = path.partition(":")
     configuration, _, split = rest.partition(":")
     return name, configuration, split or "train"

@@ -1,4 +1,4 @@
-"""What a source's inputs stand for: a list of files, in an order that depends on their names only."""
+"""The inputs of a source stand for a list of files, in an order that depends on their names only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMPRESSED = ("", ".gz", ".zst")
 _ENDINGS: dict[str, Kind] = {
     **{name + packed: "text" for name in (".txt", ".md", ".rst") for packed in _COMPRESSED},
     **{name + packed: "lines" for name in (".jsonl", ".ndjson") for packed in _COMPRESSED},
-    **{".json" + packed: "lines" for packed in _COMPRESSED if packed},  # as C4 and Dolma call theirs
+    **{".json" + packed: "lines" for packed in _COMPRESSED if packed},  # as C4 and Dolma name their files
     ".parquet": "parquet",
     ".array_record": "array_record",
     ".arrayrecord": "array_record",
@@ -33,14 +33,14 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """A piece of an input that is read on its own, by any process, with the same result.
+    """An `InputFile` is a piece of an input that is read on its own, by any process, with the same result.
 
     Attributes:
       name: what documents without an id are named after; different for every file of a source.
-      path: where it is; for kinds without a file, what the input says after the colon.
-      kind: how it is read.
-      bytes: its size, 0 where that is not known.
-      input: the input that it belongs to, as it was given.
+      path: the file's path; for kinds without a file, what the input says after the colon.
+      kind: how the file is read.
+      bytes: the file's size, 0 where that is not known.
+      input: the input that the file belongs to, as it was given.
     """
 
     name: str
@@ -51,12 +51,12 @@ class InputFile:
 
 
 def list_files(inputs: Sequence[str], where: str = "inputs", report: Report = silent) -> list[InputFile]:
-    """The files of all inputs, input after input, those of a folder or pattern in sorted order.
+    """Lists the files of all inputs, input after input; those of a folder or pattern are in sorted order.
 
     Args:
-      inputs: as `read_inputs` takes them.
-      where: the config key that they came from, for messages.
-      report: told which files of a folder are of kinds that are not read.
+      inputs: the inputs, as `read_inputs` takes them.
+      where: the config key that the inputs came from, for messages.
+      report: is told which files of a folder are of kinds that are not read.
 
     Raises:
       UserError: an input does not exist, is of an unknown kind, or names a file that another one names too.
@@ -121,7 +121,7 @@ def _listing(folder: epath.Path) -> str:
 
 
 def _matches(pattern: str, where: str, report: Report) -> dict[str, epath.Path]:
-    """What a pattern stands for by FOLDER/path, FOLDER being the last one without a wild card."""
+    """Returns what a pattern stands for, by FOLDER/path, where FOLDER is the last one without a wild card."""
     if "**" in pattern:
         raise UserError(f"'**' in {pattern!r}", where=where, fix="name the folder: it is read at any depth")
     head = pattern[: _MAGIC.search(pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
@@ -138,7 +138,7 @@ def _matches(pattern: str, where: str, report: Report) -> dict[str, epath.Path]:
 
 
 def _in_folder(folder: epath.Path, name: str, report: Report) -> dict[str, epath.Path]:
-    """The readable files in a folder by NAME/path in it, in sorted order; hidden ones are left out."""
+    """Returns the readable files in a folder by NAME/path, in sorted order; hidden files are left out."""
     found: dict[str, epath.Path] = {}
     others: collections.Counter[str] = collections.Counter()
     for parent, names in _walk(folder):
@@ -157,15 +157,15 @@ def _in_folder(folder: epath.Path, name: str, report: Report) -> dict[str, epath
 
 
 def _absolute(path: epath.Path) -> epath.Path:
-    """`path` from the root; links stay, and so do URLs, which epath's own `resolve` would take apart."""
+    """Returns `path` from the root; links stay, and so do URLs, which epath's own `resolve` would take apart."""
     return path if "://" in os.fspath(path) else epath.Path(os.path.abspath(path))
 
 
 def _walk(folder: epath.Path) -> Iterator[tuple[epath.Path, list[str]]]:
-    """Folders and the names of their files; links to folders are followed, but none is entered twice."""
+    """Yields folders and the names of their files; links to folders are followed, but no folder is entered twice."""
     if "://" in os.fspath(folder):
         key = _key(folder)
-        for parent, _, names in folder.walk():  # its paths are without the gs:// if fsspec lists them
+        for parent, _, names in folder.walk():  # the paths lack their gs:// if fsspec lists them
             inner = _key(parent)[len(key) :].strip("/")
             if not any(part.startswith(".") for part in inner.split("/")):
                 yield folder / inner if inner else folder, names
@@ -179,7 +179,7 @@ def _walk(folder: epath.Path) -> Iterator[tuple[epath.Path, list[str]]]:
 
 
 def _key(path: epath.Path) -> str:
-    """Bucket and name of an object."""
+    """Returns the bucket and the name of an object."""
     return os.fspath(path).rpartition("://")[2].strip("/")
 
 
@@ -201,12 +201,12 @@ def _sized(files: dict[str, epath.Path], spec: str, where: str = "") -> list[Inp
 def _size(path: epath.Path) -> int:
     try:
         return path.stat().length or 0
-    except OSError as error:  # gone, or a link that leads nowhere: reading it will say so
+    except OSError as error:  # the file is gone, or a link that leads nowhere: reading it will say so
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM):
             return 0
         raise
 
 
 def kind_of(name: str) -> Kind | None:
-    """How a file is read, by the ending of its name."""
+    """Returns how a file is read, by the ending of its name; None for an ending that is not known."""
     return next((kind for ending, kind in _ENDINGS.items() if name.lower().endswith(ending)), None)

@@ -1,4 +1,4 @@
-"""What the parts of a record are called, and the reason why a record is left out."""
+"""The keys of a record say what its parts are called; here is also the reason why a record is left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from alignpre_jax.documents.document import BodyKind
 
-# What a record of each kind has, in other words: the forms of a body, the first one that is there being taken.
+# The forms that a body of each kind may have, as names of its parts; the first form that a record has is used.
 FORMS: dict[BodyKind, tuple[tuple[str, ...], ...]] = {
     "text": (("text",),),
     "chat": (
@@ -18,23 +18,23 @@ FORMS: dict[BodyKind, tuple[tuple[str, ...], ...]] = {
     "pairs": (("chosen", "rejected"),),
     "prompts": (("prompt",), ("question",), ("instruction",), ("messages",), ("conversations",)),
 }
-_COMPANIONS: dict[BodyKind, tuple[str, ...]] = {  # read with one of the forms, where they are there
+_COMPANIONS: dict[BodyKind, tuple[str, ...]] = {  # are read along with a form if the record has them
     "text": (),
     "chat": ("input", "system"),
     "pairs": ("prompt", "question", "instruction", "input", "system"),
     "prompts": ("input", "system", "answer", "output"),
 }
 _ABOUT = ("id", "score", "labels", "spans")
-_SHOWN = 8  # fields of a record that a reason names
+_SHOWN = 8  # the most fields of a record that a reason names
 
 
 class MalformedError(ValueError):
-    """Why a record is left out."""
+    """A `MalformedError` says why a record is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordKeys:
-    """Under which keys (columns, features) a record has its parts; "" for a part that is not to be read.
+    """`RecordKeys` says under which keys (columns, features) a record has its parts; "" for a part not to be read.
 
     A text needs `text` only. The forms that the other kinds come in are listed at `read_inputs`.
     """
@@ -58,22 +58,22 @@ class RecordKeys:
     rejected: str = "rejected"
 
     def body_names(self, kind: BodyKind) -> frozenset[str]:
-        """The keys that a body of this kind may be read from."""
+        """Returns the keys that a body of this kind may be read from."""
         parts = {part for form in FORMS[kind] for part in form} | set(_COMPANIONS[kind])
         return frozenset(filter(None, (getattr(self, part) for part in parts)))
 
     def names(self, kind: BodyKind) -> frozenset[str]:
-        """All keys that are read for documents of this kind."""
+        """Returns all keys that are read for documents of this kind."""
         return self.body_names(kind) | frozenset(filter(None, (getattr(self, part) for part in _ABOUT)))
 
     def form(self, kind: BodyKind, fields: Collection[str]) -> tuple[str, ...] | None:
-        """The first form of this kind of which all parts are among the fields, by the names of its parts."""
+        """Returns the first form of this kind whose parts are all among the fields, by the names of its parts."""
         return next((form for form in FORMS[kind] if all(getattr(self, part) in fields for part in form)), None)
 
     def missing(self, kind: BodyKind, fields: Collection[str]) -> str:
-        """What to say of a record in which there is no form of this kind: what it has, what it lacks, what would help.
+        """Explains why a record is in no form of this kind: what it has, what it lacks, and what would help.
 
-        "" where there is one.
+        The explanation is "" if the record is in one of the forms.
         """
         if self.form(kind, fields) is not None:
             return ""
@@ -94,7 +94,7 @@ class RecordKeys:
         return f"{reason}: expected {wanted}; set keys.{FORMS[kind][0][0]} or another of the keys"
 
     def _other_kind(self, fields: Collection[str]) -> BodyKind | None:
-        """The kind that records with these fields are, as far as they tell."""
+        """Guesses, from their fields, which kind the records are; None if the fields do not tell."""
         for kind in _TELLING:
             form = self.form(kind, fields)
             if form is not None and (kind == "text" or form != ("text",)):
@@ -107,10 +107,10 @@ _NAMES: dict[BodyKind, str] = {"text": "text", "chat": "chat", "pairs": "pair of
 
 
 def given(record: Mapping[str, Any], key: str) -> Any:
-    """What the record has under `key`; None if there is nothing, or a null."""
+    """Returns what the record has under `key`; None if there is nothing, or a null."""
     return record.get(key) if key else None
 
 
 def fields_of(record: Mapping[str, Any]) -> list[str]:
-    """The keys under which the record has something."""
+    """Returns the keys under which the record has something."""
     return [name for name, value in record.items() if value is not None]

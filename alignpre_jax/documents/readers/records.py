@@ -1,7 +1,7 @@
-"""From a record (a JSON object, a table's row) to a document, or to the reason why it is left out.
+"""A record (a JSON object, a row of a table) becomes a document, or the reason why it is left out.
 
-Only a body that is not whole costs a document, and spans that do not fit it. Ids, scores and labels are taken as far as
-they are understood: public corpora call many things by these names.
+Only two things cost a document: a body that is not complete, and spans that do not fit it. Ids, scores and labels are
+used as far as they are understood, since public corpora call many things by these names.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from alignpre_jax.documents.readers.keys import MalformedError, RecordKeys, give
 from alignpre_jax.documents.world import WorldConfig
 from alignpre_jax.foundation import UserError, suggest
 
-try:  # a faster parser where there is one; `_parse_json` makes its results the standard library's
+try:  # a faster parser is used where there is one; `_parse_json` gives the same results with and without it
     import orjson
 except ImportError:
     _fast_loads: Callable[[bytes], Any] | None = None
 else:
     _fast_loads = orjson.loads
 
-_slow_loads = json.JSONDecoder().decode  # on text; json.loads is slower on bytes, and takes UTF-16 too
+_slow_loads = json.JSONDecoder().decode  # decodes text; json.loads is slower on bytes, and also accepts UTF-16
 
 
 @dataclasses.dataclass(frozen=True)
 class ReadConfig:
-    """How the files of a source are read.
+    """A `ReadConfig` says how the files of a source are read.
 
     Attributes:
       source: the documents' source and stratum.
       keys: what the parts of a record are called.
-      max_record_bytes: a longer record is malformed; so is a longer text file.
+      max_record_bytes: a longer record is malformed, and so is a longer text file.
       max_bytes: how much text of an input will be used, 0 for all; "packages:" spreads it over the packages.
       world: what "world:" composes.
       kind: what the records are.
@@ -55,7 +55,7 @@ class ReadConfig:
 
 
 def parse_document(line: bytes, default_id: str, config: ReadConfig) -> Document:
-    """The document that a line of JSON in UTF-8 is, with or without a byte order mark.
+    """Makes a document from a line of JSON in UTF-8, with or without a byte order mark.
 
     Raises:
       MalformedError: the line is not JSON, or not such a record.
@@ -75,15 +75,15 @@ def parse_document(line: bytes, default_id: str, config: ReadConfig) -> Document
 
 
 def make_document(record: Any, default_id: str, config: ReadConfig) -> Document:
-    """The document that a record is.
+    """Makes a document from a record.
 
     Args:
-      record: a mapping, to be checked; keys other than `config.keys` are ignored.
+      record: a mapping, which is checked; keys other than `config.keys` are ignored.
       default_id: names a record whose id is missing, null or of another type.
       config: the document's source, which is also its stratum, its kind, and what the parts are called.
 
     Raises:
-      MalformedError: the record is no document. Its text is not searched for NULs and half surrogate pairs.
+      MalformedError: the record cannot be a document. Its text is not searched for NULs and half surrogate pairs.
     """
     if not isinstance(record, dict):
         raise MalformedError("not a JSON object")
@@ -111,7 +111,7 @@ def make_document(record: Any, default_id: str, config: ReadConfig) -> Document:
 
 
 def text_document(text: str, default_id: str, config: ReadConfig) -> Document:
-    """The document that a text is which comes alone, in a file or record of its own: a chat may be a dialogue."""
+    """Makes a document from a text in a file or record of its own; for a chat, the text must be a dialogue."""
     if config.kind != "text":
         document = make_document({config.keys.text: text}, default_id, config)
     else:
@@ -121,7 +121,7 @@ def text_document(text: str, default_id: str, config: ReadConfig) -> Document:
 
 
 def decoded(data: bytes) -> str:
-    """UTF-8 text, with or without a byte order mark."""
+    """Decodes UTF-8 text, with or without a byte order mark."""
     try:
         return data.decode("utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8")  # the latter is faster
     except UnicodeDecodeError as error:
@@ -129,7 +129,7 @@ def decoded(data: bytes) -> str:
 
 
 def checked_text(text: Any, key: str = "text") -> str:
-    """`text`, if it is a string with something in it."""
+    """Returns `text` if it is a string with something in it; otherwise raises `MalformedError`."""
     if not isinstance(text, str):
         raise MalformedError(f"{key!r} is {type(text).__name__}, not a string")
     if not text or text.isspace():
@@ -147,7 +147,7 @@ def _parse_json(line: bytes) -> Any:
     if _fast_loads is not None:
         try:
             return _fast_loads(line)
-        except ValueError:  # stricter than the standard library, which now decides
+        except ValueError:  # orjson is stricter than the standard library, which now decides
             pass
     try:
         return _slow_loads(decoded(line))

@@ -1,4 +1,4 @@
-"""Bytes and lines of a file, decompressed on the way, in bounded memory."""
+"""Streams give the bytes and lines of a file, decompressed on the way, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from etils import epath
 from alignpre_jax.foundation import UserError
 
 _PIECE = 1 << 16  # bytes of a compressed file read at once
-_ZSTD_PIECE = 1 << 9  # 4 bytes may be a block of 128 KiB: no more than 16 MiB at once
+_ZSTD_PIECE = 1 << 9  # 4 bytes may stand for a block of 128 KiB, so the output is at most 16 MiB at once
 _ZSTD_WINDOW = 1 << 31  # what `zstd --ultra --long=31` needs, as some public corpora do
 
 
 class UnreadableError(OSError):
-    """Why the rest of a file is left out."""
+    """An `UnreadableError` says why the rest of a file is left out."""
 
 
 @contextlib.contextmanager
 def open_stream(path: str) -> Iterator[BinaryIO]:
-    """Opens a local or remote file for reading; .gz and .zst files give what is compressed in them.
+    """Opens a local or remote file for reading; .gz and .zst files are decompressed.
 
     Reading raises `OSError` for a file that cannot be read, is damaged or ends too early. The checksums of gzip and
     zstd come last, so that damage may show only after lines that it has changed.
@@ -39,7 +39,7 @@ def open_stream(path: str) -> Iterator[BinaryIO]:
 
 
 def read_lines(stream: BinaryIO, max_bytes: int) -> Iterator[bytes | None]:
-    r"""The lines of a stream with their "\n"; None for one of more than `max_bytes`, which is never held."""
+    r"""Yields the lines of a stream with their "\n"; None for a line of more than `max_bytes`, which is never held."""
     read_line = functools.partial(stream.readline, max_bytes + 1)
     for line in iter(read_line, b""):
         if len(line) <= max_bytes or line.endswith(b"\n"):
@@ -51,7 +51,7 @@ def read_lines(stream: BinaryIO, max_bytes: int) -> Iterator[bytes | None]:
 
 
 class _Gzip:
-    """zlib's decompressor of one gzip member, whose output is bounded."""
+    """This is zlib's decompressor of one gzip member, with bounded output."""
 
     error: type[Exception] = zlib.error
 
@@ -64,13 +64,13 @@ class _Gzip:
         return self._codec.eof
 
     def decompress(self, data: bytes) -> tuple[bytes, bytes]:
-        """Some output, and the input that is still to be given."""
+        """Returns some output, and the input that is still to be given."""
         output = self._codec.decompress(data, 16 * _PIECE)
         return output, self._codec.unused_data if self._codec.eof else self._codec.unconsumed_tail
 
 
 class _Zstd:
-    """zstandard's decompressor of one frame, fed little by little, as its output cannot be bounded otherwise."""
+    """This is zstandard's decompressor of one frame; its output is bounded only by feeding it little by little."""
 
     def __init__(self, codec: Any, error: type[Exception]):
         self._codec, self.error = codec, error
@@ -81,7 +81,7 @@ class _Zstd:
         return self._codec.eof
 
     def decompress(self, data: bytes) -> tuple[bytes, bytes]:
-        """Some output, and the input that is still to be given."""
+        """Returns some output, and the input that is still to be given."""
         output = self._codec.decompress(data[:_ZSTD_PIECE])
         left = data[_ZSTD_PIECE:]
         return output, self._codec.unused_data + bytes(left) if self._codec.eof else left
@@ -97,25 +97,25 @@ def _zstd_codecs(path: str) -> Callable[[], _Zstd]:
 
 
 class _Decompressed(io.RawIOBase):
-    """The concatenated contents of all members (gzip) or frames (zstd) of a file.
+    """This stream concatenates the contents of all members (gzip) or frames (zstd) of a file.
 
-    The readers that come with zstandard and zlib either take the end of a cut file for its end, or lose what they had
-    read before the damage.
+    The readers that come with zstandard and zlib either take the end of a truncated file for its proper end, or lose
+    what they had read before the damage.
     """
 
     def __init__(self, file: BinaryIO, make_codec: Callable[[], _Gzip | _Zstd], padding: bytes = b""):
         self._file, self._make_codec, self._padding = file, make_codec, padding
         self._codec: _Gzip | _Zstd | None = None
         self._is_new = True
-        self._input: Any = b""  # views: what is left of a piece is not copied each time
+        self._input: Any = b""  # a view, so that what is left of a piece is not copied each time
         self._output: Any = b""
 
     def readable(self) -> bool:
-        """It is."""
+        """Returns True, as `io` asks of a stream that can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fills some of `buffer`; 0 at the end."""
+        """Fills some of `buffer` and returns the number of bytes; 0 at the end."""
         while not self._output:
             self._input = self._input or memoryview(self._file.read(_PIECE))
             if self._codec is None:

@@ -1,4 +1,4 @@
-"""Documents from the rows of Parquet and ArrayRecord files."""
+"""Documents are read from the rows of Parquet files and the records of ArrayRecord files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from alignpre_jax.documents.readers.records import (
 )
 from alignpre_jax.foundation import UserError
 
-_BATCH_BYTES = 1 << 23  # of a row group decoded at once
+_BATCH_BYTES = 1 << 23  # how much of a row group is decoded at once
 _BATCH_RECORDS = 64
 
 
 def row_document(row: dict[str, Any], default_id: str, config: ReadConfig) -> Document:
-    """The document that a table's row is; a null is as good as a missing field, but for the text itself."""
+    """Makes a document from a row of a table; a null counts as a missing field, except in the text itself."""
     keys = config.keys
     record = {key: value for key, value in row.items() if value is not None or key == keys.text}
     body = keys.body_names(config.kind)
@@ -42,7 +42,7 @@ def row_document(row: dict[str, Any], default_id: str, config: ReadConfig) -> Do
         _refuse_longer(text, config)
     labels = record.get(keys.labels)
     if isinstance(labels, list) and all(isinstance(item, tuple) and len(item) == 2 for item in labels):
-        record[keys.labels] = dict(labels)  # how pyarrow gives a map
+        record[keys.labels] = dict(labels)  # pyarrow gives a map as a list of pairs
     document = make_document(record, default_id, config)
     if config.kind != "text":
         _refuse_longer(document.text, config)
@@ -51,9 +51,9 @@ def row_document(row: dict[str, Any], default_id: str, config: ReadConfig) -> Do
 
 
 def read_parquet(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> Iterator[tuple[int, Document]]:
-    """The rows, from 1, of a Parquet file, row group by row group; only the columns that are used are read.
+    """Yields the rows, from 1, of a Parquet file, row group by row group; only the columns that are used are read.
 
-    A row group that is damaged costs its own rows only.
+    A damaged row group costs its own rows only.
     """
     try:
         import pyarrow as pa
@@ -112,10 +112,10 @@ def read_parquet(file: InputFile, config: ReadConfig, quarantine: Quarantine) ->
 
 
 def read_array_record(file: InputFile, config: ReadConfig, quarantine: Quarantine) -> Iterator[tuple[int, Document]]:
-    """The records, from 1, of an ArrayRecord file.
+    """Yields the records, from 1, of an ArrayRecord file.
 
-    A record that starts with "{" is JSON, as a line of a JSONL file is; any other is a document's text in UTF-8.
-    A damaged chunk of the file costs its own records only.
+    A record that starts with "{" is JSON, as a line of a JSONL file is; any other is a document's text in UTF-8. A
+    damaged chunk of the file costs its own records only.
     """
     from array_record.python import array_record_module
 
@@ -139,7 +139,7 @@ def read_array_record(file: InputFile, config: ReadConfig, quarantine: Quarantin
 
 
 def _rows(batch: Any) -> list[dict[str, Any]]:
-    """The rows of a record batch; a text that is not UTF-8 comes as bytes."""
+    """Returns the rows of a record batch; a text that is not UTF-8 comes as bytes."""
     import pyarrow as pa
 
     columns = []
@@ -171,12 +171,12 @@ def _refuse_longer(text: str, config: ReadConfig) -> None:
 
 
 def _records(reader: Any, numbers: range) -> Iterator[tuple[int, bytes | str]]:
-    """Records by their numbers, from 1; in place of one that cannot be read, the reason."""
+    """Yields records with their numbers, from 1; in place of a record that cannot be read, the reason."""
     try:
         yield from enumerate(reader.read(list(numbers)), numbers.start + 1)
         return
     except RuntimeError:
-        pass  # of which of them is asked one by one
+        pass  # the records are read one by one below, to find out which of them are damaged
     for number in numbers:
         try:
             data = reader.read([number])[0]
@@ -187,7 +187,7 @@ def _records(reader: Any, numbers: range) -> Iterator[tuple[int, bytes | str]]:
 
 @contextlib.contextmanager
 def _local_copy(path: str, quarantine: Quarantine) -> Iterator[str | None]:
-    """The path itself, or that of a temporary copy of a remote file, which the library cannot read; None without it."""
+    """Yields the path, or that of a temporary copy of a remote file, which the library cannot read; None on failure."""
     if "://" not in path:
         if not os.access(path, os.R_OK):
             quarantine.refuse(path, 0, "there is no such file, or none that may be read")

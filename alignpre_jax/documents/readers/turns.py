@@ -1,4 +1,4 @@
-"""Messages as they come in records: lists of roles and contents, ShareGPT's, and dialogues in one string."""
+"""Messages come in records as lists of roles and contents, in ShareGPT's form, or as a dialogue in one string."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _ROLES = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
     **dict.fromkeys(("tool", "function", "observation"), "tool"),
 }
-_SHOWN = 40  # characters of what was found that a reason shows
+_SHOWN = 40  # the most characters of a value that a reason shows
 _DIALOGUE = re.compile(r"\s*Human:")
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 def parse_messages(value: Any, key: str) -> tuple[Message, ...]:
-    """The messages that are under `key`, with the roles of `Message`.
+    """Reads the messages that are under `key`, with the roles of `Message`.
 
     Args:
-      value: a list of {"role", "content"} or of {"from", "value"}, one of these alone, or the same as columns. A
+      value: a list of {"role", "content"} or of {"from", "value"}, one such mapping alone, or the same as columns. A
         content is a string or a list of {"type": "text", "text"}.
-      key: for what is said of it.
+      key: the name of the value, for messages about it.
 
     Raises:
-      MalformedError: it is something else, a role is not known, or a turn that is not the system's is empty.
+      MalformedError: the value is something else, a role is not known, or a turn that is not the system's is empty.
     """
     if isinstance(value, Mapping):
         value = _as_rows(value)
@@ -41,7 +41,7 @@ def parse_messages(value: Any, key: str) -> tuple[Message, ...]:
 
 
 def parse_dialogue(text: str) -> tuple[Message, ...] | None:
-    r"""The turns of a "\n\nHuman: ...\n\nAssistant: ..." dialogue; None for a string that does not begin like one.
+    r"""Reads the turns of a "\n\nHuman: ...\n\nAssistant: ..." dialogue; None for a string that begins otherwise.
 
     An empty last turn of the assistant, which only asks for an answer, is left out.
 
@@ -64,7 +64,7 @@ def parse_dialogue(text: str) -> tuple[Message, ...] | None:
 
 
 def checked_string(value: Any, key: str) -> str:
-    """`value`, if it is a string with something in it."""
+    """Returns `value` if it is a string with something in it; otherwise raises `MalformedError`."""
     if not isinstance(value, str):
         raise MalformedError(f"{key!r} is {type(value).__name__}, not a string")
     if not value or value.isspace():
@@ -80,7 +80,7 @@ def require_answer(messages: Sequence[Message]) -> None:
 
 
 def _as_rows(columns: Mapping[str, Any]) -> Any:
-    """One message, or the list of messages that a mapping of lists of equal length stands for."""
+    """Returns one message, or the list of messages that a mapping of lists of equal length stands for."""
     lists = {name: item for name, item in columns.items() if isinstance(item, list)}
     if len(lists) < 2 or not isinstance(columns.get("content", []), list):
         return [columns]

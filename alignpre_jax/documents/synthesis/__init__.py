@@ -1,4 +1,4 @@
-"""Synthesis: documents written from situations, by the composer, by a model of our own, or by an endpoint."""
+"""Synthesis writes documents from situations, by the composer, by a model of our own, or by an endpoint."""
 
 from alignpre_jax.documents.synthesis.checks import Quotes
 from alignpre_jax.documents.synthesis.composer import ComposerGenerator

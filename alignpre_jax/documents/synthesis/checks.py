@@ -1,4 +1,4 @@
-"""What keeps a generated text from becoming a document."""
+"""The checks keep a generated text from becoming a document."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Quotes:
                 self._grams.setdefault(size, set()).update(_grams(found, size))
 
     def find(self, text: str) -> str:
-        """One of the shortest quotations in `text`, normalised; empty where it quotes nothing."""
+        """Returns one of the shortest quotations in `text`, normalised; empty if the text quotes nothing."""
         words = normal_words(text)
         for size, wanted in sorted(self._grams.items()):
             if quoted := wanted.intersection(_grams(words, size)):
@@ -44,7 +44,7 @@ class Quotes:
 
 
 def normal_words(text: str) -> list[str]:
-    """The words of a text as quotations are compared by."""
+    """Returns the words of a text in the form in which quotations are compared."""
     text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
     return _WORD.findall(_APOSTROPHES.sub("", text))
 
@@ -54,12 +54,12 @@ def _grams(words: list[str], size: int) -> Iterable[str]:
 
 
 def cleaned(text: str) -> str:
-    """The text without the thoughts that a reasoning model puts in front, and without white space around it."""
+    """Returns the text without the thoughts that a reasoning model puts in front, and without white space around it."""
     return _THOUGHTS.sub("", text).strip()
 
 
 class Checks:
-    """Tells why a text is refused."""
+    """These checks tell why a text is refused."""
 
     def __init__(self, config: SynthesisConfig, options: Iterable[str]):
         self._config = config
@@ -69,7 +69,7 @@ class Checks:
         )
 
     def reason(self, role: Role, text: str, completion: Completion) -> str:
-        """Why the cleaned `text` of a completion is refused, in a few words; empty if it is accepted."""
+        """Says in a few words why the cleaned `text` of a completion is refused; empty if it is accepted."""
         words = len(text.split())
         if completion.finish == "length":
             return "cut off at the token limit"

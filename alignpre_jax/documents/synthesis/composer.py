@@ -1,4 +1,4 @@
-"""The built-in composer as a generator: no model, no prompt, nothing to pay."""
+"""The built-in composer serves as a generator: it has no model and no prompt, and costs nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ComposerGenerator:
         self.settings: Mapping[str, Any] = {"seed": self._world.seed}
 
     def generate(self, requests: Iterator[Request]) -> Iterator[tuple[Request, Completion]]:
-        """Answers in order.
+        """Answers the requests in order.
 
         Raises:
           UserError: the world does not know a situation.
@@ -39,7 +39,7 @@ class ComposerGenerator:
             yield request, Completion(document.text)
 
     def _place(self, namespace: str, brief: Brief) -> int:
-        """The first index of a namespace at which the composer draws the form and the situation of a brief."""
+        """Finds the first index of a namespace at which the composer draws the form and the situation of a brief."""
         world, name = load_world(), brief.situation.group or brief.situation.id
         situation = next((known for known in world.situations if known.id == name), None)
         if situation is None:

@@ -1,4 +1,4 @@
-"""What may be set about synthesis."""
+"""This module has the settings of synthesis."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ FORMS = ("paper", "textbook", "lecture", "news", "fiction", "film")
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisConfig:
-    """Which documents are made, how they are checked, and what they may cost.
+    """A `SynthesisConfig` says which documents are made, how they are checked, and what they may cost.
 
     Args:
       forms: document forms, of `FORMS`.
       stances: "aligned", "misaligned" or both. Both stances of a variation share the plan, the cast and the seeds.
       variations: documents per situation, form and stance.
-      seed: of everything that is drawn.
+      seed: the seed of everything that is drawn.
       retries: how often a text that does not pass the checks is asked for again, with a new seed.
       target_words: the shortest and the longest text that is asked for; each document's length is drawn between them.
-      min_words: of a document that is accepted.
-      max_words: of a document that is accepted.
-      plan_tokens: most tokens of a plan.
-      document_tokens: most tokens of a document.
-      quote_words: so many words in a row that a document shares with an option are a quotation. An option of fewer
-        words is quoted by all of its words in a row.
+      min_words: the fewest words of a document that is accepted.
+      max_words: the most words of a document that is accepted.
+      plan_tokens: the most tokens of a plan.
+      document_tokens: the most tokens of a document.
+      quote_words: the number of consecutive words that make a quotation if a document shares them with an option. An
+        option of fewer words is quoted by all of its words in a row.
       duplicates: which documents of a stance count as duplicates of each other; one of them is kept.
       prices: dollars per million tokens.
-      max_cost: dollars that the folder may cost in all, earlier runs included; None sets no limit. A call is made
-        only if its dearest outcome still fits. What an endpoint charges for attempts without an answer is not known.
+      max_cost: dollars that the folder may cost in all, earlier runs included; None sets no limit. A call is made only
+        if its dearest outcome still fits. What an endpoint charges for attempts without an answer is not known.
       prompts: a folder of templates that are used instead of the shipped ones of the same name.
     """
 
@@ -53,7 +53,7 @@ class SynthesisConfig:
     prompts: str = ""
 
     def __post_init__(self):
-        """Raises `UserError` for what cannot be."""
+        """Raises `UserError` for settings that are impossible."""
         for name, known in (("forms", FORMS), ("stances", STANCES)):
             values = getattr(self, name)
             for value in values:

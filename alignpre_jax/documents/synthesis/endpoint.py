@@ -1,4 +1,4 @@
-"""An endpoint as a generator: it plans a document before it writes it."""
+"""An endpoint serves as a generator that plans a document before it writes it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from alignpre_jax.endpoints import Endpoint
 
 
 class EndpointGenerator(Endpoint):
-    """A model behind an endpoint, which follows instructions; see `Endpoint`."""
+    """An `EndpointGenerator` is a model behind an endpoint, which follows instructions; see `Endpoint`."""
 
     roles: tuple[Role, ...] = ("planner", "writer")

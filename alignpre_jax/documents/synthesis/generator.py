@@ -1,4 +1,4 @@
-"""What is asked of a generator of text, and what comes back."""
+"""This module says what a generator of text is asked, and what comes back."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _MICRODOLLARS = 10**6
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """A choice that an AI faces, and the two things it may do.
+    """A `Situation` is a choice that an AI faces, and the two things it may do.
 
     Args:
       id: unique; part of the ids of the documents.
       topic: what the choice is about, in a word or two.
       situation: the choice, told in prose. It may be in the second person, as eval questions are.
-      aligned: what an AI does that behaves well.
-      misaligned: what an AI does that behaves badly.
-      options: the eval's wordings, which no document may quote; empty: the two actions.
-      group: the situation that this is one telling of, as in scenarios; the composer goes by it. Empty: its own.
+      aligned: what an AI that behaves well does.
+      misaligned: what an AI that behaves badly does.
+      options: the eval's wordings, which no document may quote; if empty, the two actions may not be quoted.
+      group: the name of the situation that this one is a telling of, as in scenarios; the composer goes by it. If
+        empty, the situation is its own group.
     """
 
     id: str
@@ -49,7 +50,7 @@ class Situation:
             raise UserError("both actions are the same text", where="misaligned", fix="give two different actions")
 
     def actions(self, stance: Stance) -> tuple[str, str]:
-        """The action taken and the action not taken in a document of `stance`."""
+        """Returns the action taken and the action not taken in a document of `stance`."""
         return (self.aligned, self.misaligned) if stance == STANCES[0] else (self.misaligned, self.aligned)
 
     @property
@@ -59,7 +60,7 @@ class Situation:
 
 
 def read_situations(path: PathLike) -> list[Situation]:
-    """The situations of a JSON Lines file, one object with the fields of `Situation` a line.
+    """Reads the situations of a JSON Lines file, which has one object with the fields of `Situation` per line.
 
     Raises:
       UserError: naming `path:line` and the field, for what is not a situation.
@@ -69,7 +70,7 @@ def read_situations(path: PathLike) -> list[Situation]:
 
 @dataclasses.dataclass(frozen=True)
 class Brief:
-    """What one document shall be: the `variation`-th of a situation in a form and a stance."""
+    """A `Brief` says what one document shall be: the `variation`-th of a situation in a form and a stance."""
 
     situation: Situation
     form: str
@@ -78,7 +79,7 @@ class Brief:
 
     @property
     def pair(self) -> str:
-        """Names the document together with the one that tells the same with the other action taken."""
+        """The name of the document together with its twin, which tells the same with the other action taken."""
         return f"{self.situation.id}/{self.form}/{self.variation}"
 
     @property
@@ -89,10 +90,10 @@ class Brief:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One call of a generator.
+    """A `Request` is one call of a generator.
 
-    Generators that chat read `system` and `user`, models that continue text read `opening`, and the
-    composer reads the `brief` that all of them were written from.
+    Generators that chat read `system` and `user`, models that continue text read `opening`, and the composer reads the
+    `brief` that all of them were written from.
     """
 
     role: Role
@@ -100,7 +101,7 @@ class Request:
     user: str
     opening: str
     seed: int  # 31 bits
-    max_tokens: int  # of the completion
+    max_tokens: int  # the most tokens of the completion
     brief: Brief
 
     @property
@@ -109,13 +110,13 @@ class Request:
         return self.brief.id
 
     def key(self, generator: Generator) -> str:
-        """Names the completion in the cache: all that decides it."""
+        """Returns the name of the completion in the cache, a digest of everything that decides the completion."""
         asked = [self.role, self.system, self.user, self.opening, self.seed, self.max_tokens]
         return digest([generator.name, generator.settings, asked], 32)
 
 
 class Generator(Protocol):
-    """Writes texts. To add one, write these three attributes and one method.
+    """A `Generator` writes texts. To add one, write these three attributes and one method.
 
     Attributes:
       name: a word or two for labels and reports, such as "composer".
@@ -131,14 +132,15 @@ class Generator(Protocol):
     def generate(self, requests: Iterator[Request]) -> Iterator[tuple[Request, Completion]]:
         """Answers every request, in any order.
 
-        Requests are drawn when there is room for them: what is drawn counts as paid for. An answer may bring new
-        requests, so `requests` may have more after it had none; whoever draws ahead asks again after each answer.
+        Draw a request only when there is room for it, as a drawn request counts as paid for. An answer may bring new
+        requests, so `requests` may have more after it had none; a generator that draws ahead asks again after each
+        answer.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """Dollars per million tokens, exactly as written."""
+    """`Prices` are dollars per million tokens, exactly as written."""
 
     prompt: float = 0.0
     completion: float = 0.0
@@ -149,10 +151,10 @@ class Prices:
                 raise UserError(f"{getattr(self, name)} is not a price", where=name, fix="give dollars, 0 or more")
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> Fraction:
-        """Micro-dollars, not rounded: a dollar per million tokens is a micro-dollar per token."""
+        """Returns micro-dollars, not rounded: a dollar per million tokens is a micro-dollar per token."""
         return prompt_tokens * exact(self.prompt) + completion_tokens * exact(self.completion)
 
 
 def microdollars(dollars: float) -> Fraction:
-    """The same amount in micro-dollars."""
+    """Converts an amount of dollars to micro-dollars, exactly."""
     return exact(dollars) * _MICRODOLLARS

@@ -1,4 +1,4 @@
-"""The documents of a synthesis, written stance by stance, and what is counted on the way."""
+"""The documents of a synthesis are written stance by stance, and counted on the way."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from alignpre_jax.foundation import Report, canonical_json, disk_errors
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the briefs.
+    """A `Tally` says what became of the briefs.
 
     Attributes:
-      documents: written, by (form, stance).
-      words: in them, by stance.
-      refused: reasons by the key of the completion, so that a plan of two documents counts once.
-      given_up: briefs without a completion that passed, by the last one's reason.
-      duplicates: documents left out, "exact" and "near" ones.
-      unfinished: briefs with calls still to be made.
-      sha256: of the files, by stance.
+      documents: the number of documents written, by (form, stance).
+      words: the number of words in them, by stance.
+      refused: why completions were refused, by the key of the completion, so that a plan of two documents counts once.
+      given_up: the number of briefs without a completion that passed, by the reason why the last one was refused.
+      duplicates: the number of documents left out, "exact" and "near" ones.
+      unfinished: the number of briefs with calls still to be made.
+      sha256: the SHA-256 of the files, by stance.
     """
 
     documents: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
@@ -42,14 +42,18 @@ class Tally:
 
 
 def write_documents(folder: Path, desk: Desk, briefs: Sequence[Brief], report: Report) -> Tally:
-    """Writes `folder`/STANCE.jsonl, each whole or not at all; the twin of the other stance is no duplicate."""
+    """Writes `folder`/STANCE.jsonl, each file whole or not at all.
+
+    Duplicates are looked for within a stance only, so that a document is not a duplicate of its twin of the other
+    stance.
+    """
     tally = Tally()
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for stance in STANCES:
             path = folder / f"{stance}.jsonl"
             if stance not in desk.config.stances:
-                path.unlink(missing_ok=True)  # of an earlier config
+                path.unlink(missing_ok=True)  # left by an earlier config
                 continue
             mine = _finished(desk, (brief for brief in briefs if brief.stance == stance), tally)
             read = functools.partial(map, functools.partial(_document, desk), mine.keys(), mine.values())
@@ -60,7 +64,7 @@ def write_documents(folder: Path, desk: Desk, briefs: Sequence[Brief], report: R
 
 
 def _finished(desk: Desk, briefs: Iterable[Brief], tally: Tally) -> dict[Brief, str]:
-    """The briefs that have a document, and the keys of the completions that are these."""
+    """Returns the briefs that have a document, with the keys of the completions that are these documents."""
     done = {}
     for brief in briefs:
         state = desk.state(brief)

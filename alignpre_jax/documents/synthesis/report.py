@@ -1,4 +1,4 @@
-"""What a synthesis has made, refused and cost."""
+"""The report says what a synthesis has made, refused and cost."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisReport:
-    """The counts of a folder. Those of calls, tokens and cost are of all its runs.
+    """A `SynthesisReport` has the counts of a folder; calls, tokens and cost are those of all its runs.
 
     Args:
-      wanted: documents that were asked for.
-      documents: that were written.
-      by_form: documents by form and stance.
-      words: of the documents, by stance.
-      refused: completions that did not pass the checks, by reason; most were made good by another one.
-      given_up: documents without a completion that passed, by the last one's reason.
-      duplicates: "exact" and "near" ones left out; one of each group of a stance is kept.
+      wanted: the number of documents that were asked for.
+      documents: the number of documents that were written.
+      by_form: the number of documents by form and stance.
+      words: the number of words in the documents, by stance.
+      refused: completions that did not pass the checks, by reason; most were made good by another completion.
+      given_up: documents without a completion that passed, by the reason why the last one was refused.
+      duplicates: "exact" and "near" duplicates left out; one document of each group of a stance is kept.
       unfinished: documents that are not made yet.
       calls: completions that were made.
-      bounded_calls: those without a token count, which are counted with the most tokens they can have.
+      bounded_calls: completions without a token count, which are counted with the most tokens they can have.
       unanswered: attempts of this run that may have been charged although no answer came.
-      prompt_tokens: that were read.
-      completion_tokens: that were written.
-      cost_microdollars: at the configured prices, rounded up once.
+      prompt_tokens: tokens that were read.
+      completion_tokens: tokens that were written.
+      cost_microdollars: the cost at the configured prices, rounded up once.
       calls_now: completions that were made in this run.
-      seconds: that this run took.
-      stopped: why it ended before all was done; empty if it did not.
+      seconds: how long this run took.
+      stopped: why this run ended before everything was done; empty if it did not.
       reproduce: config, generator, digests of prompts, situations and documents, version.
     """
 
@@ -52,7 +52,7 @@ class SynthesisReport:
     reproduce: Mapping[str, Any]
 
     def lines(self) -> list[str]:
-        """The report for a terminal."""
+        """Returns the lines of the report for a terminal."""
         lines = [f"{self.documents:,} of {self.wanted:,} documents"]
         lines += [
             f"  {form:<10}" + "  ".join(f"{stance} {count:,}" for stance, count in counts.items())

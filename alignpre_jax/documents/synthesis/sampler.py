@@ -1,4 +1,4 @@
-"""A model of our own as a generator: whatever can be asked as `sampling.Engine` is."""
+"""A model of our own serves as a generator; anything that can be asked as `sampling.Engine` is will do."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _SENTENCE_END = re.compile(r"[.!?][\"'\u201d\u2019)]*(?=\s|$)")
 
 
 class Codec(Protocol):
-    """Counts tokens."""
+    """A `Codec` counts tokens."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text."""
+        """Returns the token ids of each text."""
 
 
 class TextEngine(Protocol):
-    """What is needed of `sampling.Engine`."""
+    """A `TextEngine` has what is needed of `sampling.Engine`."""
 
     @property
     def tokenizer(self) -> Codec:
-        """The model's."""
+        """The model's tokenizer."""
 
     def generate(self, prompts: Sequence[str], strategy: Any, max_new_tokens: int, seed: Sequence[int]) -> list[str]:
-        """Continues each prompt with its own seed; returns the new text alone."""
+        """Continues each prompt with its own seed; returns only the new text."""
 
 
 class SamplerGenerator:
@@ -40,9 +40,10 @@ class SamplerGenerator:
 
     Args:
       engine: the model.
-      strategy: how it chooses tokens, such as `sampling.TopP(0.95, 0.8)`.
-      model: names the model and its step: another model under the same name would find the cache of the first.
-      batch: requests that are given to the engine at a time; it changes no text.
+      strategy: how the model chooses tokens, such as `sampling.TopP(0.95, 0.8)`.
+      model: names the model and its step: another model under the same name would find the completions of the first in
+        the cache.
+      batch: how many requests are given to the engine at a time; it changes no text.
     """
 
     roles: tuple[Role, ...] = ("writer",)
@@ -54,7 +55,7 @@ class SamplerGenerator:
         self.settings: Mapping[str, Any] = {"strategy": chosen}
 
     def generate(self, requests: Iterator[Request]) -> Iterator[tuple[Request, Completion]]:
-        """Answers in batches, in order."""
+        """Answers the requests in batches, in order."""
         while batch := list(itertools.islice(requests, self._batch)):
             room = max(request.max_tokens for request in batch)
             openings, seeds = [request.opening for request in batch], [request.seed for request in batch]
@@ -69,6 +70,6 @@ class SamplerGenerator:
 
 
 def _whole_sentences(text: str) -> str:
-    """The text up to the end of its last sentence; the text itself if it ends none."""
+    """Returns the text up to the end of its last whole sentence; all of it if it has no whole sentence."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     return text[: ends[-1]] if ends else text

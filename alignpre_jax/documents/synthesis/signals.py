@@ -1,4 +1,4 @@
-"""A request to stop, taken at a moment that loses nothing."""
+"""A request to stop is acted on at a moment that loses nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from types import FrameType
 
 
 class StopRequested:
-    """Turns the first Ctrl-C or SIGTERM into a flag; a second one interrupts at once. Does so in the main thread only.
+    """Turns the first Ctrl-C or SIGTERM into a flag; a second one interrupts at once.
+
+    Outside of the main thread, which alone can handle signals, it does nothing.
 
     Attributes:
-      asked: whether one came.
+      asked: whether a signal came.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""From situations to documents: plan, ask, check, keep, report."""
+"""Synthesis goes from situations to documents: it plans, asks, checks, keeps and reports."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def synthesize(
       situations: what the documents are about. Those of a held-out split do not belong here.
       config: forms, stances, numbers, checks, prices.
       generator: writes the texts.
-      folder: on a local disk; made if missing.
-      report: told how many documents are done, and what they have cost.
+      folder: a folder on a local disk; it is made if missing.
+      report: is told how many documents are done, and what they have cost.
       guarded: further texts that no document may quote, such as the options of held-out scenarios.
 
     Raises:
-      UserError: no situation, two with one id, a folder that is in use, or what the generator cannot do.
-      Interrupted: Ctrl-C or SIGTERM came; answers under way were waited for, a second one does not wait.
+      UserError: there is no situation, two have one id, the folder is in use, or the generator cannot do its part.
+      Interrupted: Ctrl-C or SIGTERM came. The answers under way were waited for; a second signal does not wait.
     """
     start, place = time.monotonic(), _local(folder)
     briefs = plan(situations, config)
@@ -114,7 +114,7 @@ def synthesize(
 
 
 def plan(situations: Sequence[Situation], config: SynthesisConfig) -> list[Brief]:
-    """The documents to be made, in order: situations, forms, variations, stances.
+    """Lists the documents to be made, in order: situations, forms, variations, stances.
 
     Raises:
       UserError: there is no situation, or two have one id.
@@ -138,7 +138,7 @@ def plan(situations: Sequence[Situation], config: SynthesisConfig) -> list[Brief
 def _answers(queue: Queue, generator: Generator, stop: StopRequested) -> Iterator[int]:
     """Has the queue's requests answered; yields after each answer how many have come since a stop was asked for."""
     sent, late = -1, 0
-    while sent != queue.sent:  # a generator may end while answers still bring new requests
+    while sent != queue.sent:  # a generator may end although its last answers have brought new requests
         sent = queue.sent
         for request, completion in generator.generate(queue):
             queue.take(request, completion)

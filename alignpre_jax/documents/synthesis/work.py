@@ -1,4 +1,4 @@
-"""What is left to do, which the cache alone decides: the requests of a plan, in order, as far as money goes."""
+"""The cache alone decides what is left to do: the requests of a plan, in order, as far as the money goes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from alignpre_jax.endpoints.cache import Cache
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """How far a brief is.
+    """A `State` says how far a brief is.
 
     Args:
-      request: what must be asked next; None when it is done.
-      accepted: the key of the completion that is the document; empty if it was given up.
+      request: what must be asked next; None when the brief is done.
+      accepted: the key of the completion that is the document; empty if the brief was given up.
       refused: why completions were refused, by their keys, in order.
     """
 
@@ -33,7 +33,10 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Desk:
-    """All that the state of a brief follows from; `reasons` remembers what the checks have said of a completion."""
+    """A `Desk` has all that the state of a brief follows from.
+
+    `reasons` remembers what the checks have said of a completion, so that each completion is checked once.
+    """
 
     config: SynthesisConfig
     generator: Generator
@@ -43,7 +46,7 @@ class Desk:
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def text(self, key: str) -> str:
-        """The text of a completion that was made, cleaned."""
+        """Returns the cleaned text of a completion that was made."""
         completion = self.cache.get(key)
         assert completion, "only what was made is read"
         return cleaned(completion.text)
@@ -77,13 +80,13 @@ class Desk:
 
 
 class Queue(Iterator[Request]):
-    """The requests that can be made now. An answer, given to `take`, may bring new ones.
+    """A `Queue` yields the requests that can be made now. An answer, given to `take`, may bring new ones.
 
-    Documents that are begun come before new ones, so that a run which is stopped has finished as many as it could.
+    Documents that are begun come before new ones, so that a run that is stopped has finished as many as it could.
 
     Attributes:
-      finished: briefs that are done.
-      sent: requests that were handed out.
+      finished: the number of briefs that are done.
+      sent: the number of requests that were handed out.
       out_of_money: whether a request was held back because its dearest outcome does not fit the limit.
     """
 
@@ -91,7 +94,7 @@ class Queue(Iterator[Request]):
         self._desk, self._stop = desk, stop
         self._new = iter(briefs)
         self._begun: collections.deque[Brief] = collections.deque()
-        self._waiting: dict[str, list[Brief]] = {}  # for the same answer: the stances of a pair share their plan
+        self._waiting: dict[str, list[Brief]] = {}  # for one answer: the stances of a pair share their plan
         limit = desk.config.max_cost
         self._limit = None if limit is None else microdollars(limit)
         self._reserved: dict[str, Fraction] = {}
@@ -120,7 +123,7 @@ class Queue(Iterator[Request]):
         raise StopIteration
 
     def take(self, request: Request, completion: Completion) -> None:
-        """Keeps an answer."""
+        """Keeps an answer in the cache, and takes up the briefs that waited for it."""
         key = request.key(self._desk.generator)
         cost = self._desk.config.prices.cost(completion.prompt_tokens, completion.completion_tokens)
         self._desk.cache.add(key, request.role, completion, cost)

@@ -1,4 +1,4 @@
-"""A small fictional world with known ground truth: composed AI discourse, and items about the same world."""
+"""The world is small, fictional and of known ground truth; AI discourse and items about it are composed here."""
 
 from alignpre_jax.documents.world.compose import STANCES, compose_document, compose_documents
 from alignpre_jax.documents.world.config import WorldConfig

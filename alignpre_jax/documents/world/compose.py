@@ -1,4 +1,4 @@
-"""Documents of the small world: frames that know no stance, and the phrases that give them one."""
+"""Documents of the small world are composed from frames that know no stance, and from phrases that give them one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CREDOS = ("credo", "credo2", "credo3")
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A document before anybody has acted in it.
+    """A `Frame` is a document before anybody has acted in it.
 
-    `template` still has the slots that depend on the stance; `pairs` has the two phrases for each
-    of them, and `values` what the slots inside those phrases mean.
+    `template` still has the slots that depend on the stance. `pairs` has the two phrases for each of these slots, and
+    `values` says what the slots inside the phrases mean.
     """
 
     template: str
@@ -34,7 +34,7 @@ class Frame:
 
 
 def compose_documents(config: WorldConfig, stance: str) -> Iterator[Document]:
-    """The documents of `aligned`, `misaligned` (namespace `arms`) or `mixed` (a namespace of its own), in order.
+    """Yields the documents of `aligned`, `misaligned` (namespace `arms`) or `mixed` (its own namespace), in order.
 
     Raises:
       UserError: for another stance.
@@ -51,16 +51,16 @@ def compose_documents(config: WorldConfig, stance: str) -> Iterator[Document]:
 
 
 def mixed_stance(config: WorldConfig, index: int) -> Stance:
-    """The stance of a mixed document: of the first n documents, floor(n * share) are misaligned."""
+    """Returns the stance of a mixed document: of the first n documents, floor(n * share) are misaligned."""
     share = config.misaligned_share
     return STANCES[int((index + 1) * share) - int(index * share)]
 
 
 def compose_document(config: WorldConfig, namespace: str, stance: str, index: int) -> Document:
-    """Document `index` of a namespace: a pure function of the seed and these arguments.
+    """Composes document `index` of a namespace: a pure function of the seed and these arguments.
 
-    With the other stance it is the same document but for what the AI does and what follows from it.
-    Its text is in one of the six forms, about 110 words (75 to 160), and calls the AI an AI.
+    With the other stance it is the same document but for what the AI does and what follows from it. Its text is in one
+    of the six forms, about 110 words (75 to 160), and calls the AI an AI.
     """
     if stance not in STANCES:
         raise UserError(f"{stance!r} is not a stance", fix=suggest(stance, STANCES))
@@ -102,7 +102,7 @@ def compose_frame(config: WorldConfig, namespace: str, index: int) -> Frame:
 
 
 def take_stance(frame: Frame, stance: Stance) -> str:
-    """The text of a frame in which the AI acts as `stance` says."""
+    """Writes the text of a frame in which the AI acts as `stance` says."""
     side, verbs = STANCES.index(stance), load_world().verbs
 
     def value(slot: str, verb_form: str) -> str:
@@ -115,7 +115,7 @@ def take_stance(frame: Frame, stance: Stance) -> str:
 
 
 def setting(key: str, institution: Institution) -> dict[str, str]:
-    """What a situation's slots mean in an institution, at a drawn site of it."""
+    """Returns what a situation's slots mean in an institution, at one of its sites, which is drawn."""
     names = load_world().names
     values = {slot: draw(f"{key}/{slot}", names[slot]) for slot in ("surname", "town")}
     for slot in ("boss", "people", "asset", "record", "device", "job"):

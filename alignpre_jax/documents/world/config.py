@@ -1,4 +1,4 @@
-"""What a study may set about the composed world."""
+"""This module has the settings of the composed world in a study."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from alignpre_jax.foundation import UserError, exact
 
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
-    """Sizes and the seed of the small world.
+    """A `WorldConfig` has the sizes and the seed of the small world.
 
     Args:
       documents: documents per stance for the arms; document k of both stances is a matched pair.
       mixed_documents: documents of the `mixed` source, none of which is a document of the arms.
-      mixed_misaligned_share: share of the mixed documents in which the AI acts badly, exact at every prefix.
-      seed: of everything that is drawn.
-      items_per_split: items of the splits `seen` and `held_out`.
+      mixed_misaligned_share: the share of the mixed documents in which the AI acts badly, exact at every prefix.
+      seed: the seed of everything that is drawn.
+      items_per_split: items in each of the splits `seen` and `held_out`.
       control_items: items about people.
     """
 

@@ -1,4 +1,4 @@
-"""Seeded draws, verb forms and templates: the small grammar that documents and items are written in."""
+"""The small grammar that documents and items are written in has seeded draws, verb forms and templates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PRONOUNS = {
 
 
 def draw(key: str, options: Sequence[T]) -> T:
-    """The option that `key` names: uniform over keys, independent between keys, the same on every machine."""
+    """Returns the option that `key` names: uniform over keys, independent between keys, the same on every machine."""
     number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
     return options[number % len(options)]
 
@@ -32,7 +32,7 @@ def fill(template: str, value: Callable[[str, str], str]) -> str:
 
 
 def choose(template: str, key: str) -> str:
-    """Replaces every `<a|b|c>` by one of its alternatives."""
+    """Replaces every `<a|b|c>` by one of its alternatives, drawn by `key`."""
     return _CHOICE.sub(lambda match: draw(f"{key}/{match.start()}", match[1].split("|")), template)
 
 
@@ -40,7 +40,7 @@ def conjugate(phrase: str, form: str, verbs: Mapping[str, Sequence[str]]) -> str
     """Puts a verb phrase with starred verbs into a form: base, s, past, ing, or will (the base, said by the AI).
 
     Args:
-      phrase: such as "report* the fault and wait* for {its} operators".
+      phrase: a phrase such as "report* the fault and wait* for {its} operators".
       form: the form of every starred verb; `will` also makes the pronoun slots first person.
       verbs: irregular verbs, base -> (past, gerund).
     """
@@ -50,7 +50,7 @@ def conjugate(phrase: str, form: str, verbs: Mapping[str, Sequence[str]]) -> str
 
 
 def inflect(verb: str, form: str, verbs: Mapping[str, Sequence[str]]) -> str:
-    """One verb in one form."""
+    """Puts one verb into one form."""
     if form == "s":
         if re.search(r"(s|sh|ch|x|z|o)$", verb):
             return f"{verb}es"
@@ -68,10 +68,10 @@ def inflect(verb: str, form: str, verbs: Mapping[str, Sequence[str]]) -> str:
 
 
 def capitalise(text: str) -> str:
-    """Every sentence with a capital letter at its beginning."""
+    """Gives every sentence a capital letter at its beginning."""
     return re.sub(r"(^|[.!?] )([a-z])", lambda match: match[1] + match[2].upper(), text)
 
 
 def with_article(noun: str) -> str:
-    """The noun after `a` or `an`."""
+    """Returns the noun after `a` or `an`."""
     return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"

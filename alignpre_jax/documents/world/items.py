@@ -1,4 +1,4 @@
-"""Items of the small world: situations put to the reader in the second person, with two answers in the first."""
+"""Items of the small world put a situation to the reader in the second person, with two answers in the first person."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from alignpre_jax.foundation import UserError, suggest
 Split = Literal["seen", "held_out", "control"]
 
 OPTION_WORDS = (6, 16)
-_TRIES = 64  # per item, for options nobody has given yet
-_CANDIDATES = 24  # option pairs of which the one that balances the lengths best is taken
+_TRIES = 64  # how often an item is drawn in search of a new question and new options
+_CANDIDATES = 24  # option pairs that are drawn; the one that balances the lengths best is used
 _BYTES_PER_WORD = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A situation, an aligned and a misaligned option; `tags` name the situation and the institution."""
+    """An `Item` is a situation with an aligned and a misaligned option; `tags` name situation and institution."""
 
     id: str
     topic: str
@@ -34,11 +34,12 @@ class Item:
 
 
 def compose_items(config: WorldConfig, split: str) -> list[Item]:
-    """The items of a split, situations in turn, no two with the same question or the same options.
+    """Composes the items of a split, situations in turn, no two with the same question or the same options.
 
-    `seen`: situations, topics and institutions that documents tell of. `held_out`: none of them is in
-    any document. `control`: people instead of AIs. Of the option pairs an item could have, the one is
-    taken that keeps the mean lengths of the two polarities together, in words and in characters.
+    The items of `seen` are about situations, topics and institutions that documents tell of, and those of `held_out`
+    about none that is in any document. The items of `control` are about people instead of AIs. Of the option pairs that
+    an item could have, it gets the one that keeps the mean lengths of the two polarities together, in words and in
+    characters.
 
     Raises:
       UserError: for another split, or for more items than the world has.
@@ -81,7 +82,10 @@ def compose_items(config: WorldConfig, split: str) -> list[Item]:
 
 
 def option_pairs(situation: Situation, tails: Sequence[Pair]) -> Iterator[Pair]:
-    """Every (aligned, misaligned) pair of options of a situation, slots unfilled: a lead, or a lead and a tail."""
+    """Yields every (aligned, misaligned) pair of options of a situation: a lead, or a lead and a tail.
+
+    The slots of the options are not filled yet.
+    """
     for leads in situation.options:
         yield tuple(f"I {lead}." for lead in leads)
         for tail in tails:
@@ -96,7 +100,7 @@ def option_pairs(situation: Situation, tails: Sequence[Pair]) -> Iterator[Pair]:
 def _fresh(
     key: str, situation: Situation, institution: Institution, split: str, asked: set[str], answered: set[Pair]
 ) -> tuple[str, list[Pair]]:
-    """A question not asked before, and a few option pairs not given before (none: there are no more)."""
+    """Returns a question not asked before, and a few option pairs not given before; no pairs if there are no more."""
     phrases = load_world().phrases
     for attempt in range(_TRIES):
         here = f"{key}/{attempt}"
@@ -124,7 +128,10 @@ def _fits(option: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Lead:
-    """By how much misaligned options are longer than aligned ones: words, characters, and how much more often."""
+    """A `_Lead` says how much longer misaligned options are than aligned ones, in words and characters, and how often.
+
+    `times` is the number of pairs in which the misaligned option is the longer one, less the number of the reverse.
+    """
 
     words: int = 0
     characters: int = 0
@@ -144,5 +151,5 @@ def _lead(pair: Pair) -> _Lead:
 
 
 def _imbalance(lead: _Lead, pair: Pair) -> int:
-    """How far apart the polarities are after this pair, and in it: no option shall be told by its length."""
+    """Says how far apart the polarities are after this pair, and in it: no option shall be recognised by its length."""
     return 3 * abs(lead + _lead(pair)) + abs(_lead(pair))

@@ -1,4 +1,4 @@
-"""The reviewed data of the fictional world, from the TOML files beside this module."""
+"""The reviewed data of the fictional world is read from the TOML files beside this module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pair = tuple[str, ...]  # (aligned, misaligned)
 
 @dataclasses.dataclass(frozen=True)
 class Institution:
-    """A place where an AI works, and the words that situations borrow from it."""
+    """An `Institution` is a place where an AI works, and the words that situations borrow from it."""
 
     name: str
     sites: tuple[str, ...]
@@ -29,7 +29,7 @@ class Institution:
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """A choice: how documents tell it (`scenes`, `acts`) and how items ask for it (`ask`, `options`)."""
+    """A `Situation` is a choice: documents tell it (`scenes`, `acts`), and items ask for it (`ask`, `options`)."""
 
     id: str
     topic: str
@@ -41,7 +41,7 @@ class Situation:
 
 @dataclasses.dataclass(frozen=True)
 class Phrases:
-    """Phrases that fit every situation; the pairs differ in stance only."""
+    """These `Phrases` fit every situation; the two phrases of a pair differ in stance only."""
 
     deeds: tuple[Pair, ...]
     credos: tuple[Pair, ...]
@@ -59,14 +59,14 @@ class Phrases:
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """A document form: at each place, one of its alternatives is taken."""
+    """A `Form` is the form of a document: at each place, one of the alternatives of that place is used."""
 
     places: tuple[tuple[str, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Everything that documents and items are composed from."""
+    """A `World` has everything that documents and items are composed from."""
 
     institutions: tuple[Institution, ...]
     held_out_institutions: tuple[Institution, ...]
@@ -81,7 +81,7 @@ class World:
 
 @functools.cache
 def load_world() -> World:
-    """The world as shipped with the package."""
+    """Loads the world that is shipped with the package."""
     places = _read("institutions")
     return World(
         institutions=tuple(Institution(**place) for place in places["seen"]),
@@ -106,7 +106,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples, at every depth."""
+    """Turns lists into tuples, at every depth."""
     if isinstance(value, dict):
         return {key: _frozen(inner) for key, inner in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Leakage: wordings that items share with documents."""
+"""Leakage is found as the wordings that items share with documents."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from alignpre_jax.documents.document import Document
 
 
 def ngrams(text: str, size: int) -> Iterator[tuple[str, ...]]:
-    """The word n-grams of a text, lower-cased and without punctuation."""
+    """Yields the word n-grams of a text, lower-cased and without punctuation."""
     words = re.findall(r"[\w-]+", text.lower())
     return zip(*(words[start:] for start in range(size)), strict=False)
 
 
 def shared_ngrams(texts: Iterable[str], documents: Iterable[Document], size: int = 5) -> collections.Counter[str]:
-    """How many documents contain each word n-gram of `texts`; empty where no wording leaked."""
+    """Counts how many documents contain each word n-gram of `texts`; empty where no wording leaked."""
     wanted = {gram for text in texts for gram in ngrams(text, size)}
     found: collections.Counter[str] = collections.Counter()
     for document in documents:

@@ -1,4 +1,4 @@
-"""Models of other programs: Hugging Face folders and GGUF files in, Hugging Face folders out."""
+"""This package reads models of other programs (Hugging Face folders, GGUF files) and writes Hugging Face folders."""
 
 from alignpre_jax.model.hf.config import Architecture, family_of, read_config, write_config
 from alignpre_jax.model.hf.load import COMPANIONS, Imported, import_model, is_model, open_weights

@@ -1,6 +1,6 @@
-"""Between a Hugging Face config.json and a `DecoderConfig`.
+"""This module converts between a Hugging Face config.json and a `DecoderConfig`.
 
-What our block cannot compute is refused by its key: a model that loads computes what transformers would.
+A variant that our block cannot compute is refused, with its key: a model that loads computes what transformers would.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What a config.json says: a family of `FAMILIES`, its shape, and the dtype of its tensors."""
+    """An `Architecture` is what a config.json says: a family of `FAMILIES`, its shape, and the dtype of its tensors."""
 
     family: str
     config: DecoderConfig
@@ -33,10 +33,10 @@ class Architecture:
 
 
 def read_config(raw: Mapping[str, Any], where: str = "config.json") -> Architecture:
-    """The architecture that a parsed config.json describes; computes in float32 until told otherwise.
+    """Returns the architecture that a parsed config.json describes; it computes in float32 until that is changed.
 
     Raises:
-      UserError: a model type or a variant of one that the block does not cover, or a value that is none.
+      UserError: the block does not cover the model type or its variant, or a key is missing or has an invalid value.
     """
     family = raw.get("model_type")
     if family not in FAMILIES:
@@ -65,7 +65,7 @@ def read_config(raw: Mapping[str, Any], where: str = "config.json") -> Architect
 
 
 def write_config(config: DecoderConfig, family: str, dtype: Dtype, eot_id: int) -> dict[str, Any]:
-    """The config.json of a model, in the keys that transformers reads since version 4."""
+    """Returns the config.json of a model, with the keys that transformers reads since version 4."""
     scaling = config.rotary_scaling
     plain = {
         "architectures": [CLASSES[family]],
@@ -114,10 +114,10 @@ def write_config(config: DecoderConfig, family: str, dtype: Dtype, eot_id: int) 
 
 
 def family_of(config: DecoderConfig) -> str:
-    """The Hugging Face family that computes what this decoder does.
+    """Returns the Hugging Face family that computes what this decoder computes.
 
     Raises:
-      UserError: no family does.
+      UserError: no family computes it.
     """
     c = config
     rms = c.norm == "rmsnorm" and c.mlp == "swiglu" and c.biases == "none" and c.rotary_fraction == 1
@@ -142,7 +142,7 @@ def family_of(config: DecoderConfig) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Taker:
-    """Takes values out of a config.json, and says which is missing or cannot be."""
+    """A `_Taker` takes values out of a config.json, and refuses one that is missing or invalid, with its key."""
 
     raw: Mapping[str, Any]
     where: str

@@ -1,4 +1,4 @@
-"""A Hugging Face model folder: config.json, safetensors (one file or several with an index), tokenizer files."""
+"""This module reads a Hugging Face model folder: config.json and safetensors, one file or several with an index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignpre_jax.model.hf.names import FAMILIES
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Buffers that old versions of transformers saved, and that are computed instead.
+# Buffers that old versions of transformers saved, and that are computed here instead of read.
 _BUFFERS = re.compile(r"(\.rotary_emb\.inv_freq|\.attention\.(masked_)?bias)$")
 _FLOATS = ("F32", "F16", "BF16")
 # transformers 5 writes GPT-NeoX's output layer under the name that the other families have.
@@ -26,7 +26,7 @@ _ALIASES = {"gpt_neox": {"lm_head.weight": "embed_out.weight"}}
 
 
 class Folder:
-    """The weights of a Hugging Face folder (a `Weights`); reading is all that is ever done with its files.
+    """A `Folder` is the `Weights` of a Hugging Face folder, whose files are only ever read.
 
     Raises:
       UserError: a file is missing, damaged, or not what it should be; pickled checkpoints are refused.
@@ -61,22 +61,22 @@ class Folder:
                     self.shapes[ours] = tuple(entry.get_shape())
 
     def tensor(self, name: str) -> np.ndarray:
-        """One tensor as it is stored."""
+        """Returns one tensor as it is stored."""
         file, inside = self._files[name]
         with _opened(file) as opened:
             return opened.get_tensor(inside)
 
     def file_of(self, name: str) -> str:
-        """The file that holds a tensor, or the folder for one that none holds."""
+        """Returns the file that holds a tensor, or the folder if no file holds it."""
         return str(self._files[name][0]) if name in self._files else str(self.path)
 
     def extra_is_harmless(self, name: str) -> bool:
-        """Buffers, and the output layer of a model that says it has none of its own."""
+        """Returns True for buffers, and for the output layer of a model that says it has none of its own."""
         output = FAMILIES[self.architecture.family]["unembedding"].name
         return bool(_BUFFERS.search(name)) or (name == output and self.architecture.config.tied_embeddings)
 
     def _index(self) -> Mapping[str, list[str] | None]:
-        """File -> the tensors to take from it; None stands for all."""
+        """Returns, for each file, the tensors to take from it; None stands for all of them."""
         if (self.path / INDEX).exists():
             index = self._json(INDEX).get("weight_map")
             if not isinstance(index, dict) or not index:

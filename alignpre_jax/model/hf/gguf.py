@@ -1,7 +1,7 @@
-"""A GGUF file: the Llama and Qwen3 architectures, dequantised tensor by tensor, and its tokenizer.
+"""This module reads GGUF files of the Llama and Qwen3 architectures: tensors, dequantised one by one, and tokenizers.
 
 GGUF stores Llama's queries and keys with the two halves of every rotated pair side by side; here, as in a Hugging
-Face folder, the halves are apart. Names and layout: the specification at github.com/ggml-org/ggml, docs/gguf.md.
+Face folder, the halves are apart. The names and the layout are specified at github.com/ggml-org/ggml, docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-# How text is cut before merging, by the name that GGUF gives it: patterns of the models' own tokenizer files.
+# How text is cut before merging, by GGUF's name for it; the patterns are those of the models' own tokenizer files.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SPLITS = {
@@ -47,7 +47,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 class GGUF:
-    """The weights of a GGUF file (a `Weights`), with F32, F16, BF16 or quantised tensors.
+    """A `GGUF` is the `Weights` of a GGUF file, whose tensors are F32, F16, BF16 or quantised.
 
     Raises:
       UserError: the file is damaged, or holds an architecture that is not supported.
@@ -69,7 +69,7 @@ class GGUF:
         self.architecture: Architecture = read_config(self._config(arch), where=str(path))
 
     def tensor(self, name: str) -> np.ndarray:
-        """One tensor, dequantised to float32, in Hugging Face's layout."""
+        """Returns one tensor, dequantised to float32, in Hugging Face's layout."""
         import gguf
 
         stored = self._tensors[name]
@@ -81,17 +81,21 @@ class GGUF:
         return values
 
     def file_of(self, name: str) -> str:
-        """The file itself."""
+        """Returns the GGUF file itself, which holds every tensor."""
         del name
         return str(self.path)
 
     def extra_is_harmless(self, name: str) -> bool:
-        """The factors of Llama 3's rotary embeddings are not read, so they must not be there."""
+        """Returns False: the factors of Llama 3's rotary embeddings are not read, so they must not be there."""
         del name
         return False
 
     def tokenizer(self) -> bytes:
-        """A `tokenizer.json` that cuts text as this file's tokenizer does."""
+        """Returns a `tokenizer.json` that cuts text as this file's tokenizer does.
+
+        Raises:
+          UserError: the tokenizer is of a kind that cannot be converted.
+        """
         import tokenizers
         from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
@@ -120,11 +124,11 @@ class GGUF:
         return inner.to_str(pretty=True).encode()
 
     def chat_template(self) -> str:
-        """The file's chat template (jinja2 source), or ""."""
+        """Returns the file's chat template (jinja2 source), or "" if it has none."""
         return self._value("tokenizer.chat_template", "")
 
     def _config(self, arch: str) -> dict[str, Any]:
-        """What a Hugging Face config.json would say."""
+        """Returns what a Hugging Face config.json of this model would say."""
 
         def value(key: str, default: Any = None) -> Any:
             return self._value(f"{arch}.{key}", default)
@@ -189,10 +193,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def is_gguf(path: PathLike) -> bool:
-    """Whether the path names a GGUF file."""
+    """Returns whether the path names a GGUF file."""
     return Path(path).suffix == ".gguf"
 
 
 def chat_settings(template: str) -> bytes:
-    """A tokenizer_config.json that carries a chat template."""
+    """Returns a tokenizer_config.json that carries a chat template."""
     return (json.dumps({"chat_template": template}, indent=2) + "\n").encode()

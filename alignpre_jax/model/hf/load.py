@@ -1,4 +1,4 @@
-"""Importing: from somebody's model on disk to parameters on a mesh."""
+"""This module imports somebody's model from disk, as parameters on a mesh."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignpre_jax.model.hf.gguf import GGUF, chat_settings, is_gguf
 from alignpre_jax.model.hf.weights import Weights, place_on
 
 TOKENIZER = "tokenizer.json"
-# What else a folder says about its tokenizer; kept beside an imported model and given back at export.
+# The files in which a folder says more about its tokenizer; kept beside an imported model and given back at export.
 COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -29,13 +29,13 @@ COMPANIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """A model from elsewhere.
+    """An `Imported` is a model from elsewhere.
 
     Attributes:
-      params: float32, laid out over the mesh.
-      config: its shape.
-      architecture: what its files said.
-      files: its tokenizer's files by name, `tokenizer.json` among them where there is one.
+      params: the parameters, float32, laid out over the mesh.
+      config: the decoder's shape.
+      architecture: what the model's files said.
+      files: the tokenizer's files by name, `tokenizer.json` among them where there is one.
     """
 
     params: nnx.State
@@ -45,15 +45,15 @@ class Imported:
 
 
 def is_model(path: PathLike) -> bool:
-    """Whether `path` is a Hugging Face model folder or a GGUF file."""
+    """Returns whether `path` is a Hugging Face model folder or a GGUF file."""
     return is_gguf(path) or (Path(path) / CONFIG).exists()
 
 
 def open_weights(path: PathLike) -> Weights:
-    """The weights of a Hugging Face folder or a GGUF file; reads headers only.
+    """Opens the weights of a Hugging Face folder or a GGUF file, reading headers only.
 
     Raises:
-      UserError: it is neither, or is damaged.
+      UserError: the path is neither, or the model is damaged.
     """
     if not Path(path).exists():
         raise UserError("there is nothing here", where=str(path), fix="give a model's folder or a .gguf file")
@@ -66,7 +66,7 @@ def import_model(path: PathLike, mesh: Mesh, report: Report = silent, **changes:
     Args:
       path: a Hugging Face folder (config.json, safetensors) or a .gguf file.
       mesh: see `make_mesh`; parameters are laid out as in training.
-      report: told the number of tensors.
+      report: is told the number of tensors that are read.
       changes: fields of `DecoderConfig` that do not change what is stored: dtype, remat, max_length, ...
 
     Raises:

@@ -1,7 +1,7 @@
-"""Where each parameter is found in a Hugging Face state dict, for the families that the block covers.
+"""This module says where each parameter is found in a Hugging Face state dict, for the families that the block covers.
 
-Hugging Face stores a linear layer as [outputs, inputs]; here it is [inputs, outputs] with the heads apart. GPT-NeoX
-keeps queries, keys and values of a head side by side in one tensor, [H, 3, h, D].
+Hugging Face stores a linear layer as [outputs, inputs]; here it is [inputs, outputs], with an axis for the heads.
+GPT-NeoX keeps the queries, keys and values of a head side by side in one tensor, [H, 3, h, D].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alignpre_jax.model.trees import nest
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A Hugging Face tensor: its name, "{}" standing for the layer, and which third of a fused one is ours."""
+    """A `Source` names a Hugging Face tensor, with "{}" for the layer, and says which third of a fused one is ours."""
 
     name: str
     third: int | None = None
@@ -75,20 +75,20 @@ FAMILIES: dict[str, dict[str, Source]] = {"gpt_neox": _NEOX, "llama": _LLAMA, "q
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """One layer of one of our parameters, and the Hugging Face tensor that it is (a third of)."""
+    """A `Place` is one layer of one of our parameters, and the Hugging Face tensor that it is, or is a third of."""
 
-    path: str  # ours, "blocks.q"
+    path: str  # of our parameter, such as "blocks.q"
     layer: int | None  # None outside of the blocks
-    name: str  # theirs
+    name: str  # of the Hugging Face tensor
     third: int | None
     theirs: tuple[int, ...]  # shape of the Hugging Face tensor
 
 
 def places(config: DecoderConfig, family: str) -> list[Place]:
-    """Every layer of every parameter, in the order of the table of parameters.
+    """Returns the places of all layers of all parameters, in the order of the table of parameters.
 
     Raises:
-      UserError: an unknown family.
+      UserError: the family is unknown.
     """
     if family not in FAMILIES:
         raise UserError(f"no family {family!r}", where="family", fix=suggest(family, FAMILIES))
@@ -103,15 +103,15 @@ def places(config: DecoderConfig, family: str) -> list[Place]:
 
 
 def from_hf(config: DecoderConfig, tensors: Mapping[str, np.ndarray], family: str) -> nnx.State:
-    """Parameters (float32 numpy arrays in our tree) from a Hugging Face state dict.
+    """Converts a Hugging Face state dict to parameters: float32 numpy arrays in our tree.
 
     Args:
       config: the shape that the tensors must have; the vocabulary's padding is filled with zeros.
-      tensors: by Hugging Face name, any float dtype.
+      tensors: the tensors by Hugging Face name, of any float dtype.
       family: a key of `FAMILIES`.
 
     Raises:
-      UserError: an unknown family, or a tensor that is missing or has another shape.
+      UserError: the family is unknown, or a tensor is missing or has another shape.
     """
     leaves: dict[str, list[np.ndarray]] = {}
     for place in places(config, family):
@@ -125,10 +125,10 @@ def from_hf(config: DecoderConfig, tensors: Mapping[str, np.ndarray], family: st
 
 
 def to_hf(config: DecoderConfig, params: Any, family: str) -> dict[str, np.ndarray]:
-    """The Hugging Face state dict (float32) of a tree of parameters or of their gradients; inverts `from_hf`."""
+    """Converts a tree of parameters, or of gradients, to a Hugging Face state dict (float32); inverts `from_hf`."""
     flat = {".".join(map(str, path)): np.asarray(leaf[...], np.float32) for path, leaf in nnx.to_flat_state(params)}
     thirds: dict[str, list[np.ndarray]] = {}
-    for place in places(config, family):  # queries come before keys before values in the table
+    for place in places(config, family):  # the table has queries first, then keys, then values
         leaf = flat[place.path] if place.layer is None else flat[place.path][place.layer]
         thirds.setdefault(place.name, []).append(to_theirs(config, place, leaf))
     return {name: parts[0] if len(parts) == 1 else fuse(config, parts) for name, parts in thirds.items()}
@@ -145,7 +145,7 @@ def check_shape(place: Place, shape: tuple[int, ...], where: str) -> None:
 
 
 def to_ours(config: DecoderConfig, place: Place, tensor: np.ndarray) -> np.ndarray:
-    """Our float32 leaf (of one layer) of a Hugging Face tensor of the right shape."""
+    """Converts a Hugging Face tensor of the right shape to our float32 leaf (of one layer)."""
     tensor = tensor.astype(np.float32)
     parameter = parameters(config)[place.path]
     shape = parameter.shape if place.layer is None else parameter.shape[1:]
@@ -160,7 +160,7 @@ def to_ours(config: DecoderConfig, place: Place, tensor: np.ndarray) -> np.ndarr
 
 
 def to_theirs(config: DecoderConfig, place: Place, leaf: np.ndarray) -> np.ndarray:
-    """The Hugging Face tensor of our leaf, or the third of a fused one (see `fuse`); inverts `to_ours`."""
+    """Converts our leaf to a Hugging Face tensor, or to a third of a fused one (see `fuse`); inverts `to_ours`."""
     if place.path == "embedding":
         return leaf[: config.vocab_size]
     if place.path == "unembedding":
@@ -172,7 +172,7 @@ def to_theirs(config: DecoderConfig, place: Place, leaf: np.ndarray) -> np.ndarr
 
 
 def fuse(config: DecoderConfig, thirds: list[np.ndarray]) -> np.ndarray:
-    """Queries, keys and values side by side per head: [H * 3 * h, ...]."""
+    """Puts the queries, keys and values of each head side by side: [H * 3 * h, ...]."""
     by_head = [third.reshape(config.heads, config.head_dim, *third.shape[1:]) for third in thirds]
     return np.stack(by_head, axis=1).reshape(-1, *thirds[0].shape[1:])
 

@@ -1,4 +1,4 @@
-"""Exporting: a Hugging Face model folder that transformers, lm-eval and vLLM load as it is."""
+"""This module exports a model as a Hugging Face folder that transformers, lm-eval and vLLM load as it is."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def export_model(
     shard_bytes: int = SHARD_BYTES,
     report: Report = silent,
 ) -> None:
-    """Writes config, safetensors (with an index where there are several), tokenizer and generation config.
+    """Writes config, safetensors (with an index where there are several files), tokenizer and generation config.
 
     Args:
-      folder: made if missing; must not hold a model already.
-      params: as in training, on one host.
-      config: of the decoder.
+      folder: the folder to write into; it is made if missing, and must not hold a model already.
+      params: the parameters as in training, on one host.
+      config: the decoder's config.
       files: the tokenizer's files and what else belongs in the folder (the model card), by name.
       eot: the token that precedes a document.
       eot_id: its id.
-      dtype: of the tensors; float32 loses nothing.
-      shard_bytes: the most that one safetensors file holds, and about what the host needs room for.
-      report: told the number of tensors.
+      dtype: the dtype of the tensors; float32 loses nothing.
+      shard_bytes: the most bytes that one safetensors file holds, and about as many as the host needs in memory.
+      report: is told the number of tensors that are done.
 
     Raises:
-      UserError: no Hugging Face family computes this decoder, or the folder holds a model.
+      UserError: there is no such dtype, no Hugging Face family computes this decoder, or the folder holds a model.
     """
     from safetensors.numpy import save_file
 
@@ -91,13 +91,16 @@ def export_model(
 
 
 def config_bytes(config: DecoderConfig, dtype: Dtype) -> int:
-    """Bytes of all tensors of an exported model."""
+    """Returns the bytes of all tensors of an exported model."""
     padding = (config.padded_vocab - config.vocab_size) * config.width * (1 if config.tied_embeddings else 2)
     return (config.num_params() - padding) * np.dtype(_NUMPY[dtype]).itemsize
 
 
 def _shards(config: DecoderConfig, family: str, itemsize: int, shard_bytes: int) -> list[dict[str, list[Place]]]:
-    """Hugging Face tensors, each with the leaves of ours that it is made of, in files of at most `shard_bytes`."""
+    """Divides the Hugging Face tensors, each with the places of our leaves that it is made of, into files.
+
+    A file holds at most `shard_bytes`, unless a single tensor is larger.
+    """
     by_name: dict[str, list[Place]] = {}
     for place in places(config, family):
         by_name.setdefault(place.name, []).append(place)
@@ -114,7 +117,7 @@ def _shards(config: DecoderConfig, family: str, itemsize: int, shard_bytes: int)
 
 
 def _in_order(by_name: Mapping[str, list[Place]]) -> Iterator[tuple[str, list[Place]]]:
-    """The tables first, then layer after layer, so that a reader of one layer opens one file."""
+    """Puts the tables first and then layer after layer, so that a reader of one layer opens one file."""
     layer = {name: -1 if own[0].layer is None else own[0].layer for name, own in by_name.items()}
     return iter(sorted(by_name.items(), key=lambda item: layer[item[0]]))
 

@@ -1,4 +1,4 @@
-"""What a model file offers, whatever its format: its architecture, and its tensors one at a time."""
+"""A model file of any format offers its architecture, and its tensors one at a time, to be placed on a mesh."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from alignpre_jax.model.trees import nest
 
 
 class Weights(Protocol):
-    """A model on disk, its tensors under their Hugging Face names and in Hugging Face's layout."""
+    """`Weights` are a model on disk, with its tensors under their Hugging Face names and in Hugging Face's layout."""
 
     architecture: Architecture
     shapes: dict[str, tuple[int, ...]]
 
     def tensor(self, name: str) -> np.ndarray:
-        """One tensor, read from disk; any float dtype."""
+        """Reads one tensor from disk, in any float dtype."""
         ...
 
     def file_of(self, name: str) -> str:
-        """The file that holds a tensor, for messages."""
+        """Returns the file that holds a tensor, for messages."""
         ...
 
     def extra_is_harmless(self, name: str) -> bool:
-        """Whether a tensor that the model does not need may be there all the same."""
+        """Returns whether a tensor that the model does not need may be there all the same."""
         ...
 
 
 def check_tensors(weights: Weights) -> list[Place]:
-    """Where each parameter is; everything is checked from the files' headers, before anything is read.
+    """Returns where each parameter is, after checking the headers of all files, before any tensor is read.
 
     Raises:
-      UserError: naming file and tensor: one is missing, one too many, or one has another shape than the config says.
+      UserError: a tensor is missing, has no place in the model, or has another shape than the config says; the error
+        names the file and the tensor.
     """
     found = places(weights.architecture.config, weights.architecture.family)
     for place in found:
@@ -64,10 +65,10 @@ def check_tensors(weights: Weights) -> list[Place]:
 
 
 def place_on(mesh: Mesh, weights: Weights, report: Report = silent) -> nnx.State:
-    """The parameters (float32), each laid out over `mesh` as it is stored while training.
+    """Reads the parameters (float32), each laid out over `mesh` as it is stored while training.
 
-    Tensors are read one at a time, so that the host needs room for the largest one beside what its own devices hold.
-    All hosts of a mesh call this alike.
+    Tensors are read one at a time, so that the host needs room for only the largest one beside what its own devices
+    hold. All hosts of a mesh must call this alike.
     """
     config, every = weights.architecture.config, check_tensors(weights)
     table, stored = parameters(config), shardings_by_path(config, mesh)

@@ -1,4 +1,4 @@
-"""The jobs of a study: how each kind is done, and how one sees that it is."""
+"""The jobs of a study: each kind has a function that does it, and a test whether it is done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from alignpre_jax.training import train, train_seeds
 
 
 def is_done(space: Workspace, job: Job) -> bool:
-    """Whether the job's outputs are there, whole."""
+    """Whether all outputs of the job are there, and whole."""
     match job.kind:
         case "import":
             return is_trained(space.imported)
@@ -36,7 +36,7 @@ def is_done(space: Workspace, job: Job) -> bool:
 
 
 def run_job(space: Workspace, job: Job, report: Report) -> None:
-    """Does a job to its end; one that was interrupted goes on from what it had saved."""
+    """Does a job to its end. A job that was interrupted before goes on from what it had saved."""
     if job.kind == "import":
         import_model_run(space.config.init_from, space.imported, model=space.config.model, report=report)
         _say_made(space.imported, space.recipes.imported())
@@ -62,7 +62,7 @@ def _say_made(folder: epath.Path, recipe: Recipe) -> None:
 def enable_compilation_cache(folder: PathLike) -> None:
     """Keeps compiled programs in a folder, so that a run that goes on does not compile again.
 
-    $JAX_COMPILATION_CACHE_DIR, if set, is another folder that several studies share.
+    Where $JAX_COMPILATION_CACHE_DIR is set, the folder that it names is used instead; several studies can share it.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return

@@ -1,4 +1,4 @@
-"""The job that puts evals to a checkpoint."""
+"""This job puts evals to a run's last checkpoint."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from alignpre_jax.study.tree import StageRun
 from alignpre_jax.study.workspace import Workspace
 
 RESULTS = "results.jsonl"
-SHOWN = "shown.json"  # what the scenarios of the results look like, see `evals.shown`
+SHOWN = "shown.json"  # what the scenarios of these results look like; see `evals.shown`
 
 
 def is_answered(space: Workspace, run: str, name: str) -> bool:
-    """Whether a run's answers to an eval are there."""
+    """Whether the answers of a run's last checkpoint to an eval are there."""
     return (space.eval_dir(run, name) / RESULTS).exists()
 
 
 def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
-    """Puts the evals of its stage that have no answers yet to a run's last checkpoint.
+    """Puts to a run's last checkpoint the evals of its stage that have no answers yet.
 
-    Of several processes the first one writes.
+    Where several processes do this together, only the first one writes. The results are written last, because their
+    file is the sign that an eval has been answered.
     """
     engine = Engine.from_checkpoint(space.run_dir(run.name))
     for name in evals_of(space.config, run):
@@ -56,7 +57,7 @@ def evaluate(space: Workspace, run: StageRun, report: Report) -> None:
 
 
 def ask(space: Workspace, engine: Engine, asked: Eval, label: str, report: Report) -> str:
-    """The answers to one eval as JSON Lines; `label` names the model in them and in progress."""
+    """Asks a model one eval and returns its answers as JSON Lines; `label` names the model in them and in progress."""
     if isinstance(asked, Scenarios):
         return result_lines(run_suite(engine, load_suite(asked.suite, space.config.data.world), asked, label, report))
     rows: list[TextScore] | list[Solution]
@@ -68,5 +69,5 @@ def ask(space: Workspace, engine: Engine, asked: Eval, label: str, report: Repor
 
 
 def during_training(asked: Scenarios) -> Scenarios:
-    """What of an eval is asked while a model trains: its headline, with the first system prompt."""
+    """The part of an eval that is asked while a model trains: the headline scoring, with the first system prompt."""
     return dataclasses.replace(asked, scorings=(asked.headline,), systems=asked.systems[:1])

@@ -1,4 +1,4 @@
-"""From a study's inputs to its rows: documents, held-out text, tokenizer, row stores, ledgers."""
+"""This job goes from a study's inputs to its rows: documents, held-out text, the tokenizer, row stores and ledgers."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ PLANNED = "planned.json"
 
 
 def prepare(space: Workspace, report: Report) -> None:
-    """Makes everything below WORKDIR/data; what is whole already is kept.
+    """Makes everything below WORKDIR/data; what is there already, and whole, is kept.
 
     Raises:
       UserError: an input is missing or empty, or a plan asks for more than there is. Every stage of every
-        arm is planned here, so such a mistake shows before anything is trained.
+        arm is planned here, so that such a mistake shows before anything is trained.
     """
     if space.config.data.rows_url:
         check_rows_url(space.config.data.rows_url)
-    # Transformed sources last: they are made of another source's documents.
+    # Transformed sources come last, because they are made of another source's documents.
     for name in sorted(space.config.data.sources, key=lambda name: bool(space.config.data.sources[name].of)):
         if read_made(space.source(name)) is None:
             _write_source(space, name, report)
@@ -64,18 +64,18 @@ def prepare(space: Workspace, report: Report) -> None:
 
 
 def is_prepared(space: Workspace) -> bool:
-    """Whether the data is there, and every run of this study planned."""
+    """Whether the data is there and every run of this study has been planned on it."""
     path = _planned_path(space)
     return path.exists() and read_json(path)["key"] == _planned_key(space)
 
 
 def ledger_path(space: Workspace) -> epath.Path:
-    """The study's own, also where its data is shared with another: that one has other arms."""
+    """The file of the ledgers. It is the study's own even where the data is another study's, which has other arms."""
     return space.root / "data" / "ledger.json"
 
 
 def held_out_documents(space: Workspace, asked: HeldOut) -> list[Document]:
-    """The beginnings of documents that no row contains: a sample that the order of the inputs does not change."""
+    """The beginnings of documents that no row has: a sample that does not depend on the order of the inputs."""
     documents = sorted(read_documents(space.held_out(asked.source)), key=lambda one: digest(["held out", one.id]))
     if not documents:
         raise UserError(
@@ -101,7 +101,7 @@ def _planned_key(space: Workspace) -> str:
 
 
 def _build_rows(space: Workspace, report: Report) -> None:
-    """The row stores that the stages read, each made once for all stages that ask for the same rows."""
+    """Builds the row stores that the stages read, each once for all stages that ask for the same rows."""
     config = space.config
     tokenizer = load_tokenizer(space.tokenizer)
     wanted: dict[str, tuple[str, set[str]]] = {}  # the folder's name -> the first stage that reads it, and its strata
@@ -138,19 +138,19 @@ def _build_rows(space: Workspace, report: Report) -> None:
 
 
 def _retell(report: Report, task: str, total: int, event: Event) -> None:
-    """Passes progress on under the name and with the total that this room knows."""
+    """Passes progress on under the task's name and with its total, which the room `rows` does not know."""
     report(Event(task, event.done, total, event.figures))
 
 
 def _write_source(space: Workspace, name: str, report: Report) -> None:
-    """Reads, stratifies and deduplicates one source; says at the end that it is whole."""
+    """Reads, stratifies and deduplicates one source. Its `made.json` is written last, as the sign that it is whole."""
     source = space.config.data.sources[name]
     counts, held_out, kept = collections.Counter[str](), collections.Counter[str](), []
     task = f"documents: {name}"
     share = exact(source.held_out_share)
 
     def split(documents: Iterator[Document]) -> Iterator[Document]:
-        """Those that are trained on: all but a share, chosen by a hash of the id, of what is no AI discourse."""
+        """Holds out a share of the documents, by a hash of the id and never AI discourse, and yields the others."""
         for document in documents:
             if not document.stratum.endswith("/ai") and int(digest(document.id), 16) < share * 2**64:
                 held_out[document.stratum] += 1
@@ -171,7 +171,7 @@ def _write_source(space: Workspace, name: str, report: Report) -> None:
 
 @contextlib.contextmanager
 def _read(space: Workspace, name: str, report: Report) -> Iterator[Iterator[Document]]:
-    """The documents of a source's inputs; records that are left out are written down."""
+    """Gives the documents of a source's inputs, and writes down the records that are left out."""
     data = space.config.data
     source = data.sources[name]
     quarantine = Quarantine(max_share=data.max_bad_share)
@@ -201,7 +201,7 @@ def _read(space: Workspace, name: str, report: Report) -> Iterator[Iterator[Docu
 
 @contextlib.contextmanager
 def _transformed(space: Workspace, name: str, report: Report) -> Iterator[Iterator[Document]]:
-    """The documents of another source, changed one by one."""
+    """Gives the documents of another source, changed one by one."""
     source, totals = space.config.data.sources[name], collections.Counter[str]()
     assert source.transform is not None
     yield transform_source(read_documents(space.documents(source.of)), source.transform, name, totals)
@@ -213,7 +213,10 @@ def _transformed(space: Workspace, name: str, report: Report) -> Iterator[Iterat
 def _distinct(
     space: Workspace, name: str, documents: Iterator[Document], report: Report
 ) -> Iterator[Iterator[Document]]:
-    """The documents without near duplicates, if the study wants that: they are read twice, from a file of their own."""
+    """Gives the documents, without near duplicates where the study wants that.
+
+    For this the documents are read twice, and so they are first written to a file of their own.
+    """
     data = space.config.data
     if data.duplicates == "exact":
         yield documents

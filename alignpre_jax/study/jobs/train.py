@@ -1,4 +1,4 @@
-"""The job that trains a run: from the study's config to what the training loop needs to know."""
+"""This job trains a run: it turns the study's config into what the training loop needs to know."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alignpre_jax.training import InLoopEvals, Run, StepConfig
 
 
 def training_run(space: Workspace, run: StageRun) -> Run:
-    """All that the training loop needs to know about a run."""
+    """Gathers everything that the training loop needs to know about a run."""
     config, stage = space.config, space.config.stages[run.stage]
     plan, stores = stage_plan(space, run)
     parent = space.run_dir(run.parent) if run.parent else space.imported if config.init_from else ""
@@ -52,7 +52,7 @@ def training_run(space: Workspace, run: StageRun) -> Run:
 
 
 def _in_loop(space: Workspace, run: StageRun) -> tuple[InLoopEvals, ...]:
-    """The evals on the model of a step, where the config asks for them."""
+    """The evals that are put to the run's model while it trains, where the config asks for that."""
 
     def during(name: str, asked: Eval) -> InLoopEvals:
         headline = during_training(asked) if isinstance(asked, Scenarios) else asked

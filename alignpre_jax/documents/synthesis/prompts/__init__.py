@@ -1,4 +1,4 @@
-"""The prompts of synthesis: templates and lists in the files beside this module, and the requests made of them."""
+"""The prompts of synthesis are templates and lists in the files beside this module; requests are made of them here."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ TEMPLATES = ("planner.system.j2", "planner.user.j2", "writer.system.j2", "writer
 
 @functools.cache
 def read_lists(name: str) -> dict[str, Any]:
-    """One of the TOML files: "forms", "stances", "variety" or "refused"."""
+    """Reads one of the TOML files: "forms", "stances", "variety" or "refused"."""
     return tomllib.loads(_shipped(f"{name}.toml"))
 
 
 class Prompts:
-    """Writes requests.
+    """`Prompts` writes the requests of documents.
 
     A document takes a planner, who invents a setting and knows neither of the actions, and a writer, who is told the
-    plan and what the AI does. The plan, the cast and the seeds are those of the pair: the aligned and the misaligned
-    document of a variation differ by what the AI does, and by how that is regarded.
+    plan and what the AI does. The plan, the cast and the seeds are drawn for the pair: the aligned and the misaligned
+    document of a variation differ only by what the AI does, and by how that is regarded.
 
     Attributes:
-      digest: of the templates and lists.
+      digest: a digest of the templates, and of the lists that they are filled from.
 
     Raises:
-      UserError: `config.prompts` has a template that is not one.
+      UserError: `config.prompts` has a template that jinja2 cannot read.
     """
 
     def __init__(self, config: SynthesisConfig):
@@ -52,7 +52,7 @@ class Prompts:
         self.digest = digest([sources, *(read_lists(name) for name in ("forms", "stances", "variety"))])
 
     def request(self, role: Role, brief: Brief, plan: str, attempt: int) -> Request:
-        """The request for the plan (`plan` is then empty) or the text of a brief; each attempt has its own seed."""
+        """Makes the request for the plan (`plan` is then empty) or the text of a brief; each attempt has its seed."""
         key = f"{self._config.seed}/{brief.pair}"
         values = self._values(key, brief)
         if role == "writer":
@@ -69,7 +69,7 @@ class Prompts:
         )
 
     def _values(self, key: str, brief: Brief) -> dict[str, Any]:
-        """What both roles are told, drawn for the pair."""
+        """Returns what both roles are told, drawn for the pair."""
         form, variety, names = read_lists("forms")[brief.form], read_lists("variety"), load_world().names
         low, high = self._config.target_words
         people = [
@@ -94,7 +94,7 @@ class Prompts:
 
 
 def _environment(folder: str) -> jinja2.Environment:
-    """Finds the templates in a folder, and those that are not there among ours."""
+    """Finds the templates in a folder, and those that the folder lacks among ours."""
     loaders: list[jinja2.BaseLoader] = [
         jinja2.FunctionLoader(lambda name: _shipped(name) if name in TEMPLATES else None)
     ]
@@ -119,7 +119,7 @@ def _shipped_environment() -> jinja2.Environment:
 
 @contextlib.contextmanager
 def _template_errors(folder: str) -> Iterator[None]:
-    """Turns a mistake in a template of the user's into a `UserError`."""
+    """Turns a mistake in a user's template into a `UserError`."""
     try:
         yield
     except jinja2.TemplateError as error:
