@@ -38,8 +38,8 @@ def is_done(space: Workspace, job: Job) -> bool:
 def run_job(space: Workspace, job: Job, report: Report) -> None:
     """Does a job to its end. A job that was interrupted before goes on from what it had saved."""
     if job.kind == "import":
-        import_model_run(space.config.init_from, space.imported, model=space.config.model, report=report)
         _say_made(space.imported, space.recipes.imported())
+        import_model_run(space.config.init_from, space.imported, model=space.config.model, report=report)
     elif job.kind == "prepare":
         prepare(space, report)
     elif job.kind == "eval":
