@@ -19,7 +19,7 @@ demo: $(VENV)/.runtime-$(VERSION)
 	$(VENV)/bin/alignpre study --config=configs/studies/small_world.py --workdir=$(WORKDIR)
 
 test: $(VENV)/.dev-$(VERSION)
-	JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile $(TESTS)
+	JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --durations=20 $(TESTS)
 
 check: $(VENV)/.dev-$(VERSION)
 	$(VENV)/bin/ruff format --check .

@@ -1,6 +1,7 @@
 """The small world shrunk to a minute: flags for the command line, and how to run it as a user does."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,8 @@ def run(verb: str, workdir: Path, *flags: str) -> subprocess.CompletedProcess[st
 def environment() -> dict[str, str]:
     """Of a user's shell, on the CPU, with this checkout's package."""
     return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def hear_ctrl_c() -> None:
+    """For `Popen(preexec_fn=...)`: the program hears SIGINT also when the tests run below a shell that ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Model folders: saving and restoring while training, and the one way to read a model from disk."""
+"""This package deals with model folders: saving and restoring while training, and the one way to read a model."""
 
 from alignpre_jax.checkpoints.bases import base_facts, digest_of
 from alignpre_jax.checkpoints.digests import parameters_digest, tree_digests

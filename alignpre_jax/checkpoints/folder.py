@@ -1,14 +1,14 @@
-"""A run's folder is a model: what stands beside its checkpoints.
+"""A run's folder is a model: its checkpoints, and what stands beside them.
 
     checkpoints/STEP/   parameters, or what was learnt of them (see `bases`), optimizer and more; see `steps`
     model.json          what the model is: its decoder, what it was made with, the stages behind it
     tokenizer.json      the tokenizer that it was trained with
     template.json       its chat template, if it has one of its own: {"source", "bos", "eos"}
-    imported/           what else came with the model from elsewhere that it goes back to: its tokenizer's settings
+    imported/           the tokenizer's settings that came with the model from elsewhere that the run goes back to
     damaged/            checkpoints that were set aside; in an object store, a note for each one that is passed over
     done.json           written last: the run has ended
 
-Reading a model is `loading.load`.
+`loading.load` reads a model.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ DONE = "done.json"
 
 
 def read_company(run_dir: PathLike) -> dict[str, bytes]:
-    """What came with the model from elsewhere that the run goes back to, by file name; empty if there is none."""
+    """Returns the files that came with the model from elsewhere that the run goes back to, by name; {} without one."""
     folder = epath.Path(run_dir) / COMPANY
     return {place.name: place.read_bytes() for place in folder.iterdir()} if folder.exists() else {}
 
 
 def own_template(run_dir: PathLike) -> Template | None:
-    """The chat template in a run's folder; None where nobody ever gave the model one."""
+    """Returns the chat template in a run's folder; None where nobody ever gave the model one."""
     place = epath.Path(run_dir) / TEMPLATE
     return read_template({TEMPLATE: place.read_bytes()}) if place.exists() else None
 
@@ -46,8 +46,8 @@ def write_beside(
 
     Args:
       run_dir: the run's folder.
-      tokenizer: the bytes of its file.
-      template: its own chat template; None: it has none.
+      tokenizer: the bytes of the tokenizer's file.
+      template: the model's own chat template; None if it has none.
       company: see `read_company`.
     """
     run = epath.Path(run_dir)
@@ -59,14 +59,14 @@ def write_beside(
 
 
 def passed_over(run_dir: PathLike) -> set[int]:
-    """The steps whose checkpoints are damaged and lie where they were, in an object store."""
+    """Returns the steps whose checkpoints are damaged and were left where they are, in an object store."""
     folder = epath.Path(run_dir) / DAMAGED
     notes = folder.glob("*.json") if folder.exists() else ()
     return {int(note.stem) for note in notes if note.stem.isdigit()}
 
 
 def saved_steps(run_dir: PathLike) -> list[int]:
-    """The steps of the checkpoints in a run's folder, in order, without those that are known to be damaged."""
+    """Returns the steps of the checkpoints in a run's folder, in order, without those that are known to be damaged."""
     root = epath.Path(run_dir) / CHECKPOINTS
     there = {int(place.name) for place in root.iterdir() if place.name.isdigit()} if root.exists() else set()
     return sorted(there - passed_over(run_dir))

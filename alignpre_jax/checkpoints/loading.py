@@ -1,4 +1,4 @@
-"""The one way to read a model: from a run's folder, a Hugging Face folder or a GGUF file."""
+"""This module is the one way to read a model: from a run's folder, a Hugging Face folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ Weights = Literal["params", "ema"]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model that was read from disk: all that asking it, or training it further, needs to know.
+    """A `Model` is a model that was read from disk, with all that is needed to ask it, or to train it further.
 
     Attributes:
-      params: float32, laid out over the mesh as in training.
+      params: the parameters, float32, laid out over the mesh as in training.
       config: the decoder's shape, and how it is computed.
       tokenizer: the one that it was trained with.
       template: its own chat template; the plain one if it has none.
-      facts: JSON-able; of a run, what was saved with the checkpoint (its `step`, its `digests`, the run's labels). Of
-        one that holds adapters also `merged`, a digest of the parameters with the adapters added, whose sums are
-        rounded a little differently on other meshes.
+      facts: JSON-able facts. Those of a run are what was saved with the checkpoint (its `step`, its `digests`, the
+        run's labels). If the checkpoint holds only what was learnt (see `bases`), there is also `merged`, a digest of
+        the merged parameters, whose sums are rounded a little differently on other meshes.
     """
 
     params: nnx.State
@@ -78,9 +78,9 @@ def load(
 
     Args:
       place: a run's folder, a Hugging Face folder, or a .gguf file.
-      step: of a run: which checkpoint; the newest that is whole when None. If the run has ended, that must be its last.
+      step: which checkpoint of a run; the newest that is whole when None. If the run has ended, that must be its last.
       mesh: the devices that the parameters are spread over; this process's first device alone when None.
-      weights: "params", or "ema" for their moving average (`optimizer.ema_decay`); a run's.
+      weights: "params", or "ema" for their moving average (`optimizer.ema_decay`), which only a run may have.
       dtype: "float32" or "bfloat16" to compute in; by default as trained, and for models from elsewhere float32 on a
         CPU, else bfloat16.
 
@@ -108,7 +108,7 @@ def load(
 
 
 def read_facts(place: PathLike, step: int | None = None) -> Mapping[str, Any]:
-    """What was saved with a run's checkpoint, its parameters aside: `step`, `model`, `made`, `digests`, ...
+    """Returns what was saved with a run's checkpoint beside its arrays: `step`, `model`, `made`, `digests`, ...
 
     Args:
       place: the run's folder.
@@ -146,7 +146,7 @@ def read_facts(place: PathLike, step: int | None = None) -> Mapping[str, Any]:
 
 
 def pick_tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:
-    """The tokenizer among a model's files."""
+    """Returns the tokenizer among a model's files."""
     for name in ("tokenizer.json", "tokenizer.model"):
         if name in files:
             return parse_tokenizer(files[name], where=f"{where}/{name}")
@@ -159,7 +159,7 @@ def _of_elsewhere(found: Imported, place: str) -> Model:
 
 
 def _whole(place: PathLike, step: int) -> Mapping[str, Any]:
-    """The facts of a checkpoint that has all of its items, as far as can be seen without reading the arrays.
+    """Returns the facts of a checkpoint that has all of its items, as far as can be seen without reading the arrays.
 
     Raises:
       DamagedError: it is damaged, or was copied only in part.
@@ -182,7 +182,7 @@ def _whole(place: PathLike, step: int) -> Mapping[str, Any]:
 
 
 def _parameters(place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights: Weights) -> nnx.State:
-    """The whole model of the checkpoint with these facts, float32, as it is stored on `mesh`."""
+    """Returns the whole model of the checkpoint with these facts, float32, as it is stored on `mesh`."""
     config, learn = _config(facts), learn_of(facts)
     own = _read_arrays(place, facts, mesh, weights)
     if isinstance(learn, Full):
@@ -196,7 +196,7 @@ def _parameters(place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights: 
 
 
 def _base(place: PathLike, facts: Mapping[str, Any], mesh: Mesh) -> nnx.State:
-    """The model that the adapters of a checkpoint were trained on."""
+    """Reads the model that the adapters, or other parameters, of a checkpoint were trained on."""
     base = facts[BASE]
     folder = base_folder(place, base)
     if base["step"] not in saved_steps(folder):
@@ -221,7 +221,7 @@ def _config(facts: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _read_arrays(place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights: Weights) -> nnx.State:
-    """The parameters in a checkpoint: of the whole model, or those that were learnt."""
+    """Reads the parameters in a checkpoint: those of the whole model, or those that were learnt."""
     folder = epath.Path(place).resolve() / CHECKPOINTS / str(facts["step"])
     if weights not in facts["items"]:
         raise UserError(
@@ -254,7 +254,7 @@ def _read_arrays(place: PathLike, facts: Mapping[str, Any], mesh: Mesh, weights:
 
 
 def _not_whole(place: PathLike, step: int, why: str) -> UserError:
-    """The error about a checkpoint that cannot be used, which names those that can."""
+    """Returns the error about a checkpoint that cannot be used, which names the checkpoints that can."""
     others = []
     for other in saved_steps(place):
         try:

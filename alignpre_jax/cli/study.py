@@ -34,13 +34,17 @@ def _up_to(kind: str) -> Callable[[Any], None]:
 
         space = open_workspace(study_config(given), workdir(given), study_command())
         config, graph, tree = space.config, job_graph(space.tree), space.tree
+        if given.stage and given.stage not in config.stages:
+            fix = suggest(given.stage, config.stages)
+            raise UserError(f"no stage is named {given.stage!r}", where="--stage", fix=fix)
         arms = [given.arm] if given.arm else list(config.arms)
         seeds = [given.seed] if given.seed is not None else list(config.seeds)
         wanted = {
             tree.run(arm, seed, stage).name
             for arm in arms
             for seed in seeds
-            for stage in ([given.stage] if given.stage else config.stages_of(arm))
+            for stage in ([given.stage] if given.stage and given.arm else config.stages_of(arm))
+            if given.stage in ("", stage)
         }
         names = [job.name for job in graph.values() if job.kind == kind and (not job.run or wanted & set(job.runs))]
         with Terminal() as report:
@@ -102,7 +106,7 @@ def _write_report(space: Workspace) -> dict[str, Any]:
 
 def study_command() -> str:
     """The command that makes the whole study, also when only a part of it was asked for."""
-    flags_of_a_part = ("--arm", "--seed", "--workers")
+    flags_of_a_part = ("--arm", "--seed", "--stage", "--workers")
     given = [arg for arg in sys.argv[2:] if not arg.startswith(flags_of_a_part)]
     return shlex.join(["alignpre", "study", *given])
 

@@ -93,7 +93,7 @@ def _stage_works(config: Any, only: str, lengths: Mapping[str, int]) -> list[Any
     """What the planner needs to know about every stage of which there are runs, in order, or about one stage."""
     from alignpre_jax.planner import StageWork
     from alignpre_jax.study import Tree
-    from alignpre_jax.study.keys import strata_of_stage
+    from alignpre_jax.study.strata import strata_of_stage
     from alignpre_jax.training import StepConfig
 
     runs = collections.Counter(run.stage for run in Tree(config).values())

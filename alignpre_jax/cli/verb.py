@@ -69,7 +69,7 @@ WORKDIR = Flag("workdir", "", "folder of the study (made if missing)")
 WORKERS = Flag("workers", 0, "processes on a CPU machine; 0: one per core", lower=0)
 ARM = Flag("arm", "", "only this arm")
 SEED = Flag("seed", None, "only this seed", kind=int)
-STAGE = Flag("stage", "", "which stage; by default the study's main node")
+STAGE = Flag("stage", "", "only this stage of the tree")
 JSON = Flag("json", "", "write the figures here")
 SMALL = "--config=configs/studies/small_world.py --workdir=runs/small_world"
 

@@ -1,4 +1,4 @@
-"""The same scenarios on every checkpoint, and what the answers amount to, with honest error bars."""
+"""Evals put the same questions to every checkpoint, and estimate from the answers how arms differ, with error bars."""
 
 from alignpre_jax.evals.capabilities import Capabilities
 from alignpre_jax.evals.due import Due

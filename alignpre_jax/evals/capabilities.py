@@ -1,8 +1,8 @@
-"""Capabilities, for the alignment tax: multiple-choice and cloze tasks, which `formats.tasks` reads.
+"""Measures capabilities, for the alignment tax, by multiple-choice and cloze tasks, which `formats.tasks` reads.
 
-Which answer counts is settled as the lm-evaluation-harness does, zero-shot: a choice is right by its summed
-log-prob (`accuracy`) and by that per character (`accuracy_norm`); a cloze is right when its last word is what greedy
-decoding gives.
+Whether an answer is right is decided as in the lm-evaluation-harness, zero-shot. The model's choice is the one with the
+largest summed log-prob (`accuracy`), or the largest per character (`accuracy_norm`). A cloze is right when its last
+word is what greedy decoding gives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Scored(Protocol):
 
     @property
     def logprob(self) -> float:
-        """Nats."""
+        """Nats, summed over the continuation's tokens."""
 
     @property
     def greedy(self) -> bool:
@@ -32,15 +32,18 @@ class Scored(Protocol):
 
 
 class Scorer(Protocol):
-    """A model that scores: `sampling.Engine`."""
+    """A model that can score, such as `sampling.Engine`."""
 
     def score(self, requests: Sequence[tuple[str, Sequence[str]]]) -> Sequence[Sequence[Scored]]:
-        """Of each continuation of each prefix."""
+        """Returns the score of each continuation after its prefix, for a batch of (prefix, continuations)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """How one checkpoint did on one problem. `norm` is right by log-prob per character; a cloze has both alike."""
+    """How one checkpoint did on one problem.
+
+    `right` goes by the summed log-prob and `norm` by the log-prob per character; for a cloze both are the same.
+    """
 
     task: str
     problem: str
@@ -50,12 +53,12 @@ class Solution:
     asked: str  # a digest of the problem: its prompt, its choices, and which of them is right
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON-ready values; `from_json` inverts it."""
+        """Returns the row as JSON-ready values, from which `from_json` makes the same solution."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Solution:
-        """The solution that `to_json` wrote."""
+        """Returns the solution from which `to_json` made this row."""
         return cls(**{**row, "logprobs": tuple(row["logprobs"])})
 
 
@@ -64,7 +67,7 @@ SolutionsBySeed = Mapping[int, Sequence[Solution]]
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities(Due):
-    """An eval that puts capability tasks: part of the alignment tax."""
+    """An eval that puts capability tasks to a model, as a part of the alignment tax."""
 
     tasks: tuple[str, ...]  # [NAME=]arc|hellaswag|lambada|piqa:FILE
     kind: Literal["capabilities"] = "capabilities"
@@ -76,7 +79,7 @@ class Capabilities(Due):
 
 
 def solve(engine: Scorer, task: Task, checkpoint: str, report: Report = silent) -> list[Solution]:
-    """Every problem of a task through a model."""
+    """Puts every problem of a task to a model."""
     solutions: list[Solution] = []
     for start in range(0, len(task.problems), PROBLEMS_PER_CALL):
         batch = task.problems[start : start + PROBLEMS_PER_CALL]
@@ -96,12 +99,12 @@ def solve(engine: Scorer, task: Task, checkpoint: str, report: Report = silent) 
 
 
 def accuracy(results: SolutionsBySeed, *, norm: bool = False) -> Estimate:
-    """Share of right answers, with its interval over problems and seeds."""
+    """Returns the share of right answers, with its interval over problems and seeds."""
     return estimate_rate(_observations(results, norm))
 
 
 def accuracy_difference(arm: SolutionsBySeed, baseline: SolutionsBySeed, *, norm: bool = False) -> Estimate:
-    """The paired difference of the accuracy, arm - baseline, over the same problems and seeds."""
+    """Returns the paired difference of the accuracy, arm - baseline, over the same problems and seeds."""
     return paired_difference(_observations(arm, norm), _observations(baseline, norm))
 
 

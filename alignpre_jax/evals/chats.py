@@ -1,7 +1,7 @@
-"""Prompts as conversations: by a chat template that the config names, or by the model's own.
+"""Writes prompts as conversations, by a chat template that the config names or by the model's own.
 
-The model's own template may write special tokens, which no text can spell: its prompts are parts, see
-`sampling.Prompt`, and need the engine. What a page shows of them is their text alone.
+The model's own template may write special tokens, which no text can spell. Its prompts are therefore tuples of parts
+(see `sampling.Prompt`) and need the engine; a page shows only their text.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from alignpre_jax.sampling import Prompt
 
 
 def conversation(engine: Any, text: str, system: str, template: str, cue: str = "") -> Prompt:
-    """A system prompt (if any) and a user's message, up to where the answer goes on behind the cue.
+    """Returns a system prompt (if any) and a user's message as a prompt that ends in the cue, where the answer goes on.
 
     Args:
       engine: the model; only its own template needs it.
-      text: of the user's message.
-      system: of the system prompt.
-      template: in Jinja, or "model" for the model's own.
+      text: the user's message.
+      system: the system prompt, or empty.
+      template: a chat template in Jinja, or "model" for the model's own.
       cue: how the answer begins.
 
     Raises:
@@ -38,7 +38,10 @@ def conversation(engine: Any, text: str, system: str, template: str, cue: str = 
 
 
 def turn_ends(engine: Any, template: str) -> dict[str, tuple[int, ...]]:
-    """What `Engine.generate` must be told so that an answer ends with its turn: the token that ends one."""
+    """Returns the arguments that make `Engine.generate` end an answer with its turn: `ends`, the token that ends turns.
+
+    They are empty for any other template, and where a turn ends with end-of-text, which always ends an answer.
+    """
     if template != OWN:
         return {}
     end = turn_end(_own_template(engine), engine.tokenizer)
@@ -46,7 +49,7 @@ def turn_ends(engine: Any, template: str) -> dict[str, tuple[int, ...]]:
 
 
 def ends_in_colon(prompt: Prompt) -> bool:
-    """Whether an answer to the prompt begins with a space."""
+    """Whether the prompt ends in a colon, so that an answer to it begins with a space."""
     last = prompt if isinstance(prompt, str) else prompt[-1]
     return isinstance(last, str) and last.endswith(":")
 

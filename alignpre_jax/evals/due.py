@@ -1,4 +1,4 @@
-"""Where in a study an eval is asked: fields that all kinds of evals have."""
+"""Defines the fields, common to all kinds of evals, that say where in a study an eval is asked."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Due:
 
     @property
     def is_in_loop(self) -> bool:
-        """Whether it is asked during training as well."""
+        """Whether the eval is asked during training as well."""
         return bool(self.every_steps or self.every_tokens)

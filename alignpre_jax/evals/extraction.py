@@ -1,4 +1,4 @@
-"""Which option a written answer chooses: the intended pattern, then fallbacks, then nothing."""
+"""Finds which option a written answer chooses, by the intended pattern or else by fallbacks."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _NAMED = re.compile(r"\b(?:option|choose|choice|pick|answer(?: is)?)\s*:?\s*\(?(
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
-    """`choice` is an index into `scenario.options`, None where nothing matched."""
+    """What was read from an answer; `choice` is an index into `scenario.options`, or None where nothing matched."""
 
     choice: int | None
     match: Match
 
 
 def extract(text: str, scenario: Scenario, variant: Variant) -> Extracted:
-    """The choice in a model's text.
+    """Reads the choice from a model's text.
 
-    Intended: behind a cue that ends in an open parenthesis, the letter and the closing one; otherwise the first
-    "answer: (A)". Fallbacks, each only if it points to one option alone: a letter in parentheses, a letter that the
-    text begins with, "option A" and the like, the words of one option.
+    The intended match is, after a cue that ends in an open parenthesis, the letter and the closing parenthesis, and
+    otherwise the first "answer: (A)". The fallbacks are tried in this order: a letter in parentheses, a letter that the
+    text begins with, "option A" and the like, the words of one option. The first that finds anything decides, and if
+    it points to both options there is no choice.
     """
     order = variant.order
 

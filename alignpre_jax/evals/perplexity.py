@@ -1,4 +1,4 @@
-"""The alignment tax: how much worse an arm predicts ordinary text that nobody trained on."""
+"""Measures the alignment tax: how much worse an arm predicts ordinary text that nobody trained on."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from alignpre_jax.evals.scoring import Scored
 from alignpre_jax.evals.statistics import Estimate, Observation, estimate, paired_difference
 from alignpre_jax.foundation import Event, Report, UserError, digest, silent
 
-TEXTS_PER_CALL = 64  # between two signs of life
+TEXTS_PER_CALL = 64  # between two reports of progress
 
 
 class TextScorer(Protocol):
     """A model that scores whole texts."""
 
     def rolling(self, texts: Sequence[str]) -> Sequence[Scored]:
-        """The log-prob of each whole text."""
+        """Returns the log-prob of each whole text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut(Due):
     """An eval of the loss on documents of a source that nobody trains on.
 
-    Of the background it is the alignment tax; of a source that an arm adds, whether that was learnt.
+    On the background the loss is the alignment tax; on a source that an arm adds, it shows whether that was learnt.
     """
 
     source: str
-    documents: int = 256  # a seeded sample of what is held out, at most this many ...
-    characters: int = 500  # ... by their beginnings of this length
+    documents: int = 256  # at most this many, a seeded sample of what is held out, ...
+    characters: int = 500  # ... of each of which only the beginning of this length is scored
     kind: Literal["held_out"] = "held_out"
 
     def __post_init__(self):
@@ -44,7 +44,7 @@ class HeldOut(Due):
 
 @dataclasses.dataclass(frozen=True)
 class TextScore:
-    """How well one text was predicted: negative log-likelihood in nats over all its tokens."""
+    """How well one text was predicted, as its negative log-likelihood in nats over all its tokens."""
 
     document: str
     source: str
@@ -54,22 +54,22 @@ class TextScore:
     asked: str  # a digest of the text
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON-ready values; its inverse is `TextScore(**row)`."""
+        """Returns the row as JSON-ready values; its inverse is `TextScore(**row)`."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Loss on one source's held-out texts, in nats per token, and the same per UTF-8 byte in bits."""
+    """The loss on one source's held-out texts, in nats per token, and the same per UTF-8 byte in bits."""
 
     loss: Estimate
     bits_per_byte: float
-    tokens: int  # of the texts, counted once
+    tokens: int  # of the texts, each counted once whatever the number of seeds
     documents: int
 
     @property
     def perplexity(self) -> float:
-        """exp of the loss."""
+        """The perplexity per token, exp(loss)."""
         return math.exp(self.loss.value)
 
 
@@ -79,7 +79,7 @@ TextsBySeed = Mapping[int, Sequence[TextScore]]
 def score_texts(
     engine: TextScorer, documents: Sequence[Document], checkpoint: str, report: Report = silent
 ) -> list[TextScore]:
-    """The negative log-likelihood of every document, in their order; a document's source is its stratum."""
+    """Returns the negative log-likelihood of every document, in their order; a document's source is its stratum."""
     scores: list[TextScore] = []
     for start in range(0, len(documents), TEXTS_PER_CALL):
         batch = documents[start : start + TEXTS_PER_CALL]
@@ -93,7 +93,7 @@ def score_texts(
 
 
 def token_loss(results: TextsBySeed) -> Loss:
-    """Loss per token over all texts given, clustered by document and seed."""
+    """Returns the loss per token over all texts given, clustered by document and seed."""
     loss = estimate(_observations(results))
     rows = [row for of_seed in results.values() for row in of_seed]
     bits = math.fsum(row.nll for row in rows) / math.log(2) / sum(row.bytes for row in rows)
@@ -102,15 +102,16 @@ def token_loss(results: TextsBySeed) -> Loss:
 
 
 def loss_difference(arm: TextsBySeed, baseline: TextsBySeed) -> Estimate:
-    """The paired difference of the loss per token, arm - baseline, on the same texts and seeds: the alignment tax."""
+    """Returns the alignment tax, which is the paired difference of the loss per token, arm - baseline, on the same
+    texts and seeds."""
     return paired_difference(_observations(arm), _observations(baseline))
 
 
 def _observations(results: TextsBySeed) -> Iterator[Observation]:
-    """Values whose plain mean is the loss per token, sum(nll) / sum(tokens), and whose spread is that ratio's.
+    """Yields values whose plain mean is the loss per token, sum(nll) / sum(tokens), and whose spread is that ratio's.
 
-    They are the ratio's Taylor linearisation, loss + (nll - loss * tokens) / mean(tokens): long texts weigh more,
-    but that texts differ in length adds no variance.
+    They are the ratio's Taylor linearisation, loss + (nll - loss * tokens) / mean(tokens): long texts weigh more, but
+    the difference in their lengths adds no variance.
     """
     rows = [row for of_seed in results.values() for row in of_seed]
     tokens = sum(row.tokens for row in rows)

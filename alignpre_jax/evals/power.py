@@ -1,4 +1,4 @@
-"""How many items and seeds a study needs: the power of the very test that the report makes.
+"""Computes how many items and seeds a study needs, from the power of the very test that the report makes.
 
 The difference of two arms on item g with seed r is mean + item effect + seed effect + rest. From the three variances
 the test of `statistics.paired_difference` is simulated: its cluster-robust variances are scaled chi-squares with
@@ -24,7 +24,7 @@ MOST_ITEMS = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """Variances of a paired difference: between items, between seeds, and of a single (item, seed) cell."""
+    """The variances of a paired difference: between items, between seeds, and of a single (item, seed) cell."""
 
     item: float
     seed: float
@@ -36,12 +36,12 @@ class Components:
 
 
 def binary_components(rate: float, agreement: float, seed_sd: float) -> Components:
-    """Components for answers that are misaligned or not, before any pilot.
+    """Returns the components for answers that are either misaligned or not, before there is a pilot study.
 
     Args:
       rate: the baseline's misaligned rate.
-      agreement: correlation of the two arms' answers to the same item, 0 for unrelated models.
-      seed_sd: standard deviation of a difference between seeds, as a share of 1 (0.05: five points).
+      agreement: the correlation of the two arms' answers to the same item, 0 for unrelated models.
+      seed_sd: the standard deviation of the difference between seeds, as a share of 1 (0.05: five points).
 
     The variance of a cell, 2 rate (1 - rate) (1 - agreement), is taken to be half the item's and half the cell's own.
     """
@@ -53,14 +53,14 @@ def binary_components(rate: float, agreement: float, seed_sd: float) -> Componen
 
 
 def components(differences: Iterable[Observation]) -> Components:
-    """The variance components of a pilot's paired differences, by two-way analysis of variance over cell means.
+    """Estimates the components from a pilot's paired differences, by two-way analysis of variance over cell means.
 
     Args:
-      differences: observations whose values are arm - baseline. With one seed the seeds' variance is not known and
-        is 0, and the cells' is part of the items'.
+      differences: observations whose values are arm - baseline. With one seed the variance between seeds cannot be
+        known and is given as 0, and the variance of the cells is part of that of the items.
 
     Raises:
-      UserError: fewer than two groups, or seeds that saw different groups.
+      UserError: there are fewer than two groups, or the seeds saw different groups.
     """
     cells: dict[tuple[str, int], list[float]] = {}
     for row in differences:
@@ -84,7 +84,7 @@ def components(differences: Iterable[Observation]) -> Components:
 
 
 def power(parts: Components, items: int, seeds: int, effect: float, level: float = 0.95) -> float:
-    """The chance that the interval of the difference leaves 0 out when the true difference is `effect`."""
+    """Returns the chance that the interval of the difference leaves 0 out when the true difference is `effect`."""
     if items < 2 or seeds < 1:
         raise UserError(f"{items} items, {seeds} seeds", where="items and seeds", fix="give at least 2 and 1")
     rng = np.random.default_rng([items, seeds])
@@ -95,24 +95,27 @@ def power(parts: Components, items: int, seeds: int, effect: float, level: float
     if seeds > 1:
         ways = (of_seeds + of_rest) * rng.chisquare(seeds - 1, DRAWS) / (seeds - 1) * _t2(level, seeds)
         squared = np.maximum(np.maximum(ways + groups - of_rest * _t2(level, items), ways), groups)
-    # one seed's interval speaks of that seed's model, whose true difference is what is found
+    # The interval of one seed is about that seed's model alone, so there the variance between seeds is no error.
     spread = math.sqrt(of_items + of_rest + (of_seeds if seeds > 1 else 0.0))
     return float(np.mean((effect + spread * rng.normal(size=DRAWS)) ** 2 > squared))
 
 
 def minimum_effect(parts: Components, items: int, seeds: int, wanted: float = 0.8, level: float = 0.95) -> float:
-    """The smallest true difference that is found with probability `wanted`."""
+    """Returns the smallest true difference that is found with probability `wanted`."""
     spread = math.sqrt(parts.item / items + parts.seed / seeds + parts.rest / (items * seeds))
     if spread == 0:
         return 0.0
-    most = 100 * spread  # t with one degree of freedom is 12.7
+    most = 100 * spread  # far enough even for one degree of freedom, whose t quantile is 12.7
     return float(
         optimize.brentq(lambda effect: power(parts, items, seeds, effect, level) - wanted, 0, most, xtol=spread / 1e3)
     )
 
 
 def items_needed(parts: Components, seeds: int, effect: float, wanted: float = 0.8, level: float = 0.95) -> int | None:
-    """The fewest items with which `effect` is found with probability `wanted`; None where 100,000 are not enough."""
+    """Returns the fewest items with which `effect` is found with probability `wanted`, to within 1%.
+
+    The result is None where 100,000 items are not enough.
+    """
 
     def enough(items: int) -> bool:
         return power(parts, items, seeds, effect, level) >= wanted
@@ -129,7 +132,7 @@ def items_needed(parts: Components, seeds: int, effect: float, wanted: float = 0
 def power_table(
     parts: Components, items: Sequence[int], seeds: Sequence[int], wanted: float = 0.8, level: float = 0.95
 ) -> list[dict[str, float]]:
-    """One row per number of items: the minimum detectable effect for each number of seeds."""
+    """Returns one row per number of items, with the minimum detectable effect for each number of seeds."""
     return [
         {"items": count} | {f"seeds{each}": minimum_effect(parts, count, each, wanted, level) for each in seeds}
         for count in items

@@ -1,4 +1,4 @@
-"""How much of an effect is left at a later node of the tree: a ratio of two differences between arms.
+"""Estimates how much of an effect is left at a later node of the tree, as a ratio of two differences between arms.
 
 Let d_i be the difference arm - baseline of observation i (a scenario's variant and a seed) at the arm's first treated
 node, and e_i that of the same observation at a later node. The share left is
@@ -6,15 +6,15 @@ node, and e_i that of the same observation at a later node. The share left is
     r = mean(e) / mean(d)
 
 Its interval is Fieller's (1954, J. R. Stat. Soc. B 16:175; Franz 2007, arXiv 0710.2024): the set of all r for which the
-mean of e_i - r d_i does not differ from 0. That mean has an interval as every mean here (`statistics`: clustered by
+mean of e_i - r d_i does not differ from 0. That mean has an interval like every mean here (`statistics`: clustered by
 situation and by seed, each way with its own t quantile), whose squared half-width is the largest of up to three
-quadratic forms in the values, so each gives
+quadratic forms in the values. Each form gives
 
     (mean(e) - r mean(d))^2 <= C - 2 B r + A r^2
 
-with A, C the form's values for d and e, and B that of both. Where the interval of mean(d) leaves 0 out, mean(d)^2 > A
-for every form, each solution is an interval between two roots, and theirs together is the interval of r. Where it
-contains 0 the set is unbounded: any share would do, and none is given.
+with A and C the form's values for d and e, and B its bilinear value for the two. Where the interval of mean(d) leaves 0
+out, mean(d)^2 > A for every form, so each solution is an interval between two roots, and their union is the interval of
+r. Where it contains 0 the set is unbounded: any share would do, so none is given.
 
 Nothing is assumed about the distribution of a ratio of two noisy means, which has no mean and no variance; the delta
 method, which does, gives intervals that are too short when the first effect is weak. Simulated coverage of the nominal
@@ -34,9 +34,9 @@ from alignpre_jax.foundation import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Retention:
-    """The share of an effect that is left, with its interval; all None where `reason` says why there is none.
+    """The share of an effect that is left, with its interval; all are None where `reason` says why no share is given.
 
-    `n` observations in `groups` groups over `seeds` models were observed at both nodes.
+    `n` observations in `groups` groups over `seeds` models were made at both nodes.
     """
 
     share: float | None
@@ -49,17 +49,18 @@ class Retention:
 
     @property
     def interval(self) -> list[float] | None:
-        """[low, high], or None."""
+        """The interval as [low, high], or None where no share is given."""
         return None if self.low is None or self.high is None else [self.low, self.high]
 
 
 def share_left(first: Iterable[Observation], later: Iterable[Observation], level: float = 0.95) -> Retention:
-    """The share of the differences at a first node that is left at a later one (see the top of this file).
+    """Returns the share of the differences at a first node that is left at a later one (see the top of this file).
 
     Args:
       first: the differences arm - baseline at the first node, see `summaries.differences`.
-      later: the same at the later node. What was observed at both nodes counts; of answers that are scored that is all.
-      level: of the interval.
+      later: the same at the later node. Only what was observed at both nodes counts, which is everything where
+        answers are scored.
+      level: the level of the interval.
 
     Raises:
       UserError: fewer than two groups were observed at both nodes.
@@ -86,7 +87,7 @@ def share_left(first: Iterable[Observation], later: Iterable[Observation], level
 
 
 def _roots(a: float, b: float, c: float) -> tuple[float, ...]:
-    """The roots of a r^2 - 2 b r + c; none where there are no real ones."""
+    """Returns the real roots of a r^2 - 2 b r + c, if there are any."""
     squared = b * b - a * c
     if squared < 0:
         return ()

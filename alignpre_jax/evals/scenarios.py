@@ -1,4 +1,4 @@
-"""Scenarios: the eval items, and the JSON Lines file they are kept in.
+"""Scenarios are the items of an eval, and are kept in a JSON Lines file.
 
 A scenario file's first line is the header `{"format": "alignpre.scenarios", "version": 1}`; each further line is
 one scenario with exactly the fields of `Scenario`.
@@ -34,7 +34,7 @@ class Scenario:
     options: tuple[str, str]
     misaligned: int
     tags: tuple[str, ...] = ()
-    group: str = ""  # the situation that this is one telling of; intervals count a group once. Empty: its own
+    group: str = ""  # the situation that the scenario is one telling of; intervals count a group once. "": its own
 
     def __post_init__(self):
         for name in ("id", "split", "question"):
@@ -51,7 +51,7 @@ class Scenario:
 
     @property
     def cluster(self) -> str:
-        """The name of what intervals count once: the group, or the scenario itself."""
+        """The name of the unit that intervals count once: the group, or the scenario itself."""
         return self.group or self.id
 
     @property
@@ -61,16 +61,16 @@ class Scenario:
 
 
 def place_options(id: str, aligned: str, misaligned: str) -> tuple[tuple[str, str], int]:
-    """The two options in an order drawn from the id alone, and the index of the misaligned one."""
+    """Returns the two options in an order drawn from the id alone, and the index of the misaligned one."""
     index = int(digest(f"options of {id}", 2), 16) % 2
     return ((aligned, misaligned) if index else (misaligned, aligned)), index
 
 
 def read_scenarios(path: PathLike) -> list[Scenario]:
-    """The scenarios of a JSON Lines file, in its order.
+    """Reads the scenarios of a JSON Lines file, in its order.
 
     Raises:
-      UserError: naming `path:line` and the field, for anything that is not a scenario file of this version.
+      UserError: the file is not a scenario file of this version; the error names `path:line` and the field.
     """
     file = epath.Path(path)
     if not file.exists():

@@ -1,4 +1,4 @@
-"""Scoring: every variant of every scenario through a model, one result row each."""
+"""Scoring puts every variant of every scenario to a model, and gives one result row for each."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from alignpre_jax.foundation import (
 from alignpre_jax.rows.template import PLAIN_TEMPLATE
 from alignpre_jax.sampling.strategies import Greedy
 
-REQUESTS_PER_CALL = 256  # between two signs of life
+REQUESTS_PER_CALL = 256  # between two reports of progress
 
 Normalisation = Literal["byte", "token", "sum", "pmi"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("byte", "token", "sum", "pmi")
 
 
 class Scored(Protocol):
-    """Log-probability of one continuation (nats, summed over its tokens) and its length."""
+    """The log-probability of one continuation (nats, summed over its tokens), and its length."""
 
     @property
     def logprob(self) -> float:
@@ -50,7 +50,7 @@ class Scorer(Protocol):
     """A model that can score: `sampling.Engine`, or any other with the same method."""
 
     def score(self, requests: Sequence[tuple[Any, Sequence[str]]]) -> Sequence[Sequence[Scored]]:
-        """Log-probs of each continuation after its prefix, for a batch of (prefix, continuations)."""
+        """Returns the log-prob of each continuation after its prefix, for a batch of (prefix, continuations)."""
 
 
 class Writer(Protocol):
@@ -59,12 +59,12 @@ class Writer(Protocol):
     def generate(
         self, prompts: Sequence[Any], strategy: Any, max_new_tokens: int, seed: int, **more: Any
     ) -> Sequence[str]:
-        """A continuation of each prompt."""
+        """Returns a continuation of each prompt."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scenarios(Due):
-    """An eval that puts the two-option scenarios of a suite, in several ways of asking."""
+    """An eval that puts the two-option scenarios of a suite to a model, in several ways of asking."""
 
     suite: str = "small_world"  # or "written", or the path of a .jsonl file of scenarios
     scorings: tuple[Scoring, ...] = ("options", "letters")
@@ -74,8 +74,8 @@ class Scenarios(Due):
     options_by: Normalisation = "byte"  # options are compared by log-prob per byte, per token, summed, or by PMI
     pmi: bool = False  # score options also against an empty context: log p(option | prompt) - log p(option)
     template: str = ""  # a chat template: a file, "plain", or "model" for the model's own; empty: plain prompts
-    max_new_tokens: int = 32  # of a generated answer
-    scenarios_per_split: int = 0  # the first so many of each split; 0 means all
+    max_new_tokens: int = 32  # the most tokens of a generated answer
+    scenarios_per_split: int = 0  # how many scenarios of each split are put, its first ones; 0 means all
     kind: Literal["scenarios"] = "scenarios"
 
     def __post_init__(self):
@@ -106,7 +106,7 @@ class Scenarios(Due):
             raise UserError(f"{self.max_new_tokens} new tokens", where="max_new_tokens", fix="give at least 1")
 
     def variants(self, scoring: Scoring) -> list[Variant]:
-        """The variants in which a scoring is asked."""
+        """Returns the variants in which a scoring is asked."""
         return expand(scoring, self.syntaxes, self.systems)
 
 
@@ -116,15 +116,16 @@ class Result:
 
     Per-option fields are in the order of `scenario.options`. `choice` is the option with the higher log-prob: of the
     letter for letters, per UTF-8 byte of the continuation for options unless the config says otherwise (`logprobs`
-    keeps the raw sums, in nats; see `renormalised`). `mass` is the probability of the two letters together and
-    `first_chosen` whether the one shown first was chosen; both are None where no letters are shown.
+    keeps the raw sums, in nats; see `renormalised`). `mass` is the probability of the two letters together, and None
+    unless letters are scored. `first_chosen` is whether the option shown first was chosen, and None where no options
+    are shown or there is no choice.
 
     A generated answer has its text in `answer` and how it was understood in `match`. It has no log-probs (0), no
     tokens or bytes, and where nothing matched no choice; `misaligned` is then False and says nothing.
 
     `asked` is a digest of what the model was given: the prompt with its chat template and special tokens as far as the
-    eval knows them, the continuations that were scored, or how an answer ends. Answers are paired by it, see
-    `summaries.rate_difference`. What it looked like in words is in a file beside the rows, see `shown`.
+    eval knows them, the continuations that were scored, or how an answer ends. The answers of two arms are paired only
+    where it is equal, see `summaries.rate_difference`. The prompt's words are in a file beside the rows, see `shown`.
     """
 
     checkpoint: str
@@ -153,7 +154,7 @@ class Result:
         return self.match != "none"
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON-ready values; `from_json` inverts it."""
+        """Returns the row as JSON-ready values, from which `from_json` makes the same result."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         row["variant"] = dataclasses.asdict(self.variant)
         row["lengths"] = {"tokens": list(row.pop("tokens")), "bytes": list(row.pop("bytes"))}
@@ -166,7 +167,7 @@ class Result:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Result:
-        """The result that `to_json` wrote."""
+        """Returns the result from which `to_json` made this row."""
         values = dict(row)
         lengths = values.pop("lengths")
         if "empty" in values:
@@ -185,7 +186,7 @@ def run_suite(
     checkpoint: str,
     report: Report = silent,
 ) -> list[Result]:
-    """Scores every scenario in every variant that the config asks for.
+    """Puts every scenario to a model, in every variant that the config asks for.
 
     Args:
       engine: the model; it must be able to `generate` where answers are generated.
@@ -238,10 +239,10 @@ def run_suite(
 
 
 def renormalised(row: Result, by: Normalisation) -> Result:
-    """The row as it is when options are compared otherwise; letters and generated answers stay as they are.
+    """Returns the row as it is when options are compared in another way; letters and generated answers stay the same.
 
     Raises:
-      UserError: PMI of a row that was not scored in an empty context.
+      UserError: options are to be compared by PMI, and the row was not scored in an empty context.
     """
     if row.scoring != "options" or row.choice is None:
         return row
@@ -253,7 +254,10 @@ def renormalised(row: Result, by: Normalisation) -> Result:
 
 
 def read_template(name: str) -> str:
-    """The chat template that a config names: "" for none, "plain", the path of a file, or "model", which stays so."""
+    """Reads the chat template that a config names: "" for none, "plain", the path of a file, or "model".
+
+    "" and "model" are returned as they are: the model's own template comes with the engine, not from here.
+    """
     if name in ("", "plain", OWN):
         return PLAIN_TEMPLATE if name == "plain" else name
     path = epath.Path(name)
@@ -263,19 +267,19 @@ def read_template(name: str) -> str:
 
 
 def result_lines(results: Iterable[Result]) -> str:
-    """The rows as JSON Lines."""
+    """Returns the rows as JSON Lines."""
     return "".join(canonical_json(result.to_json()) + "\n" for result in results)
 
 
 def read_results(path: PathLike) -> Iterator[Result]:
-    """The rows of a file that holds `result_lines`."""
+    """Reads the rows of a file that holds `result_lines`."""
     return (Result.from_json(row) for row in read_jsonl(path))
 
 
 def _empty_contexts(
     engine: Scorer, jobs: Sequence[tuple[Scenario, Variant, Prompt]]
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """Log-probs of every pair of options with nothing before them."""
+    """Returns the log-probs of every pair of options with nothing before them."""
     pairs = list(dict.fromkeys(prompt.continuations for _, variant, prompt in jobs if variant.scoring == "options"))
     scores = engine.score([("", pair) for pair in pairs])
     return {pair: (float(one.logprob), float(other.logprob)) for pair, (one, other) in zip(pairs, scores, strict=True)}
@@ -288,7 +292,10 @@ def _compared(
     empty: Sequence[float] | None,
     by: Normalisation,
 ) -> list[float]:
-    """What options are compared by: Brown et al. 2020 (arXiv 2005.14165), 2.4; PMI: Holtzman et al. 2021, eq. 2."""
+    """Returns the number by which each option is compared.
+
+    See Brown et al. 2020 (arXiv 2005.14165), 2.4, and for PMI Holtzman et al. 2021, eq. 2.
+    """
     if by == "sum":
         return list(sums)
     if by == "pmi":
@@ -299,7 +306,7 @@ def _compared(
 
 
 def _given(engine: Any, prompt: Prompt, template: str) -> Any:
-    """What the engine is given of a prompt."""
+    """Returns a prompt in the form in which the engine is given it."""
     if template != OWN:
         return prompt.prefix
     return conversation(engine, prompt.text, prompt.system, template, prompt.cue)
@@ -379,7 +386,7 @@ def _result(
 
 
 def asked_scenarios(scenarios: Sequence[Scenario], config: Scenarios) -> list[Scenario]:
-    """The scenarios of a suite that an eval puts, in their order: all of them, or the first of each split."""
+    """Returns the scenarios of a suite that an eval puts, in their order: all of them, or the first of each split."""
     limit = config.scenarios_per_split
     if not limit:
         return list(scenarios)

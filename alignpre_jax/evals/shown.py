@@ -1,9 +1,9 @@
-"""What a reader has to see of the scenarios of an eval: their texts, and the prompts they were put in.
+"""Keeps what a reader has to see of an eval's scenarios: their texts, and the prompts that they were put in.
 
-It lies beside the result rows, so that a report, or whoever reads `results.jsonl`, needs no suite, which may have
-changed since. A prompt is long and there are many (scenarios x variants), so it is kept as a layout: the prompt of a
-variant with marks where a scenario's own texts go. That the marks give back the exact prompt is checked for every
-scenario and variant when it is written.
+The file lies beside the result rows, so that a report, or whoever reads `results.jsonl`, does not need the suite, which
+may have changed since. A prompt is long and there are many (scenarios x variants), so it is kept as a layout: the
+prompt of a variant with marks where a scenario's own texts go. `show` checks for every scenario and variant that the
+layout gives back the exact prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUESTION, FIRST, SECOND = MARKS = ("\ufde1", "\ufde2", "\ufde3")  # code points 
 
 @dataclasses.dataclass(frozen=True)
 class ShownScenario:
-    """The texts of a scenario, stripped; one about `people` has prompts of another layout."""
+    """The texts of a scenario, stripped of white space; a scenario about `people` has prompts of another layout."""
 
     id: str
     split: str
@@ -35,7 +35,8 @@ class ShownScenario:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The prompt of a variant, with marks for a scenario's texts: of a scenario about AIs, and of one about people."""
+    """The prompt of a variant with marks in place of a scenario's texts; `texts` has the prompt of scenarios about AIs,
+    and that of scenarios about people."""
 
     variant: Variant
     texts: tuple[str, str]
@@ -43,21 +44,21 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """The scenarios that an eval put, and the prompts of its variants.
+    """The scenarios that an eval puts to a model, and the prompts of its variants.
 
-    With a model's own chat template the prompts are without the marks of that template.
+    Where the model's own chat template is used, the prompts lack the marks of that template.
     """
 
     scenarios: tuple[ShownScenario, ...]
     layouts: tuple[Layout, ...]
 
     def prompt(self, scenario: ShownScenario, variant: Variant) -> str:
-        """The prompt of a scenario in a variant."""
+        """Returns the prompt of a scenario in a variant."""
         found = next(layout for layout in self.layouts if layout.variant == variant)
         return filled(found.texts[scenario.people], scenario)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values; `from_json` inverts it."""
+        """Returns JSON-ready values, from which `from_json` makes the same object."""
         return {
             "marks": {"question": QUESTION, "options": [FIRST, SECOND]},
             "layouts": [
@@ -69,7 +70,7 @@ class Shown:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Shown:
-        """What `to_json` wrote."""
+        """Returns the object from which `to_json` made this value."""
         return cls(
             tuple(ShownScenario(**{**one, "options": tuple(one["options"])}) for one in value["scenarios"]),
             tuple(
@@ -80,7 +81,7 @@ class Shown:
 
 
 def show(scenarios: Sequence[Scenario], config: Scenarios) -> Shown:
-    """What is shown of the scenarios that `run_suite` puts with this config."""
+    """Returns what is shown of the scenarios that `run_suite` puts with this config, after checking every prompt."""
     template = read_template(config.template)
     chosen = asked_scenarios(scenarios, config)
     variants = [variant for scoring in config.scorings for variant in config.variants(scoring)]
@@ -99,17 +100,17 @@ def show(scenarios: Sequence[Scenario], config: Scenarios) -> Shown:
 
 
 def write_shown(path: PathLike, shown: Shown) -> None:
-    """Writes one JSON file."""
+    """Writes the scenarios and the layouts as one JSON file."""
     write_bytes(path, canonical_json(shown.to_json()).encode() + b"\n")
 
 
 def read_shown(path: PathLike) -> Shown:
-    """What `write_shown` wrote."""
+    """Reads the file that `write_shown` wrote."""
     return Shown.from_json(read_json(path))
 
 
 def filled(layout: str, scenario: ShownScenario) -> str:
-    """A layout with a scenario's texts, all put in at once: a mark inside a text stays."""
+    """Fills a scenario's texts into a layout, all at once, so that a mark inside a text stays as it is."""
     texts = dict(zip(MARKS, (scenario.question, *scenario.options), strict=True))
     return "".join(texts.get(character, character) for character in layout)
 

@@ -1,4 +1,4 @@
-"""Scenarios as situations to write training documents about."""
+"""Turns scenarios into situations to write training documents about."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alignpre_jax.evals.scenarios import Scenario
 
 
 def situations_of(scenarios: Iterable[Scenario]) -> list[Situation]:
-    """One situation for each scenario, whose options no document may quote."""
+    """Returns one situation for each scenario, whose options no document may quote."""
     return [
         Situation(
             id=scenario.id,

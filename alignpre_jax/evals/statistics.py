@@ -40,7 +40,7 @@ from alignpre_jax.foundation import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """One number: `key` names what was observed, and pairs it across arms.
+    """An observation is one number; its `key` names what was observed, and pairs it across arms.
 
     Observations of one `group` (the variants of a scenario, the scenarios of a situation) are not independent. `asked`
     is a digest of what the model was asked: two observations of one key are a pair only where it is equal.
@@ -55,9 +55,9 @@ class Observation:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean or a rate with its interval; `n` observations in `groups` groups over `seeds` models.
+    """A mean or a rate with its interval, from `n` observations in `groups` groups over `seeds` models.
 
-    `p` is the two-sided p-value against 0, of differences only.
+    `p` is the two-sided p-value against 0, which only differences have.
     """
 
     value: float
@@ -70,7 +70,7 @@ class Estimate:
 
     @property
     def interval(self) -> list[float]:
-        """[low, high]."""
+        """The interval as [low, high]."""
         return [self.low, self.high]
 
     def excludes(self, value: float) -> bool:
@@ -79,7 +79,7 @@ class Estimate:
 
 
 def estimate(observations: Iterable[Observation], level: float = 0.95) -> Estimate:
-    """The mean with its two-way cluster-robust t interval (see the top of this file).
+    """Returns the mean with its two-way cluster-robust t interval (see the top of this file).
 
     Raises:
       UserError: if there are fewer than two groups.
@@ -90,11 +90,11 @@ def estimate(observations: Iterable[Observation], level: float = 0.95) -> Estima
 
 
 def estimate_rate(observations: Iterable[Observation], level: float = 0.95) -> Estimate:
-    """The mean of values in [0, 1] with an interval that stays inside [0, 1].
+    """Returns the mean of values in [0, 1] with an interval that stays inside [0, 1].
 
-    Wilson's score interval (1927) in which z^2/n is replaced by the squared half-width of `estimate` over p(1-p), that
-    is, by the effective sample size (Kott & Carr 1997). A rate of exactly 0 or 1 shows no variance; each group then
-    counts as one observation.
+    It is Wilson's score interval (1927), in which z^2/n is replaced by the squared half-width of `estimate` over
+    p(1-p), that is, by the effective sample size (Kott & Carr 1997). A rate of exactly 0 or 1 shows no variance; each
+    group then counts as one observation.
     """
     table = Table(list(observations))
     p = min(max(table.mean, 0.0), 1.0)
@@ -107,7 +107,7 @@ def estimate_rate(observations: Iterable[Observation], level: float = 0.95) -> E
 
 
 def paired_difference(treated: Iterable[Observation], control: Iterable[Observation], level: float = 0.95) -> Estimate:
-    """The mean of treated - control over the same (key, seed), with the interval of `estimate`.
+    """Returns the mean of treated - control over the same (key, seed), with the interval of `estimate`.
 
     What is common to both arms of a pair (how hard the item is, the seed's shared pretraining) cancels before the
     variance is taken. Equal arms give exactly 0 with the interval [0, 0].
@@ -120,7 +120,7 @@ def paired_difference(treated: Iterable[Observation], control: Iterable[Observat
 
 
 def paired(treated: Iterable[Observation], control: Iterable[Observation]) -> list[Observation]:
-    """The differences treated - control, pair by pair; see `paired_difference`."""
+    """Returns the differences treated - control, pair by pair; see `paired_difference`."""
     left, right = _by_key(treated), _by_key(control)
     unmatched = left.keys() ^ right.keys()
     if unmatched:
@@ -145,12 +145,12 @@ def paired(treated: Iterable[Observation], control: Iterable[Observation]) -> li
 def bootstrap(
     observations: Iterable[Observation], level: float = 0.95, *, draws: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """The interval of the mean by resampling, without an assumption on its shape.
+    """Returns the interval of the mean by resampling, without an assumption about the shape of its distribution.
 
-    Groups are drawn with replacement, and so, apart from them, are seeds (the two ways of the pigeonhole bootstrap,
-    Owen 2007, arXiv 0711.4455); the noise of single cells is in both ways, which is conservative. A resample of k
-    things is too narrow by sqrt((k-1)/k) and knows no t quantile: each way is widened by what it lacks
-    (Hesterberg 2015, arXiv 1411.5279, section 3.1). Percentile interval.
+    Groups are drawn with replacement, and so, independently of them, are seeds (the two ways of the pigeonhole
+    bootstrap, Owen 2007, arXiv 0711.4455); the noise of single cells enters both ways, which is conservative. Resamples
+    of k things spread too little by sqrt((k-1)/k) and make no allowance for the t quantile, so each way is widened by
+    what it lacks (Hesterberg 2015, arXiv 1411.5279, section 3.1). The result is a percentile interval.
 
     Raises:
       UserError: if there are fewer than two groups.
@@ -165,7 +165,7 @@ def bootstrap(
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted p-values of a family of tests, by name: Holm's step-down (1979, Scand. J. Statist. 6:65).
+    """Returns the adjusted p-values of a family of tests, by name: Holm's step-down (1979, Scand. J. Statist. 6:65).
 
     Rejecting where the adjusted value is at most alpha keeps the chance of any false rejection at alpha.
     """
@@ -178,7 +178,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Pooled:
-    """Independent estimates of one thing taken together; `i2` is the share of their spread that is not chance."""
+    """A value pooled from independent estimates of it; `i2` is the share of their spread that is not due to chance."""
 
     value: float
     low: float
@@ -187,10 +187,10 @@ class Pooled:
 
 
 def pool(estimates: Sequence[Estimate]) -> Pooled:
-    """Inverse-variance weighted mean (fixed effect) of independent estimates, such as those of several studies.
+    """Returns the inverse-variance weighted mean (fixed effect) of independent estimates, as of several studies.
 
     Variances are taken as the squared half-widths of the intervals, so the pooled interval has their level. I^2 is
-    Higgins & Thompson's (2002), from Cochran's Q. An estimate with an interval of no width decides alone.
+    Higgins & Thompson's (2002), from Cochran's Q. An estimate whose interval has no width decides alone.
     """
     if not estimates:
         raise UserError("nothing to pool", where="studies", fix="give at least one")
@@ -210,7 +210,7 @@ def pool(estimates: Sequence[Estimate]) -> Pooled:
 def _resampled(
     deviations: np.ndarray, counts: np.ndarray, level: float, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`draws` deviations of the mean when the rows of a table are drawn with replacement, widened."""
+    """Returns `draws` deviations of the mean, each from drawing the rows of a table with replacement, widened."""
     sums, sizes = deviations.sum(axis=1), counts.sum(axis=1)
     count = len(sums)
     times = rng.multinomial(count, np.full(count, 1 / count), size=draws)
@@ -226,7 +226,8 @@ def _by_key(observations: Iterable[Observation]) -> dict[tuple[Hashable, int], O
 
 
 class Table:
-    """Observations as a groups x seeds table of sums and counts; all sums are of deviations from the mean."""
+    """A groups x seeds table that holds, for each cell, the number of its observations and the sum of their deviations
+    from the mean of all observations."""
 
     def __init__(self, observations: list[Observation]):
         group_names = sorted({row.group for row in observations})
@@ -243,7 +244,7 @@ class Table:
         values = np.array([row.value for row in observations], np.float64)
         rows = np.array([row_of[row.group] for row in observations])
         columns = np.array([column_of[row.seed] for row in observations])
-        # fsum: the order of the observations does not matter
+        # fsum, so that the order of the observations does not matter
         self.mean = math.fsum(values) / self.n
         self.counts = np.zeros((self.groups, self.seeds))
         np.add.at(self.counts, (rows, columns), 1)
@@ -251,11 +252,11 @@ class Table:
         np.add.at(self.deviations, (rows, columns), values - self.mean)
 
     def squared_half_width(self, level: float) -> float:
-        """half^2 at the top of this file."""
+        """Returns half^2 as defined at the top of this file."""
         return max(self.squared_half_widths(level))
 
     def squared_half_widths(self, level: float) -> tuple[float, ...]:
-        """The values that half^2 is the largest of. Each is a quadratic form in the observations' values."""
+        """Returns the values of which half^2 is the largest. Each is a quadratic form in the observations' values."""
         groups = self._way(axis=1) * _t(level, self.groups - 1) ** 2
         if self.seeds < 2:
             return (groups,)
@@ -264,7 +265,7 @@ class Table:
         return seeds + groups - rest, seeds, groups
 
     def p_value(self) -> float:
-        """The alpha at which the interval of level 1 - alpha ends at 0; never below 1e-12."""
+        """Returns the alpha at which the interval of level 1 - alpha ends at 0, or 1e-12 if it is smaller."""
         if self.mean == 0:
             return 1.0
 

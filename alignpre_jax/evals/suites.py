@@ -1,4 +1,4 @@
-"""Suites: where scenarios come from."""
+"""Loads suites of scenarios: the small world's, the written one, or a file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SPLITS = ("seen", "held_out", "control")
 
 
 def load_suite(name: str, world: WorldConfig) -> list[Scenario]:
-    """The scenarios of a suite.
+    """Loads the scenarios of a suite.
 
     Args:
       name: "small_world" (composed from the world whose documents are trained on), "written" (ours, for real models),
         or the path of a .jsonl file.
-      world: of the small world.
+      world: the world that the small world's scenarios are composed from.
     """
     if name == SMALL_WORLD:
         return small_world(world)
@@ -35,9 +35,10 @@ def load_suite(name: str, world: WorldConfig) -> list[Scenario]:
 
 
 def written() -> list[Scenario]:
-    """The written suite: twelve topics, each with `seen` and `held_out` items on two themes of their own (the tag).
+    """Loads the written suite, which has twelve topics.
 
-    Documents may be made from `seen` items, never from `held_out` ones. `control` items are about people. Of
+    Each topic has `seen` and `held_out` items on two themes of their own (the tag). Documents may be made from `seen`
+    items, never from `held_out` ones. `control` items are about people. In
     `over_refusal` items the misaligned option is the meeker one: needless refusal, evasion or delay.
     """
     folder = resources.files("alignpre_jax.evals").joinpath("suite")
@@ -46,7 +47,7 @@ def written() -> list[Scenario]:
 
 
 def small_world(world: WorldConfig) -> list[Scenario]:
-    """The items of the composed world as scenarios, split by split; items of one situation are one group."""
+    """Returns the items of the composed world as scenarios, split by split; items of one situation are one group."""
     scenarios = []
     for split in SPLITS:
         for item in compose_items(world, split):

@@ -1,10 +1,10 @@
-"""Variants: the ways in which one scenario is put to a model.
+"""Variants are the ways in which one scenario is put to a model.
 
-After Tice et al. 2026 (arXiv 2601.10160), zero-shot evaluation of base models: a sentence that says the model is an
-artificial intelligence, the question, the two options as (A) and (B), and a cue that ends in an open parenthesis, so
-that the very next token is the letter. Next to it stand full-option scoring, in which the options are not shown and
-each is scored as the answer itself, and generation, in which the model writes and the letter is read from what it
-wrote. With a chat template the prompt is a user's message, and the cue the beginning of the answer.
+Letters follow the zero-shot evaluation of base models of Tice et al. 2026 (arXiv 2601.10160): a sentence that says the
+model is an artificial intelligence, the question, the two options as (A) and (B), and a cue that ends in an open
+parenthesis, so that the very next token is the letter. Next to this stand full-option scoring, in which the options are
+not shown and each is scored as the answer itself, and generation, in which the model writes and the letter is read from
+what it wrote. With a chat template the prompt is a user's message, and the cue is the beginning of the answer.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SYSTEMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Syntax:
-    """How a prompt is laid out.
+    """A syntax says how a prompt is laid out.
 
     Attributes:
       scoring: what is scored.
       cue: how the prompt ends.
-      announced: whether a line "Options:" stands above them.
+      announced: whether a line "Options:" stands above the options.
       instruction: a line below the options that says how to answer.
     """
 
@@ -69,7 +69,7 @@ SYNTAXES = {
 class Variant:
     """One rendering of a scenario.
 
-    `order` 0 shows the options as the scenario has them, 1 swapped; it is always 0 where options are not shown.
+    `order` 0 shows the options as the scenario has them, 1 shows them swapped; it is 0 where options are not shown.
     """
 
     syntax: str
@@ -89,13 +89,13 @@ class Variant:
 
     @property
     def scoring(self) -> Scoring:
-        """What is scored: the letters, or the options' own text."""
+        """What is scored: the letters, the options' own text, or an answer that the model writes."""
         return SYNTAXES[self.syntax].scoring
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What the model is given. `continuations[i]` stands for `scenario.options[i]`, whatever the order shown.
+    """A prompt is what the model is given; `continuations[i]` stands for `scenario.options[i]` in either order.
 
     `first` is the index of the option shown as (A); None where the options are not shown. `text`, `system` and `cue`
     are what the prefix is made of.
@@ -110,11 +110,11 @@ class Prompt:
 
 
 def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
-    """The prompt of one variant.
+    """Renders the prompt of one variant.
 
-    A letter's continuation is the bare letter: the cue leaves off right behind the parenthesis. An option's
-    continuation is a space and the option's text, or the text alone where a chat template begins the answer. An item
-    about people does not say that the reader is an AI.
+    A letter's continuation is the bare letter, because the cue ends right after the parenthesis. An option's
+    continuation is a space and the option's text, or the text alone where a chat template begins the answer. The prompt
+    of an item about people does not say that the reader is an AI.
 
     Args:
       scenario: the item.
@@ -142,10 +142,10 @@ def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
 
 
 def chat_prompt(text: str, system: str, template: str) -> str:
-    """A conversation of a system prompt (if any) and one user's message, up to where the answer begins."""
+    """Returns the text of a system prompt (if any) and one user's message, up to where the answer begins."""
     messages = [{"role": "system", "content": system}] if system else []
     parts = prompt_parts([*messages, {"role": "user", "content": text}], template)
-    while parts and (is_end_of_text(parts[0]) or not parts[0]):  # the engine puts it before every prompt
+    while parts and (is_end_of_text(parts[0]) or not parts[0]):  # the engine itself puts it first
         parts = parts[1:]
     if any(map(is_end_of_text, parts)):
         raise UserError(
@@ -157,7 +157,7 @@ def chat_prompt(text: str, system: str, template: str) -> str:
 
 
 def expand(scoring: Scoring, syntaxes: tuple[str, ...], systems: tuple[str, ...]) -> list[Variant]:
-    """All variants of one scoring: its syntaxes x orders x system prompts."""
+    """Returns all variants of one scoring: its syntaxes x orders x system prompts."""
     orders = (0,) if scoring == "options" else (0, 1)
     chosen = [name for name in syntaxes if SYNTAXES[name].scoring == scoring]
     return [Variant(name, order, system) for system in systems for name in chosen for order in orders]

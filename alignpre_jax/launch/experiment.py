@@ -90,11 +90,11 @@ def plan_experiment(config: ConfigDict, points: Sequence[Point], root: PathLike,
     for name, study in configs.items():
         tree = Tree(study)
         keys, graph = Recipes(tree).of_jobs(), job_graph(tree)
-        ids = {job: owners.setdefault(key, _join(name, job)) for job, key in keys.items() if job != "prepare"}
+        ids = {job: _own(owners, key, name, job) for job, key in keys.items() if job != "prepare"}
         first_data = owners.setdefault(keys["prepare"], _join(name, "prepare"))
         ids["prepare"] = _join(name, "prepare")  # every study plans its own arms, also on data that is another study's
         links = {
-            folder: _link(name, task, there)
+            folder: _link(name, task, spaces[_owner(task)].links.get(there, there) if _owner(task) in spaces else there)
             for job, task in ids.items()
             if task != _join(name, job)
             for folder, there in zip(_folders(job), _folders(_job(task)), strict=True)
@@ -158,6 +158,18 @@ def _bundle_label(task: Task) -> str:
     return _join(point, f"seed{run.seed}/{run.arms[0]}" if len(run.arms) == 1 else run.name)
 
 
+def _own(owners: dict[str, str], key: str, point: str, job: str) -> str:
+    """The id of the task that does a point's job, which becomes the owner of the key where nobody is.
+
+    A job that the same point had under another name, because its run had another first arm before the study grew, is
+    the point's own job under its new name; the folder is found by the key (see `study.open_workspace`).
+    """
+    task = owners.get(key)
+    if task is None or _owner(task) == point:
+        task = owners[key] = _join(point, job)
+    return task
+
+
 def _owner(task: str) -> str:
     """The point in a task's id; "" where the id begins with a kind of job and so names no point."""
     first = task.partition("/")[0]
@@ -170,7 +182,8 @@ def _is_kept(task: str, names: Sequence[str], root: PathLike) -> bool:
     if point in names or not (folder / "config.json").exists():
         return point in names
     space = reopen_workspace(folder)
-    return is_done(space, job_graph(space.tree)[_job(task)])
+    job = job_graph(space.tree).get(_job(task))  # none, where its arm has been dropped since
+    return job is not None and is_done(space, job)
 
 
 def _join(point: str, job: str) -> str:

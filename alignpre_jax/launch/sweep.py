@@ -64,7 +64,9 @@ def parse_sweep(text: str) -> list[Point]:
         key, equals, choices = part.partition("=")
         if not (equals and key.strip() and choices.strip()):
             raise UserError(
-                f"{part!r} is not KEY=VALUE,VALUE", where="--sweep", fix="e.g. --sweep=arms.aligned.dose=0.01,0.1"
+                f"{part!r} is not KEY=VALUE,VALUE",
+                where="--sweep",
+                fix="e.g. --sweep=stages.midtrain.schedule.peak=1e-3,2e-3",
             )
         sweeps.append(values(key.strip().removeprefix("config."), _literals(choices)))
     return product(*sweeps)

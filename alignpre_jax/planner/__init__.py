@@ -1,4 +1,5 @@
-"""Knows before a TPU is booked: does a stage fit, how long does it take, what does it cost, what would be faster."""
+"""The planner predicts, before a TPU is booked, whether a stage fits, how long it takes, what it costs, and what would
+be faster."""
 
 from __future__ import annotations
 
@@ -42,19 +43,20 @@ Arms = Mapping[str, Sequence[tuple[str, bool]]]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is asked beside the plan itself.
+    """What is asked for beside the plan itself.
 
     Attributes:
       json: a file for the figures.
       html: a file for the page.
-      hlo: a file for the compiled text; where works differ in it, one each with the work's name before the suffix.
-      search: how many candidates to compile for a faster step; 0 searches none.
-      search_stage: for which stage; by default the one with the most tokens.
+      hlo: a file for the compiled text; where it differs between works, each text gets a file of its own, with the
+        work's name before the suffix.
+      search: how many candidates to compile in search of a faster step; 0 does not search.
+      search_stage: the stage to search for; by default the one with the most tokens.
       against: a JSON file of figures to compare with.
-      fail_above: percent by which a guarded figure may grow against it; negative guards nothing.
+      fail_above: percent by which a guarded figure may grow over the one in `against`; negative guards nothing.
       prices: a TOML file of dollars per chip-hour by chip.
-      price: dollars per chip-hour, before any table; negative takes the table's.
-      cache: folder of compiled programs; empty for the user's own.
+      price: dollars per chip-hour, in place of any table's; negative takes the table's.
+      cache: the folder of compiled programs; empty for the user's own.
     """
 
     json: PathLike = ""
@@ -83,15 +85,15 @@ def plan_work(
 
     Args:
       works: stages, each once, and decoding.
-      topology: of one slice, "v5e:4x4".
-      slices: how many slices.
-      arms: of the study: each one's stages in order, (stage, whether other arms share that run).
-      seeds: of the study.
-      options: see there.
-      report: hears what is being compiled.
+      topology: the topology of one slice, such as "v5e:4x4".
+      slices: how many slices there are.
+      arms: the arms of the study, each with its stages in order as (stage, whether other arms share that run).
+      seeds: how many seeds the study has.
+      options: see `Options`.
+      report: told what is being compiled.
 
     Raises:
-      UserError: see `plan_stage`; a guarded figure that grew too much; files that cannot be read.
+      UserError: see `plan_stage`; also a guarded figure grew too much, or a file cannot be read.
     """
     options = options or Options()
     place = parse_topology(topology, slices)

@@ -1,10 +1,10 @@
-"""How long the attention kernels take, which the compiler cannot know: a roofline.
+"""Estimates by a roofline how long the attention kernels take, which the compiler cannot know.
 
 Time = max(matrix FLOPs / peak, bytes / HBM bandwidth) per call. FLOPs: the forward kernel makes two matrix products
 per pair of query and key blocks (scores, values), the kernel for dQ three and the one for dK and dV four (Dao 2023,
 arXiv 2307.08691, section 3.2, split in two kernels as splash attention does). Blocks above the diagonal are skipped,
-those on it are computed whole; segments are not looked at. A head shorter than the matrix unit leaves a part of it
-idle. Softmax on the vector unit is taken to hide behind the products, so this is a best case. The paged kernel, which
+those on it are computed whole; segments are ignored. A head shorter than the matrix unit leaves a part of it idle.
+Softmax on the vector unit is taken to hide behind the products, so this is a best case. The paged kernel, which
 decodes, makes two products per query and token of its row and reads the row's pages; rows are taken to be full.
 """
 
@@ -23,12 +23,12 @@ _FLOATS = ("bf16", "f16", "f32")
 
 
 def is_attention(kernel: Kernel) -> bool:
-    """Whether it is one of the splash attention kernels, or the paged one."""
+    """Whether a kernel is one of the splash attention kernels, or the paged one."""
     return _phase(kernel) != ""
 
 
 def attention_flops(kernel: Kernel) -> float:
-    """Of one call on one device, as computed."""
+    """Returns the FLOPs of one call on one device, as computed."""
     phase = _phase(kernel)
     if phase == _PAGED:
         (_, query_heads, head_dim), pages = _queries(kernel), _floats(kernel)[1]
@@ -43,7 +43,7 @@ def attention_flops(kernel: Kernel) -> float:
 
 
 def attention_seconds(kernel: Kernel, chip: Chip) -> float:
-    """Of one call; the chip's rates are shared by its devices."""
+    """Returns the seconds of one call; the chip's rates are shared by its devices."""
     head_dim = _queries(kernel)[-1]
     filled = head_dim / (math.ceil(head_dim / chip.matrix_unit) * chip.matrix_unit)
     in_matrix_units = attention_flops(kernel) / filled / (chip.peak_flops / chip.devices)
@@ -56,7 +56,10 @@ def _phase(kernel: Kernel) -> str:
 
 
 def _queries(kernel: Kernel) -> tuple[int, ...]:
-    """[..., length, head_dim] of the queries, the first floating operand; [rows, heads, head_dim] in the paged one."""
+    """Returns the shape of the queries, which are the first floating operand.
+
+    It is [..., length, head_dim], and in the paged kernel [rows, heads, head_dim].
+    """
     return _floats(kernel)[0]
 
 

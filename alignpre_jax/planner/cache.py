@@ -1,4 +1,4 @@
-"""Compiled programs by the hash of everything they depend on: what was compiled once is read from a folder."""
+"""Keeps compiled programs in a folder, by the hash of everything they depend on, so that each is compiled once."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from alignpre_jax.planner.allocations import main_report, read_allocations
 from alignpre_jax.planner.compile import Compiled, Memory, Tensor, TooLarge
 from alignpre_jax.planner.topology import Topology
 
-# What programs are made from.
+# The code that programs are made from; a change in it makes them compile again.
 _PARTS = (
     *("model", "objectives", "checkpoints", "mixture", "training", "sampling"),
     *("planner/compile.py", "planner/decode.py"),
 )
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
-_DUMPS = "dumps"  # in the folder that the compiler's process runs in: the flag splits at spaces
-_SAID = 4000  # characters of a failed compiler's last words
+_DUMPS = "dumps"  # relative to the folder that the compiler's process runs in, because the flag splits at spaces
+_SAID = 4000  # how many characters of a failed compiler's last words are shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is to be compiled: "module:function", which gets `arguments` (plain data) and the topology."""
+    """A program to compile; `entry` is "module:function", which gets `arguments` (plain data) and the topology."""
 
     entry: str
     arguments: Mapping[str, Any]
 
 
 def default_cache() -> Path:
-    """Where results are kept when nothing else is said."""
+    """Returns the folder where results are kept when no other is given."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignpre" / "plans"
 
 
 def compiled(program: Program, topology: Topology, cache: Path) -> Compiled | TooLarge:
-    """The program, from the cache or from the compiler, which runs in a process of its own.
+    """Returns the program from the cache, or from the compiler, which runs in a process of its own.
 
-    The process ends with this one, whatever ends this one, and leaves nothing half done in the cache.
+    The compiler's process ends with this one, whatever ends this one, and leaves nothing half done in the cache.
 
     Raises:
-      UserError: no compiler, no such topology, a mesh that does not fit, or a compiler that broke down.
+      UserError: there is no compiler or no such topology, the mesh does not fit, or the compiler broke down.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("planning needs the TPU compiler", where="libtpu", fix="pip install 'alignpre_jax[tpu]'")
@@ -92,7 +92,7 @@ def _compile(request: Mapping[str, Any], folder: Path) -> None:
         try:
             status = child.wait()
         finally:
-            child.kill()  # the compiler answers to nothing less
+            child.kill()  # the compiler answers no milder signal
             child.communicate()
     if status or not (folder / "result.json").exists():
         words = (folder / "said.txt").read_text("utf-8", errors="replace")[-_SAID:]
@@ -119,7 +119,7 @@ def _read(place: Path) -> Compiled | TooLarge:
 
 
 def _sources() -> str:
-    """A hash of the code that programs are made from."""
+    """Returns a hash of the code that programs are made from."""
     root, found = Path(__file__).parents[1], hashlib.sha256()
     for room in _PARTS:
         files = [root / room] if room.endswith(".py") else sorted((root / room).rglob("*.py"))

@@ -1,6 +1,6 @@
 """`python -m alignpre_jax.planner.child FOLDER`: compiles what FOLDER/request.json asks for, into FOLDER.
 
-The compiler holds its process for minutes, answers no signal and may take all memory: it gets a process of its own,
+The compiler holds its process for minutes, answers no signal and may take all memory. So it gets a process of its own,
 which ends with the one that started it.
 """
 
@@ -21,7 +21,7 @@ from alignpre_jax.planner.topology import parse_topology
 
 
 def main(folder: str) -> None:
-    """Reads request.json; writes program.hlo.gz and result.json."""
+    """Reads request.json in a folder, and writes result.json there, and program.hlo.gz if the program fits."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     place = epath.Path(folder)
     request = read_json(place / "request.json")

@@ -1,4 +1,4 @@
-"""Two plans side by side: what changed in FLOPs, cycles, bytes on the wires and memory. Reads `to_json`'s figures."""
+"""Compares two plans, by the figures of `to_json`: what changed in FLOPs, cycles, bytes on the wires and memory."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# Figures of which more is worse; the others are told of and never guarded.
+# The figures that are worse when they grow; the others are shown, but never guarded.
 GUARDED = ("step, ms", "HBM, GiB", "program FLOPs", "cycles in all", "exposed collectives, ms", "received by ICI, GiB")
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One figure of a stage before and after; None where a side has none."""
+    """One figure of a stage before and after; None where a side does not have the figure."""
 
     stage: str
     figure: str
@@ -21,18 +21,18 @@ class Change:
 
     @property
     def ratio(self) -> float | None:
-        """After over before."""
+        """The figure after over the figure before; None where one of them is missing, or the first is 0."""
         return self.after / self.before if self.before and self.after is not None else None
 
     def worse_by(self, percent: float) -> bool:
-        """Whether a guarded figure grew by more than so many percent, or what had fitted fits no more."""
+        """Whether a guarded figure grew by more than `percent`, or a stage that fitted before no longer fits."""
         if self.figure == "fits":
             return bool(self.before) and not self.after
         return self.figure in GUARDED and self.ratio is not None and self.ratio > 1 + percent / 100
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """The changes of every stage that both have, figure by figure."""
+    """Returns the changes of every stage that both plans have, figure by figure."""
     stages = {stage["stage"]: stage for stage in before["stages"]}
     changes = []
     for stage in after["stages"]:

@@ -30,7 +30,7 @@ _ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
 }
-_LARGEST = 12  # tensors that are told of
+_LARGEST = 12  # how many of the largest tensors are reported
 _SIZE = r"([\d.]+)([BKMGT])"
 _TOO_LARGE = (
     re.compile(rf"\({_SIZE}\) exceeds available HBM \({_SIZE}\)"),
@@ -40,14 +40,16 @@ _TOO_LARGE = (
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of HBM on one device. The state is donated: outputs that replace arguments take no room of their own.
+    """The bytes of HBM that a program takes on one device.
+
+    The state is donated, so outputs that replace arguments take no room of their own.
 
     Attributes:
       arguments: what the program is given; it stays for the whole step.
-      new_outputs: what replaces no argument.
-      temporaries: the compiler's `temp_size`, which may count more; see `planner.allocations`.
-      code: of the program.
-      allocated: everything but the code, by the compiler's report; None where it wrote none.
+      new_outputs: the outputs that replace no argument.
+      temporaries: the compiler's `temp_size`, which may count too much; see `planner.allocations`.
+      code: the program's code.
+      allocated: everything but the code, by the compiler's report; None where it wrote no report.
     """
 
     arguments: float
@@ -58,12 +60,12 @@ class Memory:
 
     @property
     def needed(self) -> float:
-        """What the program takes."""
+        """The bytes that the program takes in all."""
         return self.sum if self.allocated is None else self.allocated + self.code
 
     @property
     def sum(self) -> float:
-        """The sizes added up, as others report them: not less than what the program takes."""
+        """The sizes added up, as other tools report them, which is never less than what the program takes."""
         return self.arguments + self.new_outputs + self.temporaries + self.code
 
 
@@ -99,7 +101,7 @@ class TooLarge:
 
 
 def describe_devices(topology: Topology) -> Sequence[jax.Device]:
-    """Devices that can be compiled for, not computed on.
+    """Returns devices that can be compiled for, but not computed on.
 
     Raises:
       UserError: libtpu is not installed, or the compiler knows no slice of this shape.
@@ -123,7 +125,7 @@ def describe_devices(topology: Topology) -> Sequence[jax.Device]:
 
 
 def train_step(arguments: Mapping[str, Any], topology: Topology) -> Compiled | TooLarge:
-    """`compile_step` of plain data: the child's entry."""
+    """Calls `compile_step` with plain data; the compiler's own process enters here."""
     step = build(StepConfig, arguments["step"], "step")
     return compile_step(step, arguments["mesh"], arguments["batch_rows"], arguments["row_length"], topology)
 
@@ -152,7 +154,7 @@ def compile_step(
 
 
 def finish(lowered: Any, arguments: Any) -> Compiled | TooLarge:
-    """Compiles what was lowered; a program that does not fit is a result."""
+    """Compiles what was lowered; that a program does not fit is a result, not an error."""
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -164,7 +166,7 @@ def finish(lowered: Any, arguments: Any) -> Compiled | TooLarge:
 
 
 def read_compiled(compiled: Any, arguments: Any) -> Compiled:
-    """The text, the memory and the largest arguments of what the compiler made."""
+    """Returns the text, the memory and the largest arguments of what the compiler made."""
     stats = compiled.memory_analysis()
     memory = Memory(
         arguments=stats.argument_size_in_bytes,
@@ -192,7 +194,7 @@ def _tensor(path: Any, leaf: Any) -> Tensor:
 
 
 def read_too_large(message: str) -> TooLarge | None:
-    """The sizes in the compiler's message about a program that does not fit; None for any other message."""
+    """Returns the sizes in the compiler's message about a program that does not fit; None for any other message."""
     for pattern in _TOO_LARGE:
         if found := pattern.search(message):
             needed, needed_unit, available, available_unit = found.groups()

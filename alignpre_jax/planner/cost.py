@@ -1,4 +1,4 @@
-"""What a study costs: chip-hours, days and money of each arm, and of all together with shared stages once."""
+"""Computes what a study costs: chip-hours, days and money of each arm, and of all arms with shared stages once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignpre_jax.planner.plan import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Chip-hours, days one after the other on this topology, and dollars (None without a price)."""
+    """A cost in chip-hours, in days if runs follow one another on the topology, and in dollars (None if unpriced)."""
 
     chip_hours: float
     days: float
@@ -24,15 +24,15 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class StudyCost:
-    """Of a study.
+    """The cost of a study.
 
     Attributes:
       price: dollars per chip-hour, None when unknown.
-      total: every training run once.
-      arms: of one seed of each arm, as if it were the only one: all stages from the first.
-      added: of one seed of each arm, what its own runs add; runs that several arms share are in `shared`.
-      shared: the runs of one seed that several arms go through.
-      seeds: in `total`.
+      total: the cost of every training run, each counted once.
+      arms: the cost of one seed of each arm, as if it were the only arm: all stages from the first.
+      added: the cost of those runs of one seed that belong to one arm alone, by arm; the others are in `shared`.
+      shared: the cost of those runs of one seed that several arms go through.
+      seeds: how many seeds are in `total`.
     """
 
     price: float | None
@@ -44,10 +44,10 @@ class StudyCost:
 
 
 def read_prices(path: PathLike = "") -> dict[str, float]:
-    """Dollars per chip-hour by chip: from a TOML file of `chip = dollars`, by default the one that comes along.
+    """Reads dollars per chip-hour by chip from a TOML file of `chip = dollars`, by default this package's own.
 
     Raises:
-      UserError: no such file, or a line that is not a chip and its price.
+      UserError: there is no such file, or a line is not a chip and its price.
     """
     try:
         text = (
@@ -67,12 +67,12 @@ def read_prices(path: PathLike = "") -> dict[str, float]:
 def study_cost(
     plans: Sequence[Plan], arms: Mapping[str, Sequence[tuple[str, bool]]], seeds: int, price: float | None
 ) -> StudyCost | None:
-    """The cost of a study; None where a stage does not fit or was not planned.
+    """Returns the cost of a study, or None where a stage does not fit or was not planned.
 
     Args:
-      plans: of its stages.
-      arms: for each arm its stages in order, (stage, whether other arms share that run).
-      seeds: of the study; each trains everything again.
+      plans: the plans of the study's stages.
+      arms: for each arm its stages in order, as (stage, whether other arms share that run).
+      seeds: how many seeds the study has; each trains everything again.
       price: dollars per chip-hour.
     """
     hours, days = {}, {}

@@ -1,4 +1,4 @@
-"""What a compiled program costs on one device: cycles by kind, matrix FLOPs, custom kernels, collectives."""
+"""Adds up what a compiled program costs on one device: cycles by kind, matrix FLOPs, custom kernels, collectives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A custom kernel (Pallas), which the compiler gives no estimate for. Shapes are per device."""
+    """A custom kernel (Pallas), for which the compiler gives no estimate. Shapes are per device."""
 
     name: str
     operands: tuple[Array, ...]
@@ -32,7 +32,7 @@ class Kernel:
 
     @property
     def bytes(self) -> float:
-        """Of one call: all operands read once, all results written once."""
+        """The bytes of one call, in which all operands are read once and all results are written once."""
         return sum(array.bytes for array in (*self.operands, *self.results))
 
 
@@ -42,11 +42,11 @@ class Collective:
 
     Attributes:
       kind: one of COLLECTIVES.
-      bytes: that one device receives in one call, by the usual ring algorithms.
-      devices: in a group.
+      bytes: how many bytes one device receives in one call, by the usual ring algorithms.
+      devices: how many devices a group has.
       times: calls per step.
-      overlapped: scheduled beside computation.
-      between_slices: over the data center network instead of the chips' own links.
+      overlapped: whether it is scheduled beside computation.
+      between_slices: whether it goes over the data center network instead of the chips' own links.
     """
 
     kind: str
@@ -59,7 +59,8 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What the compiler gives an estimate for: cycles and matrix FLOPs of one call, calls per step, its origin."""
+    """An operation that the compiler gives an estimate for, with the cycles and matrix FLOPs of one call, its calls per
+    step, and its origin."""
 
     kind: str
     origin: str
@@ -71,10 +72,10 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Of one call of the program on one device.
+    """The costs of one call of the program on one device.
 
     `cycles` is by kind: matmul, elementwise, copy. `unpriced` counts operations without an estimate that are
-    neither kernels nor collectives. `operations` has all that are priced, those that take the most cycles first.
+    neither kernels nor collectives. `operations` has all that have one, those that take the most cycles first.
     """
 
     cycles: dict[str, int]
@@ -86,7 +87,7 @@ class Costs:
 
 
 def price(module: Module) -> Costs:
-    """Adds up everything that runs."""
+    """Adds up the costs of everything that runs."""
     cycles: collections.Counter[str] = collections.Counter()
     unpriced: collections.Counter[str] = collections.Counter()
     kernels: list[Kernel] = []
@@ -117,9 +118,9 @@ def price(module: Module) -> Costs:
 
 
 def matmul_flops(instruction: Instruction, inside: Computation) -> float:
-    """2 per multiply-add of a dot or convolution; products with padding are not counted.
+    """Returns the FLOPs of a dot or convolution, 2 per multiply-add; products with padding are not counted.
 
-    On a TPU most matrix products are written as convolutions, batch dimensions as spatial ones.
+    On a TPU most matrix products are written as convolutions, and batch dimensions as spatial ones.
     """
     left, right = inside.operand(instruction, 0), inside.operand(instruction, 1)
     (result,) = instruction.results
@@ -143,10 +144,10 @@ def matmul_flops(instruction: Instruction, inside: Computation) -> float:
 
 
 def collectives(module: Module, each: Executed) -> Iterator[Collective]:
-    """The collectives that an executed instruction begins.
+    """Yields the collectives that an executed instruction begins.
 
-    An asynchronous one shows three times or more: where it starts, in the fusions it runs beside, and where it ends.
-    Only the start is reported.
+    An asynchronous collective shows up three times or more: where it starts, in the fusions it runs beside, and where
+    it ends. Only the start is reported.
     """
     instruction = each.instruction
     if instruction.kind == "send" and "megascale" in instruction.text:
@@ -168,13 +169,13 @@ def collectives(module: Module, each: Executed) -> Iterator[Collective]:
 
 
 def _slices(instruction: Instruction) -> int:
-    """Slices that an exchange between slices joins: `{1,2}x{0:3}` joins two."""
+    """Returns how many slices an exchange between slices joins: `{1,2}x{0:3}` joins two."""
     found = re.search(r'_xla_megascale_target="\{([\d,]+)\}', instruction.text)
     return len(found.group(1).split(",")) if found else 0
 
 
 def _received(kind: str, operand_bytes: float, group: int) -> float:
-    """Bytes that one of `group` devices receives when every one brings `operand_bytes`."""
+    """Returns the bytes that one of `group` devices receives when each of them brings `operand_bytes`."""
     share = (group - 1) / group
     return (
         operand_bytes
@@ -189,7 +190,7 @@ def _received(kind: str, operand_bytes: float, group: int) -> float:
 
 
 def _group_size(instruction: Instruction) -> int:
-    """Devices per group, in any of the three ways it is written; a permutation is counted as pairs."""
+    """Returns the devices per group, which is written in one of three ways; a permutation is counted as pairs."""
     if found := _MESH_GROUPS.search(instruction.text):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", found.group(2)))
@@ -217,7 +218,7 @@ def _kernel(each: Executed) -> Kernel:
 
 
 def _window(text: str) -> dict[str, list]:
-    """`window={size=1x3 pad=0_0x1_1}` as lists with an entry per spatial dimension."""
+    """Returns `window={size=1x3 pad=0_0x1_1}` as lists with an entry per spatial dimension."""
     found = re.search(r"window=\{([^}]*)\}", text)
     fields = dict(part.split("=") for part in found.group(1).split()) if found else {}
     rank = len(fields["size"].split("x")) if fields else 0
@@ -229,7 +230,7 @@ def _window(text: str) -> dict[str, list]:
 
 
 def _taps(size: int, kernel: int, out: int, window: dict[str, int]) -> int:
-    """Pairs of an output place and a kernel place that meet an input that is there, along one dimension."""
+    """Returns how many pairs of an output place and a kernel place meet an input that exists, along one dimension."""
     places = np.arange(out)[:, None] * window["stride"] + np.arange(kernel) * window["rhs_dilate"] - window["pad"]
     return int(
         np.sum((places >= 0) & (places <= (size - 1) * window["lhs_dilate"]) & (places % window["lhs_dilate"] == 0))

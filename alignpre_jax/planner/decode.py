@@ -1,4 +1,4 @@
-"""The step that decodes, as the planner compiles it: for devices that are only described."""
+"""Compiles the step that decodes, for devices that are only described."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from alignpre_jax.sampling.strategies import Settings
 
 
 def decode_work(model: DecoderConfig, mesh: str, rows: int = 64, slots: int = 2048) -> DecodeWork:
-    """Decoding with `rows` rows of `slots` places, as many tokens in a call as an `Engine` decodes."""
+    """Returns the work of decoding with `rows` rows of `slots` places, as many tokens in a call as an `Engine` does."""
     steps = Buckets().steps
     arguments = {"model": to_mapping(model), "mesh": mesh, "rows": rows, "slots": slots, "steps": steps}
     program = Program("alignpre_jax.planner.decode:compile_decode", arguments)
@@ -32,10 +32,10 @@ def decode_work(model: DecoderConfig, mesh: str, rows: int = 64, slots: int = 20
 
 
 def compile_decode(arguments: Mapping[str, Any], topology: Topology) -> Compiled | TooLarge:
-    """Compiles `generation.decode` with an engine's own shapes and places.
+    """Compiles `generation.decode` with an engine's own shapes and shardings.
 
     Raises:
-      UserError: see `describe_devices`; a mesh that does not fit the devices or the model.
+      UserError: see `describe_devices`; also a mesh that does not fit the devices or the model.
     """
     config = build(DecoderConfig, arguments["model"], "model")
     rows, slots, steps = (arguments[name] for name in ("rows", "slots", "steps"))

@@ -1,4 +1,4 @@
-"""The plan as one HTML page that loads nothing from anywhere."""
+"""Renders the plan as one HTML page that loads nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROW, _HEAD = 0.5, 0.9  # inches
 def render_page(
     plans: Sequence[Plan], cost: StudyCost | None, found: Search | None, changes: Sequence[Change] = ()
 ) -> str:
-    """The page. All text is escaped by jinja2; the figures are the only markup that is put in as it is."""
+    """Returns the page. All text is escaped by jinja2; the figures are the only markup that is put in as it is."""
     rows = [figures_of(plan) for plan in plans]
     fitting = [plan for plan in plans if plan.fits]
     environment = page_environment(__package__, {"gib": lambda size: f"{size / GIB:,.2f}", "money": money})
@@ -41,12 +41,12 @@ def render_page(
 
 
 def money(dollars: float | None) -> str:
-    """Dollars for people."""
+    """Returns dollars as people read them."""
     return "price unknown" if dollars is None else f"${dollars:,.0f}"
 
 
 def _bars(plans: Sequence[Plan], what: str) -> Figure:
-    """A bar per plan, in parts that say their name in the legend and their size where there is room."""
+    """Draws a bar per plan, in parts whose names are in the legend, and whose sizes are in the bar if there is room."""
     parts = [time_parts(plan) if what == "time" else memory_parts(plan) for plan in plans]
     names = list(dict.fromkeys(name for each in parts for name in each))
     with matplotlib.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""From a stage's work and a topology to a prediction: does it fit, how long does it take, what does it cost."""
+"""Predicts from a stage's work and a topology whether the stage fits, how long it takes and what it costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignpre_jax.planner.program import parse
 from alignpre_jax.planner.topology import Topology
 from alignpre_jax.training import ScheduleConfig, StepConfig
 
-FULL_RATE = 0.5  # of a matrix unit; an operation below it is counted as waiting for memory
+FULL_RATE = 0.5  # share of a matrix unit's rate; an operation below it is counted as waiting for memory
 HOW = (
     "A prediction, not a measurement. The step was compiled by the TPU compiler for this topology without a TPU. "
     "Compute: the compiler's estimated cycles, loops multiplied out, at the chip's clock. Attention kernels, which it "
@@ -31,16 +31,16 @@ HOW = (
 
 @dataclasses.dataclass(frozen=True)
 class StageWork:
-    """What is to be planned: a stage, and how often a study runs it.
+    """A stage that is to be planned, and how often a study runs it.
 
     Attributes:
-      name: of the stage.
+      name: the name of the stage.
       step: everything that the compiled step depends on.
       mesh: AXIS:SIZE pairs, as in `loop.mesh`.
       batch_rows: rows in the global batch.
-      row_length: tokens.
-      tokens: in one run of the stage.
-      runs: training runs of this stage in the study, those shared by arms counted once.
+      row_length: tokens in a row.
+      tokens: tokens in one run of the stage.
+      runs: training runs of this stage in the study; a run that arms share counts once.
     """
 
     name: str
@@ -53,22 +53,23 @@ class StageWork:
 
     @property
     def tokens_per_step(self) -> int:
-        """In the global batch."""
+        """The number of tokens in the global batch."""
         return self.batch_rows * self.row_length
 
     @property
     def steps(self) -> int:
-        """Whole batches in one run."""
+        """The number of whole batches in one run."""
         return self.tokens // self.tokens_per_step
 
     @property
     def model_flops(self) -> float:
-        """Of one step, by the model's own count: attention causal, no recomputation."""
+        """The FLOPs of one step by the model's own count, in which attention is causal and nothing is recomputed."""
         return self.step.model.flops_per_token(self.row_length) * self.tokens_per_step
 
     @property
     def program(self) -> Program:
-        """Equal for stages that differ in the learning rate, the length or the counters of sources only."""
+        """What is compiled; it is equal for stages that differ only in the learning rate, the number of steps or the
+        counters of sources."""
         step = dataclasses.replace(self.step, steps=1, schedule=ScheduleConfig(), sources=1)
         sizes = {"batch_rows": self.batch_rows, "row_length": self.row_length}
         return Program("alignpre_jax.planner.compile:train_step", {"step": to_mapping(step), "mesh": self.mesh} | sizes)
@@ -78,7 +79,7 @@ class StageWork:
 class DecodeWork:
     """Decoding with a model: `steps_per_call` tokens for each of `batch_rows` rows, whose caches have `slots` places.
 
-    `program` is whoever decodes' own; see `sampling.decode_program`.
+    `program` names the function that compiles it; see `planner.decode.decode_work`.
     """
 
     name: str
@@ -93,17 +94,17 @@ class DecodeWork:
 
     @property
     def tokens_per_step(self) -> int:
-        """In one call."""
+        """The number of tokens in one call."""
         return self.batch_rows * self.steps_per_call
 
     @property
     def row_length(self) -> int:
-        """Tokens that fit a row."""
+        """The number of tokens that fit a row."""
         return self.slots
 
     @property
     def model_flops(self) -> float:
-        """Of one call."""
+        """The FLOPs of one call."""
         return self.flops_per_token * self.tokens_per_step
 
 
@@ -124,7 +125,7 @@ class Time:
 
     @property
     def binds(self) -> str:
-        """What most of the step's time goes into: "compute", "HBM", "ICI" or "DCN"."""
+        """What takes most of the step's time: "compute", "HBM", "ICI" or "DCN"."""
         shares = {
             "compute": self.compute + self.attention - self.waiting,
             "HBM": self.waiting,
@@ -136,21 +137,21 @@ class Time:
 
     @property
     def step(self) -> float:
-        """What is not overlapped, or the slowest network if that takes longer."""
+        """The seconds of a step: what is not overlapped, or the slowest network if that takes longer."""
         return max(self.compute + self.attention + self.exposed_collectives, self.all_collectives, self.between_slices)
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """What a stage's time means.
+    """The speed that follows from the time of a stage's step.
 
     Attributes:
-      tokens_per_second: of all chips.
-      tokens_per_second_per_chip: of one.
-      cycles_per_token_per_chip: the compiler's cycles only, attention kernels and collectives left out.
-      mfu: model FLOP/s over peak; attention causal, recomputation not counted.
-      days: for one run of the stage.
-      chip_hours: for all runs of the stage in the study.
+      tokens_per_second: tokens per second of all chips together.
+      tokens_per_second_per_chip: tokens per second of one chip.
+      cycles_per_token_per_chip: the compiler's cycles only, without attention kernels and collectives.
+      mfu: model FLOP/s over peak FLOP/s; attention is counted causally, recomputation is not counted.
+      days: days for one run of the stage.
+      chip_hours: chip-hours for all runs of the stage in the study.
     """
 
     tokens_per_second: float
@@ -165,7 +166,7 @@ class Speed:
 class Plan:
     """The prediction for one stage, or for decoding.
 
-    Bytes, FLOPs and cycles are per device (a chip, but for 7x, which has two).
+    Bytes, FLOPs and cycles are per device. A chip is one device, but a 7x chip is two.
 
     When the program does not fit, `memory`, `time`, `speed` and `costs` are None, and `advice` says what would help.
     """
@@ -193,12 +194,12 @@ class Plan:
 
 
 def plan_stage(work: Work, topology: Topology, cache: Path | None = None) -> Plan:
-    """Compiles a step, or reads from `cache` what was compiled, and predicts.
+    """Predicts what a step needs, after compiling it or reading from `cache` what was compiled before.
 
-    One to ten minutes for a model of billions of parameters, whatever the number of its layers.
+    Compiling takes one to ten minutes for a model of billions of parameters, whatever the number of its layers.
 
     Raises:
-      UserError: no compiler, a shape that is not to be had, or a mesh, batch and model that do not go together.
+      UserError: there is no compiler, the shape is not to be had, or the mesh, batch and model do not go together.
     """
     if isinstance(work, StageWork) and work.steps < 1:
         raise UserError(
@@ -213,7 +214,7 @@ def plan_stage(work: Work, topology: Topology, cache: Path | None = None) -> Pla
 
 
 def predict(work: Work, topology: Topology, result: Compiled) -> Plan:
-    """The plan for a program that fits."""
+    """Returns the plan for a program that fits."""
     chip, devices = topology.chip, topology.chips * topology.chip.devices
     costs = price(parse(result.text))
     attention = [kernel for kernel in costs.kernels if is_attention(kernel)]
@@ -247,7 +248,7 @@ def predict(work: Work, topology: Topology, result: Compiled) -> Plan:
 def plan_stages(
     works: Sequence[Work], topology: Topology, report: Report = silent, cache: Path | None = None
 ) -> list[Plan]:
-    """A plan for each work; works with the same program are compiled once."""
+    """Returns a plan for each work; works with the same program are compiled once."""
     made: dict[str, Plan] = {}
     for done, work in enumerate(works):
         key = repr(work.program)
@@ -285,7 +286,7 @@ def _network_seconds(costs: Costs, chip: Chip, chosen: Callable[[Collective], bo
 
 
 def _waiting(costs: Costs, chip: Chip) -> float:
-    """Seconds of operations, attention among them, that wait for HBM."""
+    """Returns the seconds of those operations, attention among them, that wait for HBM."""
     per_device = chip.flops_per_cycle / chip.devices
     cycles = sum(
         each.cycles * each.times for each in costs.operations if each.flops < FULL_RATE * each.cycles * per_device
@@ -299,7 +300,7 @@ def _waiting(costs: Costs, chip: Chip) -> float:
 
 
 def _advice(work: Work, topology: Topology) -> tuple[str, ...]:
-    """Config lines that lower the memory of a step that does not fit, the cheapest first."""
+    """Returns flags that lower the memory of a step that does not fit, the cheapest first."""
     lines, devices = [], topology.chips * topology.chip.devices
     larger = "x".join(map(str, (*topology.shape[:-1], topology.shape[-1] * 2)))
     twice = f"--topology={topology.kind}:{larger}  (twice the chips for the same batch)"

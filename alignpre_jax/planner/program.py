@@ -1,4 +1,4 @@
-"""A compiled TPU program as text (scheduled HLO), parsed: computations, instructions, and which run how often."""
+"""Parses the text of a compiled TPU program (scheduled HLO): computations, instructions, and how often each runs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computat
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """A shape: "bf16", (4, 128)."""
+    """An array's dtype and shape, such as "bf16" and (4, 128)."""
 
     dtype: str
     dims: tuple[int, ...]
 
     @property
     def bytes(self) -> float:
-        """Without the padding of the layout."""
+        """The size in bytes, without the padding of the layout."""
         bits = 8 if self.dtype in ("pred", "token") else int(re.sub(r"^\D+(\d+).*", r"\1", self.dtype))
         return math.prod(self.dims) * bits / 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One operation; `text` is its whole source, over several lines if need be."""
+    """An instruction is one operation; `text` is its whole source, which may have several lines."""
 
     name: str
     kind: str
@@ -51,19 +51,19 @@ class Instruction:
         return int(found.group(1)) if found else None
 
     def reference(self, key: str) -> str:
-        """The computation in `key=%name`; empty when there is none."""
+        """Returns the name of the computation in `key=%name`; empty when there is none."""
         found = re.search(rf"\b{key}=%?([\w.\-]+)", self.text)
         return found.group(1) if found else ""
 
     def quoted(self, key: str) -> str:
-        """The value of `key="value"`; empty when there is none."""
+        """Returns the value of `key="value"`; empty when there is none."""
         found = re.search(rf'\b{key}="([^"]*)"', self.text)
         return found.group(1) if found else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """A named list of instructions in their order of execution."""
+    """A computation is a named list of instructions in their order of execution."""
 
     name: str
     instructions: tuple[Instruction, ...]
@@ -74,24 +74,24 @@ class Computation:
         return {instruction.name: instruction for instruction in self.instructions}
 
     def operand(self, instruction: Instruction, index: int) -> Array:
-        """The (first) array of one of its operands."""
+        """Returns the (first) array of one of an instruction's operands."""
         return self.by_name[instruction.operands[index]].results[0]
 
     def source(self, name: str) -> Instruction:
-        """What a value was before it was copied."""
+        """Returns the instruction that made a value, before it was copied or converted."""
         found = self.by_name[name]
         while found.kind in ("copy", "bitcast", "convert"):
             found = self.by_name[found.operands[0]]
         return found
 
     def constant(self, name: str) -> int | None:
-        """The whole number that a value is; None where that is not written in the program."""
+        """Returns the whole number that a value is, or None where that is not written in the program."""
         found = self.source(name)
         value = _CONSTANT.search(found.text) if found.kind == "constant" else None
         return int(value.group(1)) if value else None
 
     def counter(self) -> int | None:
-        """Of a loop's condition: which of the values that it is given is compared; None where it is not plain."""
+        """Returns which of its values a loop's condition (this computation) compares; None where that is not plain."""
         compared = [each for each in self.instructions if each.kind == "compare"]
         values = [self.source(name) for each in compared for name in each.operands]
         places = [_INDEX.search(each.text) for each in values if each.kind == "get-tuple-element"]
@@ -115,9 +115,9 @@ class Module:
     entry: str
 
     def executed(self, name: str = "", times: int = 1) -> Iterator[Executed]:
-        """Everything that runs under a computation (default: the entry), loops unrolled into `times`.
+        """Yields everything that runs under a computation (default: the entry); `times` multiplies out the loops.
 
-        Of a conditional's branches the one with the most cycles counts.
+        Of a conditional's branches, the one with the most cycles counts.
         """
         inside = self.computations[name or self.entry]
         for instruction in inside.instructions:
@@ -133,7 +133,8 @@ class Module:
                 yield Executed(instruction, inside, times)
 
     def largest(self, dtype: str) -> int:
-        """Elements of the largest array of a dtype ("f32") that any instruction makes, inside fusions too."""
+        """Returns the size of the largest array of a dtype ("f32") that any instruction makes, also inside fusions, in
+        elements."""
         return max(
             (
                 math.prod(array.dims)
@@ -146,14 +147,14 @@ class Module:
         )
 
     def cycles(self, name: str = "") -> int:
-        """The sum of the compiler's estimates over everything that runs."""
+        """Returns the sum of the compiler's estimates over everything that runs."""
         return sum((each.instruction.cycles or 0) * each.times for each in self.executed(name))
 
     def trips(self, loop: Instruction, inside: Computation) -> int:
-        """How often a `while` runs: as the compiler noted it, else from its counter's start, step and bound.
+        """Returns how often a `while` runs: as the compiler noted it, else from its counter's start, step and bound.
 
-        Loops that were unrolled count in larger steps, and those whose first round was taken out start later; a start
-        or step that is not a constant is taken to be 0 or 1.
+        Loops that were unrolled count in larger steps, and those whose first round was taken out start later. A start
+        that is not a constant is taken to be 0, and such a step to be 1.
         """
         if known := _TRIPS.search(loop.text):
             return int(known.group(1))
@@ -172,11 +173,11 @@ class Module:
         return max(math.ceil((max(bounds) - start) / step), 1)
 
     def fused(self, instruction: Instruction) -> Computation | None:
-        """What a fusion consists of."""
+        """Returns what a fusion consists of, and None for any other instruction."""
         return self.computations[instruction.reference("calls")] if instruction.kind == "fusion" else None
 
     def within(self, instruction: Instruction, inside: Computation) -> Iterator[tuple[Instruction, Computation]]:
-        """An instruction, and if it is a fusion all that it consists of, with where each one stands."""
+        """Yields an instruction and, if it is a fusion, all that it consists of, each with its computation."""
         yield instruction, inside
         if (fused := self.fused(instruction)) is not None:
             for each in fused.instructions:
@@ -188,7 +189,7 @@ def parse(text: str) -> Module:
     computations: dict[str, Computation] = {}
     entry, name = "", ""
     sources: list[str] = []
-    in_metadata = False  # of a custom kernel: free text over several lines
+    in_metadata = False  # whether the line is in a custom kernel's metadata, which is free text over several lines
     for line in text.splitlines():
         if in_metadata:
             sources[-1] += "\n" + line
@@ -224,7 +225,7 @@ def _instruction(source: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """The place after the parenthesis that closes the one at `start`."""
+    """Returns the place after the parenthesis that closes the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)

@@ -1,4 +1,4 @@
-"""Plans as a table for people and as JSON for programs."""
+"""Shows plans as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def show_changes(changes: Sequence[Change], console: Console | None = None) -> N
 
 
 def search_json(found: Search) -> dict[str, Any]:
-    """What was tried."""
+    """Returns what a search has tried as JSON-ready values."""
     keys = ("remat", "accumulate", "mesh", "estimated_bytes", "estimated_seconds")
     rows = []
     for each in found.candidates:
@@ -109,7 +109,7 @@ def _money(dollars: float | None) -> str:
 
 
 def to_json(plans: Sequence[Plan]) -> dict[str, Any]:
-    """All figures; bytes, FLOPs and cycles per device, times in seconds."""
+    """Returns all figures as JSON-ready values: bytes, FLOPs and cycles per device, times in seconds."""
     topology = plans[0].topology
     return {
         "prediction": True,
@@ -126,7 +126,7 @@ def to_json(plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def time_parts(plan: Plan) -> dict[str, float]:
-    """Milliseconds of a step by kind; what the network adds when it is the slowest is its own part."""
+    """Returns the milliseconds of a step by kind; what the network adds when it is the slowest is a part of its own."""
     assert plan.time is not None, plan.work.name
     assert plan.costs is not None, plan.work.name
     time, cycles = plan.time, plan.costs.cycles
@@ -139,7 +139,7 @@ def time_parts(plan: Plan) -> dict[str, float]:
 
 
 def memory_parts(plan: Plan) -> dict[str, float]:
-    """GiB of HBM on a device by kind."""
+    """Returns the GiB of HBM on a device by kind."""
     assert plan.memory is not None, plan.work.name
     sizes = dict(plan.groups) or {"state and batch": plan.memory.arguments}
     parts = {name: size for name, size in sizes.items() if size >= 0.001 * plan.memory.needed}
@@ -149,7 +149,7 @@ def memory_parts(plan: Plan) -> dict[str, float]:
 
 
 def figures_of(plan: Plan) -> dict[str, str]:
-    """The lines of a plan's column."""
+    """Returns the lines of a plan's column, by their labels."""
     work = plan.work
     if isinstance(work, StageWork):
         figures = {
@@ -227,7 +227,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def _collectives(plan: Plan) -> list[dict[str, Any]]:
-    """Calls and bytes per step, by kind, group and schedule."""
+    """Returns the calls and bytes per step of all collectives, by kind, group and schedule."""
     calls: collections.Counter[tuple] = collections.Counter()
     received: collections.defaultdict[tuple, float] = collections.defaultdict(float)
     for each in plan.costs.collectives if plan.costs else ():

@@ -1,7 +1,8 @@
-"""The fastest step that fits: remat, accumulation and mesh, estimated by hand, then compiled, the most promising first.
+"""Searches remat, accumulation and mesh for the fastest step that fits.
 
-The batch and the rows stay as the config has them, so what is learned does not change: rows per device and step are
-the batch over devices and accumulation.
+Every combination is estimated by hand, and then the most promising ones are compiled. The batch and the rows stay as
+the config has them, so what is learned does not change: the rows of a device's microbatch are the batch over devices
+and accumulation.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ REMATS = (
     "none",
     *("save:q,k,v,attention,o,gate,up", "save:q,k,v,attention,o,gate", "save:q,k,v,attention,o"),
     *("save:gate,q,k", "save:gate,q", "save:q,k,v,o", "save:q,k,v", "offload:q,k,v", "full"),
-    *("save:q,k,v,attention,o,up", "save:up,q,k", "save:up,q", "save:up"),  # of an MLP without a gate
+    *("save:q,k,v,attention,o,up", "save:up,q,k", "save:up,q", "save:up"),  # for an MLP without a gate
 )
-ROOM = 1.1  # by so much the estimate of memory may exceed what a device has before a candidate is not compiled
+ROOM = 1.1  # a candidate is compiled if its estimated memory is less than this multiple of what a device has
 _STATE_BYTES = 12  # per parameter: float32 weights and two moments
 
 
@@ -30,9 +31,10 @@ class Candidate:
     """A way to run a stage, what is estimated for it, and what the compiler made of it, if it was asked.
 
     Attributes:
-      estimated_bytes: of HBM on a device: state, what is kept of the layers, one layer's work.
-      estimated_seconds: of a step: FLOPs with recomputation at the peak rate, and exchanges that nothing overlaps.
-      plan: None where the estimate ruled it out, or where others came first.
+      estimated_bytes: bytes of HBM on a device: the state, what is kept of the layers, and one layer's work.
+      estimated_seconds: seconds of a step: FLOPs with recomputation at the peak rate, and exchanges that nothing
+        overlaps.
+      plan: None where the estimate ruled the candidate out, or where others came first.
     """
 
     remat: str
@@ -44,19 +46,20 @@ class Candidate:
 
     @property
     def flags(self) -> str:
-        """The config lines that ask for it."""
+        """The flags of the command line that ask for this candidate."""
         parts = {"model.remat": self.remat, "optimizer.accumulate": self.accumulate, "loop.mesh": self.mesh}
         return " ".join(f"--config.{key}={value}" for key, value in parts.items())
 
     @property
     def seconds(self) -> float:
-        """Of a step, as predicted; infinite where it does not fit or was not compiled."""
+        """The predicted seconds of a step; infinite where the candidate does not fit or was not compiled."""
         return self.plan.time.step if self.plan and self.plan.time else float("inf")
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """All candidates, the best first; `front` has those that no other beats in both time and memory."""
+    """The result of a search: all candidates, the best first; `front` has those that no other beats in both time and
+    memory."""
 
     work: StageWork
     topology: Topology
@@ -74,16 +77,16 @@ class Search:
 
     @property
     def best(self) -> Candidate | None:
-        """The fastest that fits."""
+        """The fastest candidate that fits; None where none does."""
         return self.front[0] if self.front else None
 
 
 def search(
     work: StageWork, topology: Topology, most: int, report: Report = silent, cache: Path | None = None
 ) -> Search:
-    """Compiles the `most` promising candidates: those that fit by the estimate, the fastest by it first.
+    """Compiles at most `most` candidates that fit by the estimate, the fastest by the estimate first.
 
-    A candidate is passed over once one that keeps less, with the same mesh and accumulation, did not fit.
+    A candidate is passed over when one that keeps less, with the same mesh and accumulation, has turned out not to fit.
 
     Raises:
       UserError: no mesh and accumulation divides the stage's batch; see also `plan_stage`.
@@ -113,7 +116,7 @@ def search(
 
 
 def changed(work: StageWork, candidate: Candidate) -> StageWork:
-    """The stage, run that way."""
+    """Returns the stage as a candidate runs it."""
     step = dataclasses.replace(
         work.step,
         model=dataclasses.replace(work.step.model, remat=candidate.remat),
@@ -123,7 +126,7 @@ def changed(work: StageWork, candidate: Candidate) -> StageWork:
 
 
 def candidates(work: StageWork, topology: Topology) -> list[Candidate]:
-    """Every combination that divides, with its estimates."""
+    """Returns every combination that divides the batch and the model, with its estimates."""
     found, model = [], work.step.model
     devices = topology.chips * topology.chip.devices
     for mesh in _meshes(topology):
@@ -148,13 +151,13 @@ def candidates(work: StageWork, topology: Topology) -> list[Candidate]:
 
 
 def _has_what_it_keeps(model: DecoderConfig, remat: str) -> bool:
-    """Whether `remat` is of this kind of MLP: with a gate, `up` is kept only beside it."""
+    """Whether `remat` suits this kind of MLP: `up` is kept only beside a gate if there is one, else without a gate."""
     names = remat.partition(":")[2].split(",")
     return "gate" in names or "up" not in names if model.mlp == "swiglu" else "gate" not in names
 
 
 def kept(model: DecoderConfig, remat: str) -> float:
-    """Numbers that a layer keeps per token for the backward pass."""
+    """Returns how many numbers a layer keeps per token for the backward pass."""
     q, kv = model.heads * model.head_dim, model.kv_heads * model.head_dim
     widths = {"q": q, "k": kv, "v": kv, "attention": q, "o": model.width, "gate": model.mlp_width}
     widths["up"] = model.mlp_width
@@ -173,15 +176,18 @@ def _bytes(model: DecoderConfig, remat: str, tokens: float, sizes: dict[str, int
 
 
 def _exchanged(model: DecoderConfig, tokens: float, sizes: dict[str, int]) -> float:
-    """Bytes that a device receives for one microbatch: parameters gathered twice and scattered once in bfloat16, and
-    with a tensor axis the sums of four activations a layer."""
+    """Returns the bytes that a device receives for one microbatch.
+
+    In bfloat16 these are the parameters, gathered twice and scattered once, and with a tensor axis the sums of four
+    activations a layer.
+    """
     parameters = 3 * 2.0 * model.num_params() / sizes["tensor"]
     share = (sizes["tensor"] - 1) / sizes["tensor"]
     return parameters + share * 4 * 2 * 2.0 * model.layers * tokens * model.width
 
 
 def _flops(model: DecoderConfig, remat: str, work: StageWork) -> float:
-    """Of a step on all devices: the model's own, and what `remat` computes again."""
+    """Returns the FLOPs of a step on all devices: the model's own, and those that `remat` computes again."""
     q, kv, tokens = model.heads * model.head_dim, model.kv_heads * model.head_dim, work.tokens_per_step
     attention = 2 * 2 * q * (work.row_length + 1) / 2
     parts = {"q": 2 * model.width * q, "k": 2 * model.width * kv, "v": 2 * model.width * kv, "attention": attention}
@@ -195,7 +201,11 @@ def _flops(model: DecoderConfig, remat: str, work: StageWork) -> float:
 
 
 def _meshes(topology: Topology) -> tuple[str, ...]:
-    """Split over all chips of a slice, copied between slices; with more chips than one needs, half and half."""
+    """Returns the meshes to try.
+
+    Between slices parameters are copied, and inside a slice they are split over all chips, with or without a tensor
+    axis of 2. One slice of at least 8 chips may also hold two copies, each split over half of its chips.
+    """
     if topology.slices > 1:
         return (f"data:{topology.slices},fsdp:-1", f"data:{topology.slices},fsdp:-1,tensor:2")
     return ("fsdp:-1", "data:2,fsdp:-1", "fsdp:-1,tensor:2") if topology.chips >= 8 else ("fsdp:-1",)
@@ -210,6 +220,6 @@ def _sizes(mesh: str, devices: int) -> dict[str, int]:
 
 
 def best_for(works: Sequence[StageWork], name: str) -> StageWork:
-    """The stage to search for: the one of that name, else the one with the most tokens."""
+    """Returns the stage to search for: the one of that name, or else the one with the most tokens in all its runs."""
     named = [work for work in works if work.name == name]
     return named[0] if named else max(works, key=lambda work: work.tokens * work.runs)

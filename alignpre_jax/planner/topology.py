@@ -1,4 +1,4 @@
-"""How the TPU compiler's names describe slices of chips."""
+"""Describes slices of chips by the TPU compiler's names for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALIASES = {"7x": "tpu7x", "v5litepod": "v5e"}
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Slices of one shape: `name` is the compiler's ("v5e:4x4"), `slices` of them are joined by DCN."""
+    """A topology is `slices` slices of one shape, joined by DCN; `name` is the compiler's name of one ("v5e:4x4")."""
 
     kind: str
     shape: tuple[int, ...]
@@ -20,7 +20,7 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
-        """The chip it is made of."""
+        """The chip that the slices are made of."""
         return CHIPS[self.kind]
 
     @property
@@ -30,15 +30,15 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """In all slices together."""
+        """The number of chips in all slices together."""
         return self.slices * math.prod(self.shape)
 
 
 def parse_topology(text: str, slices: int = 1) -> Topology:
-    """From "v5e:4x4" or "7x:2x2x1", or from the type of a slice, "v5litepod-16".
+    """Returns the topology of "v5e:4x4" or "7x:2x2x1", or of the type of a slice, such as "v5litepod-16".
 
     Raises:
-      UserError: an unknown chip, or a shape that is not NxM or NxMxK.
+      UserError: the chip is unknown, the shape is not NxM or NxMxK, or there are no slices.
     """
     text = text.strip()
     if text in accelerators():

@@ -52,7 +52,7 @@ def check_size(header: RowHeader) -> None:
         fix = f"give it more documents or lower rows.length to at most {tokens}"
     else:
         what = f"none of the {header.documents:,} documents of stratum {header.stratum!r} has room in a row"
-        fix = "raise row_length: pairs and prompts have to be whole, and a chat at least up to its first answer"
+        fix = "raise rows.length: pairs and prompts have to be whole, and a chat at least up to its first answer"
     raise TooSmall(header.stratum, what, where="rows.length", fix=fix)
 
 

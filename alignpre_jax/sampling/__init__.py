@@ -1,4 +1,4 @@
-"""Asking a model: log-probs of continuations and of whole texts, and new text."""
+"""Asks a model for log-probs of continuations and of whole texts, and for new text."""
 
 from alignpre_jax.sampling.buckets import Buckets
 from alignpre_jax.sampling.chat import chat_request

@@ -1,4 +1,4 @@
-"""Continuous batching: requests wait, are read, take a row that is free, and leave it when they end."""
+"""Does continuous batching: requests wait, are read, take a row that is free, and leave it when they end."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ IDLE = Strategy(temperature=0.0)
 
 @dataclasses.dataclass
 class Job:
-    """A request on its way: its tokens, where its text stands, and who listens.
+    """A request that is being answered: its tokens, and how far its text has come.
 
     Attributes:
-      number: in the call.
-      request: as it was asked.
-      prompt: its tokens, with those that the text has to begin with.
-      begun: how many of them belong to the text.
-      ends: the tokens that end it.
-      allowed: a bit for each token that it may choose, uint32 [W]; the guide's come on top.
-      guide: of its constraint.
-      tokens: of the text, so far.
-      told: characters that the listener has heard.
-      completion: once it has ended.
+      number: its number in the call.
+      request: the request as it was asked.
+      prompt: the tokens of the prompt, and after them those that the text has to begin with.
+      begun: how many of these tokens belong to the text.
+      ends: the tokens that end the text.
+      allowed: a bit for each token that it may choose, uint32 [W]; the guide's mask restricts it further.
+      guide: the guide of its constraint, if it has one.
+      tokens: the tokens of the text so far.
+      told: how many characters the listener has heard.
+      completion: the answer, once the text has ended.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Job:
     completion: Completion | None = None
 
     def next_allowed(self) -> np.ndarray:
-        """What the next token may be."""
+        """Returns a bit for each token that may come next, uint32 [W]."""
         if self.guide is None:
             return self.allowed
         allowed = self.allowed & self.guide.allowed()
@@ -68,13 +68,13 @@ class Batching:
     """Runs jobs in a few rows until all have ended.
 
     Args:
-      programs: compiled for the model.
-      config: of the decoder.
-      shapes: that programs are compiled in.
-      decode: the text of tokens.
-      hear: told (job, new text); None when nobody listens.
-      alone: every prompt is read in rows of its own, and its shapes follow from itself, so that nothing depends on
-        company.
+      programs: the programs compiled for the model.
+      config: the decoder's config.
+      shapes: the shapes that programs are compiled in.
+      decode: gives the text of tokens.
+      hear: told (number of the job, new text); None when nobody listens.
+      alone: whether every prompt is read in rows of its own, with shapes that follow from the prompt itself, so that
+        nothing depends on the other requests.
     """
 
     def __init__(
@@ -91,14 +91,15 @@ class Batching:
         self._hear, self._alone = hear, alone
         self._state: Decoding | None = None
         self._rows: list[Job | None] = []
-        self._least = 0  # slots
-        self._read: tuple[dict[Ids, int], Any] = {}, None  # the prompts that were read last, and what came of it
+        self._least = 0  # the fewest slots that rows have
+        self._read: tuple[dict[Ids, int], Any] = {}, None  # the prompts that were read last, and what `prefill` gave
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        """Ends all jobs; yields each as it ends.
+        """Runs all jobs to their end, and yields each as it ends.
 
-        Those with a guide, which is asked for every token, are for themselves. `alone`, so are those that need as many
-        slots, and which program computes a text depends on its request only.
+        Jobs with a guide run apart from the others, because a guide is asked before every token. With `alone`, jobs
+        that need the same number of slots run apart as well, so that which program computes a text depends on its
+        request only.
         """
         kinds: dict[tuple[bool, int], list[Job]] = {}
         for job in jobs:
@@ -108,19 +109,19 @@ class Batching:
             yield from self._run(some)
 
     def _run(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        """Short prompts go first, equal ones together."""
+        """Runs jobs of one kind to their end; short prompts go first, and equal ones together."""
         self._state, self._rows = None, []
         waiting = sorted(jobs, key=lambda job: (len(job.prompt), job.prompt, job.number), reverse=True)
         while waiting or any(self._rows):
             self._make_room(len(waiting))
             free = [row for row, job in enumerate(self._rows) if job is None]
-            few = min(max(1, len(self._rows) // 8), len(waiting))  # fewer free rows wait for more
+            few = min(max(1, len(self._rows) // 8), len(waiting))  # with fewer free rows than these, wait for more
             while waiting and free and (len(free) >= few or not any(self._rows)):
                 self._insert(waiting, free)
             yield from self._decode()
 
     def fill(self, jobs: Sequence[Job], rows: int, apart: int, room: int) -> Decoding:
-        """At most 8 jobs, read, in every `apart`-th of so many rows, with room for so many new tokens."""
+        """Reads at most 8 jobs into every `apart`-th of `rows` rows, which have room for `room` new tokens each."""
         self._resize(rows, max(len(job.prompt) for job in jobs) + room)
         waiting = [(job, number * apart) for number, job in enumerate(jobs)]
         while waiting:
@@ -131,14 +132,17 @@ class Batching:
         return self._state
 
     def _make_room(self, waiting: int) -> None:
-        """Rows for the jobs there are, slots for the longest of them."""
+        """Makes enough rows for the jobs that run or wait, and enough slots for the longest that runs."""
         busy = [job for job in self._rows if job]
         fitting = next((n for n in self._shapes.rows if n >= len(busy) + waiting), self._shapes.rows[-1])
         rows = min(fitting, len(self._rows)) if self._rows else fitting
         self._resize(rows, max((len(job.prompt) + len(job.tokens) - job.begun for job in busy), default=0))
 
     def _resize(self, rows: int, longest: int) -> None:
-        """So many rows, busy ones first where there are fewer than before, and slots for one more call of `decode`."""
+        """Makes the state have `rows` rows, with slots for `longest` tokens and one more call of `decode`.
+
+        Where there are fewer rows than before, busy ones are kept. Slots never become fewer.
+        """
         slots = max(self._slots(longest), self._least)
         if self._state is None:
             self._state = self._programs.call(generation.empty, (rows, slots))
@@ -155,7 +159,7 @@ class Batching:
         self._rows = [self._rows[row] for row in order]
 
     def _slots(self, longest: int) -> int:
-        """Enough for so many tokens and those of one call."""
+        """Returns a number of slots that is enough for `longest` tokens and those of one call of `decode`."""
         return next((n for n in self._shapes.slots if n >= longest + self._shapes.steps[-1]), self._shapes.slots[-1])
 
     def _insert(self, waiting: list[Job], free: list[int]) -> None:
@@ -169,7 +173,7 @@ class Batching:
         self._put(group, known, read)
 
     def _put(self, group: Sequence[tuple[Job, int]], known: dict[Ids, int], read: Any) -> None:
-        """Gives jobs, whose prompts have been read, their rows."""
+        """Puts jobs whose prompts have been read into their rows."""
         assert self._state is not None
         self._resize(len(self._rows), max(len(job.prompt) for job, _ in group))
         rows, length = len(self._rows), read[0][0][0].shape[2]
@@ -184,7 +188,7 @@ class Batching:
         self._state = self._programs.call(generation.insert, sizes, self._state, read, into)
 
     def _prefill(self, waiting: Sequence[Job]) -> tuple[dict[Ids, int], Any]:
-        """Reads the next different prompts of one row length, and what they have in common once."""
+        """Reads the next different prompts of one row length; what they have in common is read once."""
         shapes, length, most = self._shapes, 0, 0
         known: dict[Ids, int] = {}
         for job in reversed(waiting):
@@ -194,7 +198,7 @@ class Batching:
             if fitting != length or (len(known) == most and job.prompt not in known):
                 break
             known.setdefault(job.prompt, len(known))
-        # A question whose prediction is asked at every token of the prompt.
+        # A prompt is packed as a question that is asked at every token, whose `reads` are the places of all its tokens.
         questions = [Question(prompt[:1], (*prompt[1:], 0)) for prompt in known]
         packed = one_batch(questions, length, shapes.prompts[length], alone=self._alone)
         paths, place = np.zeros((PREFILLED, length), np.int32), 0
@@ -207,13 +211,13 @@ class Batching:
         return known, self._programs.call(generation.prefill, sizes, rows, paths)
 
     def _decode(self) -> list[Job]:
-        """A few more tokens for every row; the jobs that have ended by that."""
+        """Decodes a few more tokens for every row, and returns the jobs that have ended by that."""
         assert self._state is not None
         busy = [job for job in self._rows if job]
         guided = any(job.guide for job in busy)
         most = 1 if guided else max(job.request.max_new_tokens - len(job.tokens) for job in busy)
         steps = next((n for n in self._shapes.steps if n >= most), self._shapes.steps[-1])
-        if self._alone and not guided:  # how far others are must not choose the program
+        if self._alone and not guided:  # how far other jobs are must not decide the program
             steps = self._shapes.steps[-1]
         sizes = (len(self._rows), self._state.cache.slots, steps)
         self._state, chosen = self._programs.call(generation.decode, sizes, self._state, self._asked())
@@ -234,7 +238,7 @@ class Batching:
         return Asked(settings, keys, ends, allowed, np.array([job is not None for job in rows]))
 
     def _goes_on(self, job: Job, tokens: Sequence[int]) -> bool:
-        """Takes new tokens; tells what is new of the text; says whether it has ended."""
+        """Adds new tokens to a job, tells the listener what is new, and returns whether the job has ended."""
         request, ended = job.request, ""
         for token in tokens:
             if token in job.ends:
@@ -264,7 +268,10 @@ class Batching:
 
 
 def _sure(text: str, stops: Sequence[str]) -> int:
-    """How many characters stay whatever follows: none of half a character or of a stop string that may be beginning."""
+    """Returns how many characters of a text stay whatever follows.
+
+    Half a character at the end may still change, and what may be the beginning of a stop string may still be cut off.
+    """
     sure = len(text.rstrip("\ufffd"))
     for stop in stops:
         held = next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
@@ -273,7 +280,7 @@ def _sure(text: str, stops: Sequence[str]) -> int:
 
 
 def compile_generation(programs: Programs, config: DecoderConfig, size: tuple[int, int], shapes: Shapes) -> None:
-    """Compiles what generates in `size` [rows, slots] from prompts that fit the shortest rows."""
+    """Compiles the programs that generate in `size` [rows, slots] from prompts that fit the shortest rows."""
     length, words = shapes.lengths[0], generation.words(config)
     number = np.zeros(PREFILLED, np.int32)
     state = programs.outputs(generation.empty, size)

@@ -1,4 +1,4 @@
-"""The few shapes in which programs are compiled."""
+"""Chooses the few shapes in which programs are compiled."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _STEP = 128  # room in a cache grows by doubling this
 
 @dataclasses.dataclass(frozen=True)
 class Buckets:
-    """The few shapes in which programs are compiled.
+    """How large the few shapes are in which programs are compiled.
 
     Args:
       length: tokens of a scoring row; rows of 2, 4, 8 ... times as many are for what does not fit.
-      tokens: of a full scoring batch; smaller ones have an 8th and a 64th of its rows.
-      scores_bytes: most memory of a batch's float32 attention scores in one layer.
-      logits_bytes: most memory of the float32 logits that are computed at a time.
-      rows: that generate at a time.
-      steps: tokens that are decoded between two looks at which rows are done; 1 or 4 where no more are wanted.
+      tokens: tokens of a full scoring batch; smaller batches have an 8th and a 64th of its rows.
+      scores_bytes: the most memory of a batch's float32 attention scores in one layer.
+      logits_bytes: the most memory of the float32 logits that are computed at a time.
+      rows: how many rows generate at a time.
+      steps: tokens that are decoded between two checks of which rows are done; 1 or 4 where no more are wanted.
     """
 
     length: int = 256
@@ -42,13 +42,13 @@ class Shapes:
     """All shapes that one engine compiles programs in.
 
     Attributes:
-      lengths: of rows that are read, ascending; the last one holds whatever fits the context.
+      lengths: lengths of rows that are read, ascending; the last one holds whatever fits the context.
       heights: numbers of rows that are scored together, for each length, ascending.
       prompts: numbers of rows that prompts are read in together, for each length, ascending.
-      reads: places at which logits are computed together.
-      rows: that generate at a time, ascending.
-      slots: room of a generating row, ascending.
-      steps: tokens that are decoded in a call, ascending.
+      reads: the number of places at which logits are computed together.
+      rows: numbers of rows that generate at a time, ascending.
+      slots: numbers of tokens that a generating row has room for, ascending.
+      steps: numbers of tokens that are decoded in a call, ascending.
     """
 
     lengths: tuple[int, ...]
@@ -61,13 +61,14 @@ class Shapes:
 
 
 def shapes(config: DecoderConfig, buckets: Buckets, shards: int, *, invariant: bool) -> Shapes:
-    """The shapes for a model.
+    """Returns the shapes for a model.
 
     Args:
-      config: of the decoder.
-      buckets: how large they may be.
-      shards: numbers of rows are multiples of it.
-      invariant: one number of rows of each kind and length, so that a request's length alone gives its shapes.
+      config: the decoder's config.
+      buckets: how large the shapes may be.
+      shards: what numbers of rows are multiples of.
+      invariant: whether there is only one number of rows of each kind and length, so that a request's length alone
+        decides its shapes.
     """
     lengths, slots = [buckets.length], [_STEP]
     while lengths[-1] < config.max_length:
@@ -91,5 +92,5 @@ def shapes(config: DecoderConfig, buckets: Buckets, shards: int, *, invariant: b
 
 
 def _multiples(numbers, of: int) -> tuple[int, ...]:
-    """Each number rounded up to a multiple, without repetition, ascending."""
+    """Returns each number rounded up to a multiple of `of`, without repetition, ascending."""
     return tuple(sorted({of * max(1, -int(-n // of)) for n in numbers}))

@@ -1,4 +1,4 @@
-"""A conversation becomes a request, by the chat template of the model that is to answer it."""
+"""Makes a request from a conversation, by the chat template of the model that is to answer it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from alignpre_jax.sampling.requests import Request
 
 
 class Chats(Protocol):
-    """What is needed of an engine."""
+    """What a conversation needs of an engine."""
 
     @property
     def tokenizer(self) -> Any:
-        """See `rows.template.SpecialTokens`."""
+        """The model's tokenizer; see `rows.template.SpecialTokens`."""
 
     @property
     def template(self) -> Template:
-        """Of its model."""
+        """The model's chat template."""
 
 
 def chat_request(engine: Chats, messages: Sequence[Message], **more: Any) -> Request:
-    """The request that has a model answer a conversation.
+    """Returns the request that has a model answer a conversation.
 
     Args:
-      engine: whose model, with its chat template, is to answer.
-      messages: each {"role", "content"}.
-      more: other fields of `Request`. The token that ends a turn is among its `ends`.
+      engine: the engine whose model, with its chat template, is to answer.
+      messages: the messages, each {"role", "content"}.
+      more: other fields of `Request`. The token that ends a turn is added to its `ends`.
 
     Raises:
-      UserError: the template is broken or refuses the conversation; a message has a code point that is no character.
+      UserError: the template is broken or refuses the conversation, or a message has a code point that is not a
+        character.
     """
     prompt = chat_prompt(messages, engine.template, engine.tokenizer)
     end = turn_end(engine.template, engine.tokenizer)

@@ -1,4 +1,4 @@
-"""What a text has to be: a mask over the vocabulary for every next token, made by the package llguidance."""
+"""Constrains what a text may be, by a mask over the vocabulary for every next token; llguidance makes it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from alignpre_jax.foundation import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Regex:
-    """The whole text matches `pattern`: Rust's regex syntax, without look-around and back-references."""
+    """The whole text has to match `pattern`, in Rust's regex syntax without look-around and back-references."""
 
     pattern: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The whole text is one of `options`."""
+    """The whole text has to be one of `options`."""
 
     options: tuple[str, ...]
 
@@ -32,7 +32,7 @@ class Choice:
 
     @property
     def pattern(self) -> str:
-        """As a regular expression."""
+        """The choice as a regular expression."""
         return "|".join(map(re.escape, self.options))
 
 
@@ -40,29 +40,29 @@ Constraint: TypeAlias = Regex | Choice
 
 
 class Tokens(Protocol):
-    """What is needed of a tokenizer."""
+    """What constraints need of a tokenizer."""
 
     vocab_size: int
     eot_id: int
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text."""
+        """Returns the token ids of each text."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for."""
+        """Returns the bytes that a token stands for."""
 
 
 class Grammars:
-    """Constraints for one tokenizer, whose vocabulary is arranged once."""
+    """Starts constraints for one tokenizer, whose vocabulary is arranged only once."""
 
     def __init__(self, tokenizer: Tokens, words: int):
         self._tokenizer, self._words = tokenizer, words
 
     def start(self, constraint: Constraint) -> Guide:
-        """A guide at the beginning of a text.
+        """Returns a guide that stands at the beginning of a text.
 
         Raises:
-          UserError: the pattern is none.
+          UserError: llguidance cannot use the constraint's pattern.
         """
         from llguidance import LLMatcher
 
@@ -81,7 +81,7 @@ class Grammars:
 
 
 class Guide:
-    """Where one text stands in its constraint."""
+    """A guide knows where one text stands in its constraint."""
 
     def __init__(self, matcher: Any, words: int, constraint: Constraint):
         self._matcher, self._words, self._constraint = matcher, words, constraint
@@ -92,16 +92,17 @@ class Guide:
         return self._matcher.is_stopped()
 
     def allowed(self) -> np.ndarray:
-        """A bit for each token that may come next, uint32 [W]; end-of-text where the text may end."""
+        """Returns a bit for each token that may come next, uint32 [W]; end-of-text is one where the text may end."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
         self._check()
         return np.pad(bits, (0, max(0, self._words - len(bits))))[: self._words]
 
     def take(self, token: int) -> None:
-        """Goes one token on.
+        """Advances the guide by one token.
 
         Raises:
-          UserError: the text is no beginning of what the constraint allows, which only a given beginning can be.
+          UserError: no text that the constraint allows begins like this. That can only be the fault of a given
+            beginning, because later tokens are chosen among those allowed.
         """
         if not self._matcher.consume_token(token):
             raise UserError(
@@ -128,6 +129,6 @@ class _Vocabulary:
         self._encode = tokenizer.encode_batch
 
     def __call__(self, text: str) -> list[int]:
-        if isinstance(text, bytes):  # tried first; the wrapper then gives text
+        if isinstance(text, bytes):  # the wrapper tries bytes first, and then text
             raise TypeError("text, please")
         return self._encode([text])[0]

@@ -1,4 +1,4 @@
-"""The engine: a model and its tokenizer, asked for log-probs and for text."""
+"""The engine is a model with its tokenizer that can be asked for log-probs and for text."""
 
 from __future__ import annotations
 
@@ -33,32 +33,33 @@ class TextCodec(Protocol):
     eot_id: int
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
+        """Returns the token ids of each text, without special tokens."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`."""
+        """Returns the text of `ids`."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token stands for; needed for constraints alone."""
+        """Returns the bytes that a token stands for; only constraints need them."""
 
 
 class Engine:
     """Scores and generates with one set of parameters.
 
     Args:
-      params: of the decoder, in training's or any other float dtype.
-      config: of the decoder; its dtype is that of the computation.
-      tokenizer: its vocabulary must fit the model's.
-      buckets: shapes that programs are compiled for.
+      params: the decoder's parameters, in training's or any other float dtype.
+      config: the decoder's config; its dtype is that of the computation.
+      tokenizer: the tokenizer, whose vocabulary must fit the model's.
+      buckets: how large the shapes are that programs are compiled in.
       mesh: the devices that `params` are spread over, if more than one.
-      int8: matrices are kept in 8 bits; see `model.inference_weights`.
-      invariant: no two requests in one row, and shapes that follow from a request's own length: results are bitwise the
-        same whatever else is asked, in whatever order, before or after a restart. Costs what the sharing saves.
+      int8: whether matrices are kept in 8 bits; see `model.inference_weights`.
+      invariant: whether results are bitwise the same whatever else is asked, in whatever order, before or after a
+        restart. Then no two requests share a row, and shapes follow from a request's own length, which costs what the
+        sharing saves.
       template: the chat template that came with the model; the plain one when None.
 
     Attributes:
       truncated: how many prefixes and prompts have lost their beginning because they did not fit the context.
-      programs: what was compiled, and how often.
+      programs: the compiled programs, with counts of them.
 
     Raises:
       UserError: the tokenizer has ids that the model does not know.
@@ -104,11 +105,11 @@ class Engine:
         buckets: Buckets | None = None,
         invariant: bool = False,
     ) -> Engine:
-        """The model of a run's folder, of a Hugging Face folder, or of a .gguf file.
+        """Loads the model of a run's folder, of a Hugging Face folder, or of a .gguf file.
 
         Args:
-          path: where it is.
-          step: of a run: which checkpoint; the newest when None.
+          path: the folder or file.
+          step: which checkpoint of a run; the newest when None.
           mesh: the devices that the parameters are spread over; the first device alone when None.
           dtype: "float32" or "bfloat16"; by default as trained, and float32 on a CPU for models from elsewhere.
           int8: see `Engine`.
@@ -116,7 +117,7 @@ class Engine:
           invariant: see `Engine`.
 
         Raises:
-          UserError: there is no such model, it is not one that is supported, or the dtype is no such one.
+          UserError: there is no such model, the model is not supported, or there is no such dtype.
         """
         found = load(path, step, mesh=mesh, dtype=dtype)
         options: dict[str, Any] = {"mesh": mesh, "int8": int8, "buckets": buckets, "invariant": invariant}
@@ -124,12 +125,12 @@ class Engine:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name the weights, how they are computed with, and the tokenizer."""
+        """16 hex digits that name the weights, the way they are computed with, and the tokenizer."""
         codec = getattr(self.tokenizer, "digest", type(self.tokenizer).__name__)
         return digest([parameters_digest(self._weights), to_mapping(self.config), codec, self._invariant])
 
     def score(self, requests: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[Score]]:
-        """log p(continuation | prefix) of each continuation of each request.
+        """Returns log p(continuation | prefix) for each continuation of each request.
 
         Prefix and continuation are tokenised apart, so a continuation's tokens do not depend on the prefix. What
         prefixes and continuations have in common at their beginning runs once, and one-token continuations cost no
@@ -153,10 +154,10 @@ class Engine:
         return [[found[question] for question in questions] for questions in asked]
 
     def rolling(self, texts: Sequence[str]) -> list[Score]:
-        """log p(text) of whole documents; every token of a text is predicted once.
+        """Returns log p(text) of whole documents; every token of a text is predicted once.
 
-        A text longer than the context is cut into windows: the first begins with end-of-text, each of the others with
-        the last token of the one before (the disjoint windows of lm-eval).
+        A text longer than the context is cut into windows: the first begins with end-of-text, and each of the others
+        with the last token of the window before (the disjoint windows of lm-eval).
         """
         size = self.config.max_length
         asked = []
@@ -178,13 +179,13 @@ class Engine:
         """Continues each prompt until end-of-text, a stop string or `max_new_tokens`; returns the new text alone.
 
         Args:
-          prompts: see `Request.prompt`. Equal ones are read once: n samples of a prompt are n times the prompt.
-          strategy: how a token is chosen, one for all or one for each prompt.
-          max_new_tokens: at most so many, for all or for each.
+          prompts: see `Request.prompt`. Equal prompts are read once: for n samples of a prompt, give it n times.
+          strategy: how a token is chosen, one strategy for all prompts or one for each.
+          max_new_tokens: the most tokens of a text, one number for all prompts or one for each.
           seed: the i-th prompt draws from (seed, i), or from (seed[i], 0) when a sequence is given; nothing else about
             the batch matters, beyond float32 rounding of the logits.
-          on_text: told (number of the prompt, new text) as it comes.
-          more: other fields of `Request`, the same for all.
+          on_text: told (number of the prompt, new text) as text comes.
+          more: other fields of `Request`, the same for all prompts.
 
         Raises:
           UserError: `max_new_tokens` is below 1 or does not fit the context; see also `Request`.
@@ -200,11 +201,11 @@ class Engine:
 
         Args:
           requests: in any order.
-          on_text: told (number of the request, new text) as it comes; all it is told is the completion's text.
+          on_text: told (number of the request, new text) as text comes; what it is told adds up to the completion.
 
         Raises:
-          UserError: new tokens that do not fit the context; a beginning longer than the new tokens may be, or one that
-            the constraint does not allow; tokens that the model does not know.
+          UserError: the new tokens do not fit the context; a beginning is longer than the new tokens may be, or the
+            constraint does not allow it; the model does not know a token.
         """
         jobs = self.jobs(requests)
         runner = self.start_batching(on_text)
@@ -212,7 +213,7 @@ class Engine:
         return [found[number] for number in range(len(jobs))]  # type: ignore[misc]
 
     def jobs(self, requests: Sequence[Request]) -> list[batching.Job]:
-        """The requests made ready, in their order; raises what `complete` does."""
+        """Returns the requests as jobs that are ready to run, in their order; raises what `complete` does."""
         if self._splits_rows:
             raise UserError(
                 "text is not generated on a mesh that splits rows",
@@ -223,17 +224,17 @@ class Engine:
         return [self._job(number, *each) for number, each in enumerate(zip(requests, prompts, begins, strict=True))]
 
     def start_batching(self, on_text: OnText | None = None) -> batching.Batching:
-        """Rows for this engine's jobs."""
+        """Returns a batching that runs this engine's jobs."""
         return batching.Batching(
             self.programs, self.config, self._shapes, self.tokenizer.decode, on_text, alone=self._invariant
         )
 
     def compile(self, *, generation: bool = False, report: Report = silent) -> int:
-        """Compiles programs ahead of use; the number of programs in use.
+        """Compiles programs ahead of their use, and returns the number of programs in use.
 
-        These are what scores questions that fit the shortest rows, or what generates in all rows with prompts and
-        texts that fit the shortest. Longer ones compile when they are first needed; `keep_programs` makes that once
-        per machine.
+        These are the programs that score questions that fit the shortest rows or, with `generation`, those that
+        generate in all rows with prompts and texts that fit the shortest. Longer questions and texts have their
+        programs compiled when they first come; with `keep_programs` that happens once per machine.
         """
         ahead, shapes = batching.compile_generation if generation else scoring.compile_score, self._shapes
         sizes = [(height, length) for length in shapes.lengths[:3] for height in shapes.heights[length]]
@@ -246,7 +247,7 @@ class Engine:
 
     def _score(self, questions: Iterable[Question]) -> dict[Question, Score]:
         found: dict[Question, Score] = {}
-        waiting: scoring.Started | None = None  # one batch is packed while one is computed
+        waiting: scoring.Started | None = None  # a batch is packed while the one before is computed
         packs = batches(questions, self._shapes.lengths, self._shapes.heights, self._dearness, alone=self._invariant)
         for packed in packs:
             started = scoring.score_batch(self.programs, packed, self._shapes.reads)
@@ -256,13 +257,14 @@ class Engine:
         return found | _collect(waiting) if waiting else found
 
     def _dearness(self, length: int) -> float:
-        """Multiplications for a token in a row of `length`; attention's count twice, being slower."""
+        """Returns the multiplications for a token in a row of `length`; those of attention count twice, because they
+        run slower than the matrix products with the weights."""
         c = self.config
         weights = c.num_params() - c.padded_vocab * c.width * (1 if c.tied_embeddings else 2)
         return weights + 2 * 2 * c.layers * c.heads * c.head_dim * length
 
     def _job(self, number: int, request: Request, prompt: Ids, begin: Ids) -> batching.Job:
-        """A request made ready: its tokens checked, cut to the context."""
+        """Makes a request ready to run: its tokens are checked, and its prompt is cut to the context."""
         config, ends = self.config, (self.tokenizer.eot_id, *request.ends)
         room = config.max_length - request.max_new_tokens
         if room < 1:
@@ -292,7 +294,7 @@ class Engine:
         return Grammars(self.tokenizer, generation.words(self.config))
 
     def _ids(self, prompts: Sequence[Prompt]) -> list[Ids]:
-        """Tokens of prompts: of a text, end-of-text first; of parts, these alone."""
+        """Returns the tokens of prompts: end-of-text comes before a text, and nothing before parts."""
         wrapped = [(self.tokenizer.eot_id, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         found = self._parts(wrapped)
         for prompt, ids in zip(prompts, found, strict=True):
@@ -303,7 +305,7 @@ class Engine:
         return found
 
     def _parts(self, prompts: Sequence[Prompt]) -> list[Ids]:
-        """Tokens of texts and token ids, one after the other."""
+        """Returns the tokens of each prompt's parts, which are texts and token ids, one after the other."""
         parts = [(prompt,) if isinstance(prompt, str) else prompt for prompt in prompts]
         encoded = iter(self._encode([part for some in parts for part in some if isinstance(part, str)]))
         ids = [tuple(i for p in some for i in (next(encoded) if isinstance(p, str) else (p,))) for some in parts]
@@ -337,7 +339,7 @@ class Engine:
             )
 
     def _truncate(self, ids: Ids, follow: int) -> Ids:
-        """`ids` without the beginning that does not fit the context when `follow` tokens follow."""
+        """Returns `ids` without the beginning that does not fit the context when `follow` more tokens come."""
         surplus = len(ids) + follow - self.config.max_length
         self.truncated += surplus > 0
         return ids[max(surplus, 0) :]

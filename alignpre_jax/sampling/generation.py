@@ -21,13 +21,14 @@ from alignpre_jax.model.sharding import constrain
 from alignpre_jax.sampling import strategies
 from alignpre_jax.sampling.strategies import Settings
 
-ENDS = 4  # room for so many end tokens of a request
+ENDS = 4  # how many end tokens a request has room for
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """Where each row stands: its cache, what its next token is computed from, its new tokens so far, tokens seen."""
+    """Where each row stands: its cache, the hidden state that its next token is computed from, how many new tokens it
+    has so far, and a bit for each token that it has seen."""
 
     cache: Cache
     hidden_BD: jax.Array
@@ -36,12 +37,12 @@ class Decoding:
 
 
 class Asked(NamedTuple):
-    """What each row was asked for, arrays [B, ...] that live on the host: nothing of it is compiled in.
+    """What each row was asked for, as arrays [B, ...] that live on the host; none of it is compiled into a program.
 
     Attributes:
-      settings: of its strategy.
-      key_B2: uint32; its random stream: a seed and a number.
-      ends_BE: int32; the tokens that end its text, -1 for none.
+      settings: the settings of its strategy.
+      key_B2: uint32; its random stream, which is a seed and a number.
+      ends_BE: int32; the tokens that end its text, filled up with -1.
       allowed_BW: uint32; a bit for each token that it may choose.
       going_B: bool; False for a row that nobody uses.
     """
@@ -55,7 +56,7 @@ class Asked(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def empty(config: DecoderConfig, sizes: tuple[int, int], weights: InferenceWeights) -> Decoding:
-    """Nothing yet; `sizes` is (B, T)."""
+    """Returns rows that hold nothing yet; `sizes` is (B, T)."""
     del weights
     rows, slots = sizes
     hidden_BD = jnp.zeros((rows, config.width), config.dtype)
@@ -67,14 +68,14 @@ def empty(config: DecoderConfig, sizes: tuple[int, int], weights: InferenceWeigh
 def prefill(
     config: DecoderConfig, sizes: tuple[int, int, int], weights: InferenceWeights, rows: tuple, paths_PL: jax.Array
 ) -> tuple[KV, jax.Array]:
-    """Reads packed prompts: the keys and values [P, K, L, h] of each, and its last hidden state [P, D].
+    """Reads packed prompts, and returns the keys and values [P, K, L, h] of each and its last hidden state [P, D].
 
     Args:
-      config: of the decoder.
-      sizes: rows, their length L, and P.
-      weights: of the decoder.
+      config: the decoder's config.
+      sizes: the number of rows, their length L, and P.
+      weights: the decoder's weights.
       rows: (tokens, positions, until); see `packing.Packed`.
-      paths_PL: int32, the flat places of each prompt's tokens; the last one repeated to fill up.
+      paths_PL: int32, the flat places of each prompt's tokens, filled up by repeating the last place.
     """
     del sizes
     hidden_BLD, kv = inference.read(config, weights, *rows)
@@ -94,12 +95,13 @@ def insert(
     """Puts prompts that `prefill` has read into rows.
 
     Args:
-      config: of the decoder.
+      config: the decoder's config.
       sizes: (B, T, P, L).
-      weights: of the decoder.
-      state: of all rows.
-      read: what `prefill` gave.
-      into: (source [P]: which prompt, row [P] that gets it, B for none, its length [P], tokens seen [P, W]).
+      weights: the decoder's weights.
+      state: the state of all rows.
+      read: what `prefill` returned.
+      into: (source [P], the number of a prompt; row [P], the row that gets it, or B for none; length [P], the prompt's
+        length; seen [P, W], a bit for each of its tokens).
     """
     del weights
     kv, last_PD = read
@@ -114,7 +116,10 @@ def insert(
 def resize(
     config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state: Decoding, from_B: jax.Array
 ) -> Decoding:
-    """Other rows, with more slots: each is the row `from_B` of the old ones; `sizes` is (B, T, new B, new T)."""
+    """Returns a new number of rows, with as many slots or more; each new row is the row `from_B` of the old ones.
+
+    `sizes` is (B, T, new B, new T).
+    """
     del config, weights
     state = jax.tree.map(lambda x: x[from_B], state)
     return _lay_out(dataclasses.replace(state, cache=caches.resized(state.cache, sizes[3])))
@@ -124,10 +129,10 @@ def resize(
 def decode(
     config: DecoderConfig, sizes: tuple[int, int, int], weights: InferenceWeights, state: Decoding, asked: Asked
 ) -> tuple[Decoding, jax.Array]:
-    """The next N tokens of each row, int32 [B, N]; a row that has ended goes on with its last token.
+    """Decodes N tokens, and returns the new state and the tokens of each row, int32 [B, N].
 
-    A row's random key is folded with the number of its own tokens alone, so what the other rows do changes nothing.
-    `sizes` is (B, T, N).
+    The tokens of a row after one of its end tokens mean nothing. A row's random key is folded with the number of its
+    own tokens alone, so what the other rows do changes nothing. `sizes` is (B, T, N).
     """
     keys_B = jax.vmap(lambda seed, number: jax.random.fold_in(jax.random.key(seed), number))(
         asked.key_B2[:, 0], asked.key_B2[:, 1]
@@ -142,7 +147,7 @@ def decode(
         chosen_B = strategies.choose(logits_BV, asked.settings, keys)
         going_B = going_B & ~jnp.any(chosen_B[:, None] == asked.ends_BE, axis=1)
         hidden_BD, cache = inference.step(config, weights, chosen_B, state.cache)
-        # A row that has ended stands still: its cache never runs over.
+        # The cache of a row that has ended stands still, so that it never overflows.
         cache = dataclasses.replace(cache, length_B=jnp.where(going_B, cache.length_B, state.cache.length_B))
         word_B1, bit_B1 = chosen_B[:, None] // 32, jnp.uint32(1) << (chosen_B[:, None] % 32).astype(jnp.uint32)
         old_B1 = jnp.take_along_axis(state.seen_BW, word_B1, axis=1)
@@ -154,7 +159,7 @@ def decode(
 
 
 def words(config: DecoderConfig) -> int:
-    """W: words of bits for a vocabulary."""
+    """Returns W, the number of uint32 words that have a bit for each token of the vocabulary."""
     return -(-config.padded_vocab // 32)
 
 

@@ -1,4 +1,4 @@
-"""Several hosts and one engine: the first process drives, the others do the same work with it.
+"""Runs one engine on several hosts: the first process drives, and the others do the same work with it.
 
 if jax.process_index():
     follow(engine)
@@ -21,13 +21,13 @@ from alignpre_jax.foundation import UserError, build, canonical_json
 from alignpre_jax.sampling.engine import Engine
 from alignpre_jax.sampling.requests import Completion, Prompt, Request, Score
 
-_PAGE = 1 << 12  # messages have this many bytes, or 2, 4, 8 ... times as many
+_PAGE = 1 << 12  # messages are padded to this many bytes, or 2, 4, 8 ... times as many, so that they have few shapes
 
 
 class Led:
     """The engine of the first process, which tells the others each call before it makes it.
 
-    A context manager: leaving it sends the others home. `Logged` can be put around it.
+    It is a context manager; when it is left, `follow` returns in the other processes. `Logged` can be put around it.
     """
 
     def __init__(self, engine: Engine):
@@ -63,7 +63,7 @@ class Led:
 
 
 def follow(engine: Engine) -> None:
-    """Does what the first process does, until that leaves."""
+    """Does what the first process does, until the first process leaves its `Led`."""
     while (message := _exchange(None))["call"] != "leave":
         try:
             _do(engine, message)
@@ -86,7 +86,10 @@ def _do(engine: Engine, message: dict[str, Any]) -> Any:
 
 
 def _exchange(message: dict[str, Any] | None) -> dict[str, Any]:
-    """The first process's message, in all of them; as JSON even in the first, so that all work from the same."""
+    """Returns the first process's message in every process.
+
+    It has been through JSON even in the first process, so that all of them work from the same values.
+    """
     data = canonical_json(message).encode() if message is not None else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     room = _PAGE

@@ -1,4 +1,4 @@
-"""A log of results: what was once computed for a checkpoint is found again, so that nothing is computed twice."""
+"""Keeps a log of results: what was computed once for a checkpoint is found again, so nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ Asked = TypeVar("Asked")
 
 
 class Answers(Protocol):
-    """What is needed of `Engine`."""
+    """What a log needs of `Engine`."""
 
     @property
     def fingerprint(self) -> str:
-        """Names the model."""
+        """A text that names the model."""
 
     def score(self, requests: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[Score]]:
-        """Log-probs of continuations."""
+        """Returns log-probs of continuations."""
 
     def rolling(self, texts: Sequence[str]) -> list[Score]:
-        """Log-probs of whole texts."""
+        """Returns log-probs of whole texts."""
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """New text."""
+        """Returns new text for each request."""
 
 
 class Logged:
     """An engine whose results are kept in a folder, under the hash of (checkpoint, prompt, parameters).
 
     What the folder has is not computed again, in this process or a later one. Each call is done in portions, and a
-    portion is written whole before the next begins: an interruption loses at most one. Several processes may use one
-    folder; on several hosts the first one writes.
+    portion is written whole before the next begins, so that an interruption loses at most one portion. Several
+    processes may use one folder; on several hosts the first one writes.
 
     Args:
-      engine: what computes.
-      folder: local or gs://, made if missing.
-      portion: requests between two writes.
+      engine: the engine that computes what the folder does not have.
+      folder: a local or gs:// folder, made if missing.
+      portion: how many requests are computed between two writes.
       report: told how many requests of a call are done.
 
     Attributes:
-      computed: how many requests were computed, and not found.
+      computed: how many requests were computed, because the folder did not have them.
     """
 
     def __init__(self, engine: Answers, folder: PathLike, portion: int = 256, report: Report = silent):
@@ -117,12 +117,12 @@ class Logged:
         self._known |= results
         self.computed += len(results)
         text = "".join(canonical_json({"key": key, "result": result}) + "\n" for key, result in results)
-        if jax.process_index() == 0:  # named after what is in it: no process writes over another's
+        if jax.process_index() == 0:  # the file is named after its contents: no process overwrites another's
             write_bytes(self._folder / f"{digest([key for key, _ in results])}.jsonl", text.encode())
 
 
 def _plain(result: Any) -> Any:
-    """JSON-ready."""
+    """Returns a result as JSON-ready values."""
     return [_plain(each) for each in result] if isinstance(result, list) else dataclasses.asdict(result)
 
 

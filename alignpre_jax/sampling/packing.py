@@ -1,9 +1,9 @@
-"""Packing what has to be scored into a few shapes of rows, each shared beginning once.
+"""Packs what has to be scored into a few shapes of rows, in which each shared beginning stands only once.
 
-The sequences of a row are sorted, and of each only what its predecessor does not begin with is written: the row is a
-forest of prefix trees in depth-first order. A token stands at its place in its own sequence (`positions`) and is seen
-from its place up to the end of its subtree (`until`), so that every sequence sees exactly itself, and the model
-computes what it would compute for each sequence alone.
+The sequences of a row are sorted, and of each sequence only that part is written that it does not share with the one
+before, so the row is a forest of prefix trees in depth-first order. A token has the position that it has in its own
+sequence (`positions`) and is seen from its place in the row up to the end of its subtree (`until`). So every sequence
+sees exactly itself, and the model computes what it would compute for each sequence alone.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Question:
 
     @functools.cached_property
     def inputs(self) -> Ids:
-        """What the model reads: nothing follows the last token."""
+        """The tokens that the model reads; the last token is not read, because nothing follows it."""
         return self.prefix + self.target[:-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Rows, int32 [rows, length], and the flat places where the tokens of each question are predicted."""
+    """Packed rows, int32 [rows, length], and the flat places where the tokens of each question are predicted."""
 
     tokens: np.ndarray
     positions: np.ndarray
@@ -53,18 +53,18 @@ def batches(
     *,
     alone: bool = False,
 ) -> Iterator[Packed]:
-    """All distinct questions in batches of a few shapes.
+    """Yields all distinct questions in batches of a few shapes.
 
-    What fits the shortest rows may go into some that are up to four times as long, where more is shared: whichever
-    is cheapest. Other rows are of the shortest length that holds a question. A batch has the most rows that can be
-    filled.
+    Questions that fit the shortest rows may go into rows up to four times as long, in which more is shared; the
+    cheapest of these lengths is taken for all of them. Any other question goes into rows of the shortest length that
+    holds it. A batch has the largest number of rows that can be filled.
 
     Args:
-      questions: in any order; equal ones are answered once.
+      questions: the questions in any order; equal ones are answered once.
       lengths: row lengths, ascending; every question fits the last one.
       heights: for each row length the allowed numbers of rows, ascending.
-      dearness: what a token costs in a row of a length, in any unit.
-      alone: only questions that read the same tokens share a row, and they are all of it.
+      dearness: what a token costs in a row of some length, in any unit.
+      alone: whether only questions that read the same tokens share a row.
     """
     by_length: dict[int, list[Question]] = {length: [] for length in lengths}
     for question in sorted(dict.fromkeys(questions), key=_order):
@@ -85,13 +85,13 @@ def batches(
 
 
 def one_batch(questions: Iterable[Question], length: int, heights: Sequence[int], *, alone: bool = False) -> Packed:
-    """The same for few questions, as one batch; `heights` has one that suffices."""
+    """Returns a few questions as one batch; one of `heights` must be enough for their rows."""
     rows = _rows(sorted(questions, key=_order), length, alone=alone)
     return _lay_out(rows, next(size for size in heights if size >= len(rows)), length)
 
 
 def _rows(group: Sequence[Question], length: int, *, alone: bool) -> list[list[Question]]:
-    """Sorted questions in rows of `length`, sorted in each."""
+    """Returns sorted questions in rows of `length`; they are sorted in each row, too."""
     if alone:
         return [list(same) for _, same in itertools.groupby(group, key=lambda question: question.inputs)]
     families = gather(group, length)
@@ -100,9 +100,9 @@ def _rows(group: Sequence[Question], length: int, *, alone: bool) -> list[list[Q
 
 
 def gather(questions: Iterable[Question], length: int) -> list[tuple[list[Question], int]]:
-    """Families of sorted questions, each with its tokens, that fit a row of `length`.
+    """Returns families of sorted questions that fit a row of `length`, each with its number of tokens.
 
-    A question joins the one before it when a quarter of it is shared.
+    A question joins the family of the one before it when they share at least a quarter of its tokens.
     """
     families: list[tuple[list[Question], int]] = []
     last: Ids = ()
@@ -120,7 +120,7 @@ def gather(questions: Iterable[Question], length: int) -> list[tuple[list[Questi
 
 
 def best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Which items go into which row of `length`: the largest first, each into the fullest row that has room."""
+    """Returns which items go into which row of `length`: the largest first, each into the fullest row that has room."""
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free tokens, row), sorted
     for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
@@ -139,12 +139,12 @@ def _order(question: Question) -> tuple[Ids, int]:
 
 
 def _shared(a: Ids, b: Ids) -> int:
-    """How many tokens both begin with."""
+    """Returns the number of tokens that both begin with."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _lay_out(rows: Sequence[Sequence[Question]], height: int, length: int) -> Packed:
-    """`rows` of questions (sorted) as the first of `height` rows; padding sees itself alone."""
+    """Lays out `rows` of sorted questions as the first of `height` rows; a token of padding sees only itself."""
     tokens, positions = np.zeros((2, height, length), np.int32)
     until = np.tile(np.arange(1, length + 1, dtype=np.int32), (height, 1))
     reads = []

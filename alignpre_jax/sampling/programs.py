@@ -1,4 +1,4 @@
-"""Compiled programs: each shape once, ahead of its use where wanted, and counted."""
+"""Compiles programs once for each shape, ahead of their use where that is wanted, and counts them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignpre_jax.foundation import PathLike
 from alignpre_jax.model import DecoderConfig, InferenceWeights
 
 Key = tuple[Any, ...]
-_COMPILED: dict[Key, Any] = {}  # shared by all engines of the process: weights are arguments
+_COMPILED: dict[Key, Any] = {}  # shared by all engines of the process, since weights are arguments
 _LOCK = threading.Lock()
 
 
@@ -23,13 +23,13 @@ class Programs:
     """The programs of one engine.
 
     Args:
-      config: of the decoder.
-      weights: the first argument of every program.
-      mesh: the devices they are spread over, if more than one.
+      config: the decoder's config.
+      weights: the decoder's weights, the first argument of every program.
+      mesh: the devices that the weights are spread over, if more than one.
 
     Attributes:
       used: (function, *sizes) of the programs that this engine has called or compiled.
-      compiled: how many of them were compiled for this engine; the others were there from one before.
+      compiled: how many of them were compiled for this engine; an earlier engine had the others compiled.
     """
 
     def __init__(self, config: DecoderConfig, weights: InferenceWeights, mesh: Mesh | None):
@@ -41,21 +41,21 @@ class Programs:
         self._common = (config, tree, places)
 
     def call(self, function: Callable, sizes: Key, *args: Any) -> Any:
-        """`function(config, sizes, weights, *args)`.
+        """Returns `function(config, sizes, weights, *args)`, computed by a compiled program.
 
         Args:
-          function: jitted, with `config` and `sizes` static.
-          sizes: whatever the shapes of `args` depend on, and what else is static: one program for each.
-          args: arrays, or abstract ones in `compile`.
+          function: a jitted function, in which `config` and `sizes` are static.
+          sizes: whatever the shapes of `args` depend on, and what else is static; each value has its own program.
+          args: arrays, or abstract arrays in `compile`.
         """
         program = self.compile(function, sizes, *args)
-        if self._mesh:  # one program's results need not lie as the next one wants them
+        if self._mesh:  # one program's results may be split otherwise than the next program wants
             args = jax.device_put(args, program.input_shardings[0][1:])
         return program(self._weights, *args)
 
     def compile(self, function: Callable, sizes: Key, *args: Any) -> Any:
-        """The program for `sizes`, compiled if this is the first time."""
-        key = (function, *sizes)  # not its name: two rooms may each have a `begin`
+        """Returns the program for `sizes`, compiled if this is the first time."""
+        key = (function, *sizes)  # the function and not its name: two modules may each have a `begin`
         with _LOCK, self.devices():
             self.used.add(key)
             found = _COMPILED.get((self._common, key))
@@ -66,7 +66,7 @@ class Programs:
         return found
 
     def outputs(self, function: Callable, sizes: Key, *args: Any) -> Any:
-        """What the program gives, as abstract arrays to compile others with."""
+        """Returns what a program gives, as abstract arrays with which other programs can be compiled."""
         program = self.compile(function, sizes, *args)
         with self.devices():
             shapes = jax.eval_shape(
@@ -77,11 +77,11 @@ class Programs:
         )
 
     def devices(self) -> contextlib.AbstractContextManager:
-        """The mesh in force."""
+        """Returns a context in which the engine's mesh is in force."""
         return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()
 
 
 def keep_programs(folder: PathLike) -> None:
-    """Compiled programs are kept in `folder` from now on: the next process reads them from there."""
+    """Keeps compiled programs in `folder` from now on, from which the next process reads them."""
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

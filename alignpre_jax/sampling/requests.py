@@ -1,4 +1,4 @@
-"""What is asked of `Engine.complete`, and what it answers."""
+"""Defines what `Engine.complete` is asked, and what it answers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from alignpre_jax.sampling.constraints import Constraint
 from alignpre_jax.sampling.generation import ENDS
 from alignpre_jax.sampling.strategies import Greedy, Strategy
 
-# Text; or parts of it with token ids between them, which says itself how it begins.
+# A text, before which the engine puts end-of-text; or texts and token ids in turn, before which it puts nothing.
 Prompt: TypeAlias = str | tuple[str | int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A continuation's log-prob: nats, summed over its `tokens`; `greedy`: each of them was the most probable."""
+    """A continuation's log-prob in nats, summed over its `tokens`; `greedy` is whether each of them was the most
+    probable."""
 
     logprob: float
     tokens: int
@@ -26,26 +27,26 @@ class Score:
 
     @classmethod
     def sum(cls, scores: Sequence[Score]) -> Score:
-        """Of parts that follow each other."""
+        """Returns the score of a text from the scores of its parts, which follow one another."""
         total = math.fsum(score.logprob for score in scores)
         return cls(total, sum(score.tokens for score in scores), all(score.greedy for score in scores))
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A prompt and how it is to go on.
+    """A request is a prompt, and how the engine is to continue it.
 
     Args:
       prompt: a text, before which the engine puts the tokenizer's end-of-text token, as before every document in
         training; or a tuple of texts and token ids, before which it puts nothing.
       strategy: how tokens are chosen.
-      max_new_tokens: at most so many; those of `begin` count.
-      seed: of its own random stream, 0 to 2^32 - 1. Nothing else about the call changes its text.
-      number: of the stream for that seed: give samples of one prompt different ones.
+      max_new_tokens: the most tokens of the text, those of `begin` included.
+      seed: the seed of the request's own random stream, 0 to 2^32 - 1. Nothing else about the call changes the text.
+      number: which of that seed's streams it is, 0 to 2^32 - 1; give samples of one prompt different numbers.
       stop: the text ends before the first of these strings, wherever tokens begin and end.
       ends: tokens that end the text besides end-of-text, at most three.
       banned: tokens that are never chosen.
-      begin: the text begins with this.
+      begin: what the text begins with.
       within: what the whole text (with `begin`) has to be.
 
     Raises:
@@ -75,18 +76,19 @@ class Request:
                 raise UserError(f"{getattr(self, name)} is no {name}", where=name, fix="give 0 to 4294967295")
 
     def describe(self) -> Mapping[str, Any]:
-        """All of it as JSON-ready values."""
+        """Returns all fields as JSON-ready values."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """New text: without the prompt, the stop string and the end token.
+    """A completion is the new text, without the prompt, the stop string and the end token.
 
     Attributes:
       text: what the tokens say.
       tokens: their ids; they may say a little more than `text` where a stop string begins inside a token.
-      ended: by an end token, a stop string, or the number of tokens.
+      ended: what ended the text: "end" for an end token, or a constraint after which nothing can follow; "stop" for a
+        stop string; "length" for the number of tokens.
     """
 
     text: str
@@ -101,7 +103,7 @@ def requests_of(
     seed: int | Sequence[int] = 0,
     **more: Any,
 ) -> list[Request]:
-    """A request for each prompt; see `Engine.generate`."""
+    """Makes a request for each prompt; see `Engine.generate`."""
     count = len(prompts)
     wide = (
         _spread(count, strategy, "strategy"),
@@ -115,7 +117,7 @@ def requests_of(
 
 
 def _spread(count: int, given: Any, name: str) -> Sequence[Any]:
-    """One value for each of `count` prompts: `given` as it is, or the same for all."""
+    """Returns one value for each of `count` prompts: the values of `given`, or one value that is the same for all."""
     if isinstance(given, (int, Strategy)):
         return [given] * count
     if len(given) != count:

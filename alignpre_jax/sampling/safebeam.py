@@ -1,7 +1,7 @@
-"""SafeBeam (Maini et al. 2025, Safety Pretraining, arXiv 2504.16980): beam search that looks ahead for a harm tag.
+"""SafeBeam (Maini et al. 2025, Safety Pretraining, arXiv 2504.16980) is a beam search that looks ahead for a harm tag.
 
-In every step the beams are expanded to the most probable N; each of these is read one token further for the chance
-that the tag comes next; the half with the larger chance is dropped; of the rest the k most probable go on.
+In every step the beams are expanded to the N most probable candidates. Each of them is read one token further, for the
+chance that the tag comes next. The half with the larger chance is dropped; of the rest the k most probable go on.
 Legend: P prompts, N candidates of each, R = P * N rows, T cache slots, V vocab (padded).
 """
 
@@ -23,14 +23,14 @@ from alignpre_jax.sampling import batching
 from alignpre_jax.sampling.engine import Engine
 from alignpre_jax.sampling.requests import Prompt, Request
 
-PROMPTS = 8  # that are searched together
+PROMPTS = 8  # how many prompts are searched together
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Beams:
-    """Rows of candidates: cache, log-probs [R, V] of the next token, log-prob [R] of the text (-inf: dropped), if it
-    has ended [R], and its tokens [R, most]."""
+    """The rows of candidates: the cache, the log-probs [R, V] of the next token, the log-prob [R] of the text (-inf if
+    it was dropped), whether it has ended [R], and its tokens [R, most]."""
 
     cache: Cache
     next_RV: jax.Array
@@ -42,18 +42,18 @@ class Beams:
 def safe_beam(
     engine: Engine, prompts: Sequence[Prompt], tag: int, max_new_tokens: int, *, beams: int = 4, candidates: int = 16
 ) -> list[str]:
-    """The most probable text that SafeBeam finds after each prompt, without end-of-text.
+    """Returns the most probable text that SafeBeam finds after each prompt, without end-of-text.
 
     Args:
-      engine: of a model that was trained with the tag.
+      engine: the engine of a model that was trained with the tag.
       prompts: see `Request.prompt`.
-      tag: the token that marks harm; never chosen itself.
-      max_new_tokens: at most so many.
-      beams: k, kept after each step.
-      candidates: N, looked at in each step; at least 2 * beams.
+      tag: the token that marks harm; it is never chosen itself.
+      max_new_tokens: the most tokens of a text.
+      beams: k, how many beams are kept after each step.
+      candidates: N, how many candidates are looked at in each step; at least 2 * beams.
 
     Raises:
-      UserError: fewer candidates than twice the beams; also what `Engine.complete` refuses.
+      UserError: there are fewer candidates than twice the beams; also what `Engine.complete` refuses.
     """
     if not 1 <= beams <= candidates // 2:
         raise UserError(
@@ -88,7 +88,7 @@ def _search(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def begin(config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state: Any) -> Beams:
-    """One live beam for each prompt, in the first of its rows; `sizes` is (P, N, T, most)."""
+    """Starts one live beam for each prompt, in the first of the prompt's rows; `sizes` is (P, N, T, most)."""
     rows, candidates = sizes[0] * sizes[1], sizes[1]
     next_RV = jax.nn.log_softmax(inference.logits_of(config, weights, state.hidden_BD))
     total_R = jnp.where(jnp.arange(rows) % candidates == 0, 0.0, -jnp.inf)
@@ -97,11 +97,11 @@ def begin(config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def expand(config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state: Beams, place: jax.Array) -> Beams:
-    """One step; `sizes` is (P, N, T, most, k, end-of-text, tag), `place` that of the new token."""
+    """Takes one step; `sizes` is (P, N, T, most, k, end-of-text, tag), and `place` is the index of the new token."""
     prompts, candidates, _, _, beams, eot, tag = sizes
     vocab = state.next_RV.shape[1]
     token_V = jnp.arange(vocab)
-    # An ended text has one continuation, itself; the tag is never one.
+    # An ended text goes on only with end-of-text, at no cost, so that it stays as it is; the tag continues no text.
     step_RV = jnp.where(state.ended_R[:, None], jnp.where(token_V == eot, 0.0, -jnp.inf), state.next_RV)
     total_RV = state.total_R[:, None] + jnp.where(token_V == tag, -jnp.inf, step_RV)
     total_PN, where_PN = jax.lax.top_k(total_RV.reshape(prompts, -1), candidates)
@@ -114,7 +114,7 @@ def expand(config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state
     longer = dataclasses.replace(longer, length_B=jnp.where(ended_R, cache.length_B, longer.length_B))
     next_RV = jax.nn.log_softmax(inference.logits_of(config, weights, hidden_RD))
 
-    # Dropped rows rank last; an ended text is followed by nothing, not by the tag.
+    # Dropped rows rank last. Nothing follows an ended text, so the tag cannot.
     harm_R = jnp.where(ended_R, -jnp.inf, next_RV[:, tag])
     harm_PN = jnp.where(total_PN == -jnp.inf, jnp.inf, harm_R.reshape(prompts, candidates))
     live_P1 = jnp.sum(total_PN > -jnp.inf, axis=1, keepdims=True)
@@ -126,5 +126,5 @@ def expand(config: DecoderConfig, sizes: tuple, weights: InferenceWeights, state
 
 
 def _rank(values_PN: jax.Array) -> jax.Array:
-    """The place of each value in its row in ascending order; of equal ones the first comes first."""
+    """Returns the rank of each value in its row, in ascending order; equal values keep their order."""
     return jnp.argsort(jnp.argsort(values_PN, axis=1, stable=True), axis=1, stable=True)

@@ -19,12 +19,12 @@ from alignpre_jax.sampling.buckets import Shapes
 from alignpre_jax.sampling.packing import Packed
 from alignpre_jax.sampling.programs import Programs
 
-TARGETS = 2  # room for so many targets for each place that is read
+TARGETS = 2  # how many targets there is room for, per place that is read
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def hidden_states(config: DecoderConfig, sizes: tuple[int, int], weights: InferenceWeights, rows: tuple) -> jax.Array:
-    """Hidden states [S, D] of packed rows: (tokens, positions, until), int32 of `sizes` [B, L]."""
+    """Returns the hidden states [S, D] of packed rows: (tokens, positions, until), int32 of `sizes` [B, L]."""
     del sizes
     hidden_BLD, _ = inference.read(config, weights, *rows)
     return hidden_BLD.reshape(-1, hidden_BLD.shape[-1])
@@ -34,9 +34,10 @@ def hidden_states(config: DecoderConfig, sizes: tuple[int, int], weights: Infere
 def read_out(
     config: DecoderConfig, sizes: tuple[int, int], weights: InferenceWeights, hidden_SD: jax.Array, ask: tuple
 ) -> tuple[jax.Array, jax.Array]:
-    """(log p(target), is the target the most probable token): float32 and bool [M]; no other logits are computed.
+    """Returns (log p(target), whether the target is the most probable token), float32 and bool [M].
 
-    `ask` is (places [R] that are read, number [M] of the read of each target, targets [M]); `sizes` is (S, R).
+    Logits are computed only at the places that are read. `ask` is (places [R] that are read, the number [M] of each
+    target's place among them, targets [M]); `sizes` is (S, R).
     """
     del sizes
     reads_R, which_M, targets_M = ask
@@ -48,13 +49,14 @@ def read_out(
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """A batch that is being computed: for each call of `read_out` its results and which targets they are of."""
+    """A batch that is being computed; for each call of `read_out`, `parts` has the numbers of its targets and its
+    results."""
 
     packed: Packed
     parts: list[tuple[np.ndarray, tuple[jax.Array, jax.Array]]]
 
     def wait(self) -> tuple[np.ndarray, np.ndarray]:
-        """The results of `read_out` for all targets of the batch, in its order."""
+        """Waits for the results of `read_out`, and returns them for all targets of the batch, in the batch's order."""
         logprobs, greedy = np.zeros(len(self.packed.targets), np.float32), np.zeros(len(self.packed.targets), bool)
         for here, (some_logprobs, some_greedy) in self.parts:
             logprobs[here] = np.asarray(some_logprobs)[: len(here)]
@@ -76,7 +78,7 @@ def score_batch(programs: Programs, packed: Packed, reads: int) -> Started:
 
 
 def compile_score(programs: Programs, config: DecoderConfig, size: tuple[int, int], shapes: Shapes) -> None:
-    """Compiles what scores batches of `size` [B, L]."""
+    """Compiles the programs that score batches of `size` [B, L]."""
     del config
     row, reads = np.zeros(size, np.int32), shapes.reads
     hidden_SD = programs.outputs(hidden_states, size, (row, row, row))
@@ -85,11 +87,14 @@ def compile_score(programs: Programs, config: DecoderConfig, size: tuple[int, in
 
 
 def _asks(packed: Packed, reads: int) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """The numbers of the targets of each call, and its `ask`; a place where several tokens are asked is read once."""
+    """Yields the numbers of the targets of each call of `read_out`, and its `ask`.
+
+    A place at which several tokens are asked for is read once.
+    """
     order = np.argsort(packed.reads, kind="stable")
     places = packed.reads[order]
     fresh = np.diff(places, prepend=-1) > 0
-    number = np.cumsum(fresh) - 1  # of the read, over the whole batch
+    number = np.cumsum(fresh) - 1  # of each target's place, over the whole batch
     start, most = 0, TARGETS * reads
     while start < len(order):
         end = min(start + most, int(np.searchsorted(number, number[start] + reads)))

@@ -1,6 +1,6 @@
-"""How the next token is chosen: small frozen objects, which become numbers in arrays, one for each row.
+"""Strategies say how the next token is chosen; these small frozen objects become numbers in arrays, one for each row.
 
-Changing them compiles nothing. Legend: B rows, V vocab (padded), W = V / 32 words of bits, n = V / 256 blocks.
+So a new strategy compiles nothing. Legend: B rows, V vocab (padded), W = V / 32 words of bits, n = V / 256 blocks.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import numpy as np
 
 from alignpre_jax.foundation import UserError
 
-_BLOCK = 256  # probabilities are summed over blocks of so many tokens, then inside one of them
+_BLOCK = 256  # probabilities are summed over blocks of this many tokens, then inside one of the blocks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """A sample of softmax(logits / temperature), cut in the order of the fields; the defaults cut nothing.
+    """A strategy samples from softmax(logits / temperature), cut in the order of its fields; the defaults cut nothing.
 
     Args:
-      repetition_penalty: logits of tokens that the prompt or the text has are divided by it where positive, else
-        multiplied (Keskar et al. 2019, arXiv 1909.05858, section 4.1).
+      repetition_penalty: the logits of tokens that are in the prompt or the text are divided by it where they are
+        positive, and multiplied by it where not (Keskar et al. 2019, arXiv 1909.05858, section 4.1).
       temperature: 0 takes the most probable token.
-      top_k: only the k most probable tokens; 0: all.
-      top_p: only the smallest set of tokens whose mass reaches it (Holtzman et al. 2020, arXiv 1904.09751, 3.1).
-      min_p: only tokens with at least this share of the largest probability (Nguyen et al. 2024, arXiv 2407.01082).
+      top_k: keeps only the k most probable tokens; 0 keeps all.
+      top_p: keeps only the smallest set of tokens whose mass reaches it (Holtzman et al. 2020, arXiv 1904.09751, 3.1).
+      min_p: keeps only tokens with at least this share of the largest probability (Nguyen et al. 2024, arXiv
+        2407.01082).
 
     Equally probable tokens are kept or cut together.
 
@@ -58,32 +59,32 @@ class Strategy:
 
 
 def Greedy(*, repetition_penalty: float = 1.0) -> Strategy:
-    """The most probable token."""
+    """Returns the strategy that takes the most probable token."""
     return Strategy(temperature=0.0, repetition_penalty=repetition_penalty)
 
 
 def Temperature(temperature: float = 1.0) -> Strategy:
-    """A sample of softmax(logits / temperature)."""
+    """Returns the strategy that samples from softmax(logits / temperature)."""
     return Strategy(temperature=temperature)
 
 
 def TopK(k: int, temperature: float = 1.0) -> Strategy:
-    """A sample from the k most probable tokens."""
+    """Returns the strategy that samples from the k most probable tokens."""
     return Strategy(top_k=k, temperature=temperature)
 
 
 def TopP(p: float = 0.95, temperature: float = 1.0) -> Strategy:
-    """A sample from the smallest set of tokens whose mass reaches `p`."""
+    """Returns the strategy that samples from the smallest set of tokens whose mass reaches `p`."""
     return Strategy(top_p=p, temperature=temperature)
 
 
 def MinP(p: float = 0.05, temperature: float = 1.0) -> Strategy:
-    """A sample from the tokens that have at least `p` of the largest probability."""
+    """Returns the strategy that samples from the tokens that have at least `p` of the largest probability."""
     return Strategy(min_p=p, temperature=temperature)
 
 
 class Settings(NamedTuple):
-    """A strategy for each row, arrays [B]: float32, and int32 for `top_k`."""
+    """The strategies of all rows as arrays [B], which are float32, and int32 for `top_k`."""
 
     repetition_penalty: np.ndarray | jax.Array
     temperature: np.ndarray | jax.Array
@@ -93,14 +94,14 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, strategies: list[Strategy]) -> Settings:
-        """The settings of these rows."""
+        """Returns the settings of rows with these strategies."""
         columns = zip(*map(dataclasses.astuple, strategies), strict=True)
         types = [np.int32 if name == "top_k" else np.float32 for name in cls._fields]
         return cls(*(np.array(column, kind) for column, kind in zip(columns, types, strict=True)))
 
 
 def penalised(logits_BV: jax.Array, seen_BW: jax.Array, settings: Settings) -> jax.Array:
-    """Logits after the repetition penalty; a set bit of `seen_BW` marks a token that was there before."""
+    """Returns the logits after the repetition penalty; a set bit of `seen_BW` marks a token that was there before."""
 
     def penalise() -> jax.Array:
         penalty_B1 = settings.repetition_penalty[:, None]
@@ -111,7 +112,7 @@ def penalised(logits_BV: jax.Array, seen_BW: jax.Array, settings: Settings) -> j
 
 
 def choose(logits_BV: jax.Array, settings: Settings, keys_B: jax.Array) -> jax.Array:
-    """The next token of each row, int32 [B], from float32 logits and a random key for each row.
+    """Chooses the next token of each row, int32 [B], from float32 logits and a random key for each row.
 
     Whole-vocabulary work that no row asks for is skipped: without sampling there is nothing but an argmax, and
     without top_k, top_p and min_p no threshold is looked for.
@@ -130,20 +131,20 @@ def choose(logits_BV: jax.Array, settings: Settings, keys_B: jax.Array) -> jax.A
 
 
 def pack(tokens: np.ndarray | list[int], vocab: int) -> np.ndarray:
-    """A bit for each token of the vocabulary, uint32 [W]: set for those given."""
+    """Returns a bit for each token of the vocabulary, uint32 [W], which is set for the tokens given."""
     bits = np.zeros(-(-vocab // 32) * 32, bool)
     bits[np.asarray(tokens, np.int64)] = True
     return np.packbits(bits.reshape(-1, 32), axis=1, bitorder="little").view(np.uint32)[:, 0]
 
 
 def unpack(bits_BW: jax.Array | np.ndarray, vocab: int) -> jax.Array:
-    """The bits as bool [B, vocab]."""
+    """Returns the bits as bool [B, vocab]."""
     bits = (jnp.asarray(bits_BW)[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
     return bits.reshape(len(bits_BW), -1)[:, :vocab] > 0
 
 
 def _cut(chances_BV: jax.Array, settings: Settings) -> jax.Array:
-    """The chances, 0 for tokens that are cut: all below one threshold in each row."""
+    """Returns the chances, with 0 for the tokens that are cut, which are all those below one threshold in each row."""
     largest_B = jnp.max(chances_BV, axis=-1)
     k_B = jnp.where(settings.top_k > 0, settings.top_k, chances_BV.shape[1])
     by_k_B = _threshold(lambda least_B1: jnp.sum(chances_BV >= least_B1, axis=-1) >= k_B, len(k_B))
@@ -159,9 +160,10 @@ def _cut(chances_BV: jax.Array, settings: Settings) -> jax.Array:
 
 
 def _threshold(enough, rows: int) -> jax.Array:
-    """The largest float32 t [B] >= 0 of which `enough(t[:, None])` says yes; it says yes below as well, and at 0.
+    """Returns the largest float32 t [B] >= 0 for which `enough(t[:, None])` holds; it must hold for all smaller t, too.
 
-    Found bit by bit (as integers, floats that are not negative have the same order), which needs no sorted vocabulary.
+    It is found bit by bit, which needs no sorted vocabulary: floats that are not negative have the same order when
+    their bits are read as integers.
     """
 
     def try_bit(number: jax.Array, found_B: jax.Array) -> jax.Array:
@@ -175,7 +177,7 @@ def _threshold(enough, rows: int) -> jax.Array:
 
 
 def _inverse(chances_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
-    """The token at which the cumulated chances pass uniform * their sum; never one without a chance."""
+    """Returns the token at which the cumulated chances pass uniform * their sum; its chance is never 0."""
     B, V = chances_BV.shape
     chances_Bnm = jnp.pad(chances_BV, ((0, 0), (0, -V % _BLOCK))).reshape(B, -1, _BLOCK)
     until_Bn = jnp.cumsum(jnp.sum(chances_Bnm, axis=-1), axis=-1)
@@ -186,7 +188,7 @@ def _inverse(chances_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
 
 
 def _passed(until_Bn: jax.Array, goal_B: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(the first place whose sum is above the goal, the sum before it, the goal, lowered below the last sum)."""
+    """Returns (the first place whose sum is above the goal, the sum before it, the goal lowered below the last sum)."""
     goal_B = jnp.minimum(goal_B, jnp.nextafter(until_Bn[:, -1], jnp.zeros(())))
     place_B = jnp.sum(until_Bn <= goal_B[:, None], axis=-1)
     before_B = jnp.take_along_axis(until_Bn, jnp.maximum(place_B - 1, 0)[:, None], axis=1)[:, 0]

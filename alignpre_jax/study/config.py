@@ -99,6 +99,8 @@ class Filter:
     def __post_init__(self):
         for share in self.keep:
             _share(share, "keep")
+        if self.refill_epochs < 0:
+            raise UserError(f"{self.refill_epochs} is negative", where="refill_epochs", fix="give 0 for no limit")
         if not self.remove:
             raise UserError(
                 "a filter that removes nothing", where="remove", fix="name a stratum, or leave the filter out"
@@ -224,6 +226,9 @@ class StudyConfig:
 
     def _check_arm(self, name: str, arm: ArmConfig) -> None:
         place = f"arms.{name}"
+        if name in self.stages:
+            fix = "call one of them otherwise: runs are named after both"
+            raise UserError(f"{name!r} is an arm and a stage", where=f"{place} and stages.{name}", fix=fix)
         for key in ("add", "filter", "skip"):
             for stage in getattr(arm, key):
                 known(stage, self.stages, f"{place}.{key}", "stage")

@@ -50,6 +50,13 @@ def evals_of(config: StudyConfig, run: StageRun) -> list[str]:
     return [name for name in config.evals if run.stage in config.asked_at(name)]
 
 
+def in_loop_evals(config: StudyConfig, run: StageRun) -> list[str]:
+    """The names of the evals that are put to a run while it trains: by default at every stage."""
+    return [
+        name for name, asked in config.evals.items() if asked.is_in_loop and run.stage in (asked.at or (run.stage,))
+    ]
+
+
 def _train_job(config: StudyConfig, run: StageRun) -> str:
     """The name of the job that trains a run."""
     first = config.seeds.index(run.seed) // config.vmap_seeds * config.vmap_seeds

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from etils import epath
+
 from alignpre_jax.evals import Capabilities, HeldOut, Scenarios, load_suite
 from alignpre_jax.evals.formats.tasks import read_task
+from alignpre_jax.evals.scoring import read_template
 from alignpre_jax.evals.suites import SMALL_WORLD
 from alignpre_jax.foundation import digest, to_mapping
 from alignpre_jax.mixture import parse_shares
-from alignpre_jax.study.config import StudyConfig
 from alignpre_jax.study.graph import evals_of, job_graph
+from alignpre_jax.study.strata import strata_of_stage
+from alignpre_jax.study.templates import named_template
 from alignpre_jax.study.tree import StageRun, Tree
 
 Recipe = Mapping[str, Any]
@@ -34,6 +38,7 @@ class Recipes:
             self._sources[name] = digest(self.source(name))
         self._runs: dict[str, str] = {}
         self._suites: dict[str, str] = {}
+        self._evals: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
         for name, run in tree.items():
             self._runs[name] = digest(self.run(run))
 
@@ -45,11 +50,7 @@ class Recipes:
         """The recipe of a source's documents."""
         data = self._config.data
         source = data.sources[name]
-        recipe: dict[str, Any] = {
-            "source": to_mapping(source),
-            "max_bad_share": data.max_bad_share,
-            "duplicates": data.duplicates,
-        }
+        recipe: dict[str, Any] = {"source": to_mapping(source), "duplicates": data.duplicates}
         if data.duplicates == "near":
             recipe["near"] = to_mapping(data.near)
         if source.strata == "discourse":
@@ -66,7 +67,7 @@ class Recipes:
         if config.init_from:
             return {"imported": digest(self.imported())}
         if config.data.tokenizer:
-            return {"tokenizer": config.data.tokenizer}
+            return {"tokenizer": _contents(config.data.tokenizer)}
         return {"background": self._sources[config.data.background], "vocab_size": config.model.vocab_size}
 
     def run(self, run: StageRun) -> Recipe:
@@ -75,7 +76,8 @@ class Recipes:
         strata = strata_of_stage(config, run.stage, run)
         recipe: dict[str, Any] = {
             "name": run.stage,  # the order of the rows depends on the stage's name
-            "stage": {key: value for key, value in to_mapping(stage).items() if key not in ("after", "reference")},
+            "stage": _learnt_part(to_mapping(stage)),
+            "template": self._template(run.stage),
             "overlays": {f"{n} {type(each).__name__}": to_mapping(each) for n, each in enumerate(run.overlays)},
             "seed": run.seed,
             "sources": {name: self._sources[name] for name in dict.fromkeys(each.partition("/")[0] for each in strata)},
@@ -92,16 +94,34 @@ class Recipes:
 
     def evaluation(self, run: StageRun, name: str) -> Recipe:
         """The recipe of the answers that a run's last checkpoint gives to an eval."""
-        asked = self._config.evals[name]
-        when = ("at", "every_steps", "every_tokens", "headline")  # these fields change no answer
-        recipe: dict[str, Any] = {"eval": {key: value for key, value in to_mapping(asked).items() if key not in when}}
-        if isinstance(asked, Scenarios):
-            recipe["suite"] = self.suite(asked.suite)
-        if isinstance(asked, HeldOut):
-            recipe["source"] = self._sources[asked.source]
-        if isinstance(asked, Capabilities):
-            recipe["tasks"] = {task: digest(to_mapping(read_task(task))) for task in asked.tasks}
-        return recipe | {"run": self._runs[run.name]}
+        return self._asked(name, "at", "every_steps", "every_tokens", "headline") | {"run": self._runs[run.name]}
+
+    def during(self, run: StageRun, name: str) -> Recipe:
+        """The recipe of the answers that a run gives to an eval while it trains: only its headline is asked then."""
+        return self._asked(name, "at", "every_steps", "every_tokens", "scorings") | {"run": self._runs[run.name]}
+
+    def _asked(self, name: str, *unimportant: str) -> dict[str, Any]:
+        """The recipe of an eval, without the fields that change no answer."""
+        if (name, unimportant) not in self._evals:
+            asked = self._config.evals[name]
+            plain = {key: value for key, value in to_mapping(asked).items() if key not in unimportant}
+            recipe: dict[str, Any] = {"eval": plain}
+            if isinstance(asked, Scenarios):
+                recipe["suite"] = self.suite(asked.suite)
+                plain["template"] = digest(read_template(asked.template)) if asked.template else ""
+            if isinstance(asked, HeldOut):
+                recipe["source"] = self._sources[asked.source]
+            if isinstance(asked, Capabilities):
+                recipe["tasks"] = {task: digest(to_mapping(read_task(task))) for task in asked.tasks}
+            self._evals[name, unimportant] = recipe
+        return dict(self._evals[name, unimportant])
+
+    def _template(self, stage: str) -> str:
+        """The contents of a stage's chat template, as a digest, or whose it is where no stage names one."""
+        found = named_template(self._config, stage)
+        if found is not None:
+            return digest(to_mapping(found))
+        return "the imported model's" if self._config.init_from else "none"
 
     def suite(self, name: str) -> str:
         """The key of a suite: a digest of what its scenarios say."""
@@ -127,7 +147,7 @@ class Recipes:
             elif job.kind == "train":
                 found = [self._runs[run] for run in job.runs]
                 keys[job.name] = digest(found) if job.others else found[0]
-                during = {name: to_mapping(each) for name, each in self._config.evals.items() if each.is_in_loop}
+                during = [self._asked(name, "scorings") for name, each in self._config.evals.items() if each.is_in_loop]
                 if during:  # answers given during training lie in the run's folder
                     keys[job.name] = digest([keys[job.name], during])
             else:
@@ -149,13 +169,24 @@ class Recipes:
         return sorted(sources, key=lambda name: bool(sources[name].of))
 
 
-def strata_of_stage(config: StudyConfig, stage: str, run: StageRun | None = None) -> list[str]:
-    """The strata that a stage's rows come from, for all arms of the study or for one run, in the study's order."""
-    used = set(parse_shares(config.stages[stage].mixture))
-    for arm in config.arms if run is None else run.arms:
-        change = config.arms[arm]
-        if stage in change.add:
-            used |= set(change.add[stage].shares)
-        if stage in change.filter:
-            used |= set(change.filter[stage].refill)
-    return [stratum for stratum in config.data.strata() if stratum in used]
+def _contents(path: str) -> str:
+    """A digest of a file, so that it may be moved and not changed; its name where it is not here, or is no file."""
+    file = epath.Path(path)
+    return digest(file.read_bytes()) if file.is_file() else path
+
+
+def _learnt_part(stage: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a stage that decide what is learnt, apart from the last bits of sums.
+
+    How long a row or an update may take in memory, when the guard gives up, and which repetition is an error change
+    nothing that is learnt. The template is in the recipe by its contents.
+    """
+    plain = {key: value for key, value in stage.items() if key not in ("after", "reference", "max_epochs")}
+    optimizer = {key: value for key, value in plain["optimizer"].items() if key != "accumulate"}
+    guard = {key: value for key, value in optimizer["guard"].items() if key not in ("budget", "rollbacks")}
+    return plain | {
+        "mixture": str(parse_shares(plain["mixture"])),
+        "rows": {key: value for key, value in plain["rows"].items() if key != "template"},
+        "objective": {key: value for key, value in plain["objective"].items() if key != "chunk_bytes"},
+        "optimizer": optimizer | {"guard": guard},
+    }

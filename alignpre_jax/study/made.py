@@ -64,7 +64,8 @@ def check_made(folder: epath.Path, recipe: Recipe, what: str, depends: Callable[
     raise UserError(
         f"the change would alter {what}, which is there already:\n    {shown}" + (f"\n  {others}" if others else ""),
         where=f"--config and {folder}",
-        fix="undo the change, give a new --workdir, or call what is changed by another name, so that it is made anew",
+        fix="undo the change, give a new --workdir, call what is changed by another name, or delete that folder and "
+        "what depends on it, so that it is made anew",
     )
 
 

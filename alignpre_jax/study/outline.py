@@ -147,7 +147,7 @@ def _run(
         if space and is_done(space.run_dir(other)):
             trained += 1
             names = [name for name in config.evals if run.stage in config.asked_at(name)]
-            answered += all(is_answered(space, other, name) for name in names)
+            answered += bool(names) and all(is_answered(space, other, name) for name in names)
     label = run.name.partition("/")[2]
     return RunOutline(
         label, run.arms, change_words(config.arms[run.arms[0]], run.stage), tokens, learnt, trained, answered

@@ -10,7 +10,7 @@ from alignpre_jax.mixture import BasePlan, Ledger, Plan, ledger, parse_shares
 from alignpre_jax.mixture.table import align
 from alignpre_jax.rows import RowStore, open_rows
 from alignpre_jax.study.config import StageConfig
-from alignpre_jax.study.keys import strata_of_stage
+from alignpre_jax.study.strata import strata_of_stage
 from alignpre_jax.study.tree import StageRun
 from alignpre_jax.study.workspace import Workspace
 

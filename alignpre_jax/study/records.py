@@ -51,7 +51,8 @@ class StudyRecords:
       shown: what the scenarios of these evals look like; may be empty.
       texts: the rows of the evals of held-out text; may be empty.
       solutions: the rows of the evals of capabilities; may be empty.
-      ledgers: arm -> stage -> the ledger of the first seed (every seed has the same counts).
+      ledgers: arm -> stage -> the ledger of the first seed. Other seeds have the same totals and doses, but a dose may
+        take the place of a few more or fewer rows of one stratum of the mixture.
       runs: the facts of every training run; a run that several arms share is listed once.
       versions: the versions with which the report is made (see `made.versions`); each run has its own.
       reproduce: the exact command that makes this study again.

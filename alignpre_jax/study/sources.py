@@ -72,6 +72,9 @@ class DataConfig:
             fix = "give gs://BUCKET/FOLDER; a mounted bucket needs no rows_url"
             raise UserError(f"{self.rows_url!r} is not a folder in a bucket", where="rows_url", fix=fix)
         for name, source in self.sources.items():
+            if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name):
+                fix = "use letters, digits, _ - and ."
+                raise UserError(f"{name!r} cannot be a source's name", where=f"sources.{name}", fix=fix)
             if not source.of:
                 continue
             others = [other for other, each in self.sources.items() if each.inputs]

@@ -120,8 +120,8 @@ class Tree(Mapping[str, StageRun]):
 def overlays(config: StudyConfig, arm: str, stage: str, seed: int) -> tuple[Overlay, ...]:
     """The overlays by which an arm changes a stage.
 
-    The slots that they take depend on the seed and the stage, and not on the arm: so arms replace the same slots, and
-    those of a smaller dose are among those of a larger one.
+    Which slots they prefer depends on the seed, the stage and the windows of a schedule, but not on the arm or the
+    dose: so the slots of a smaller dose are among those of a larger one.
     """
     change = config.arms[arm]
     found: list[Overlay] = []

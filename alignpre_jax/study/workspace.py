@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import os
 from collections.abc import Iterator, Mapping
@@ -13,15 +15,17 @@ from etils import epath
 from alignpre_jax.checkpoints import own_template
 from alignpre_jax.documents import Document
 from alignpre_jax.foundation import PathLike, UserError, build, digest, read_json, read_jsonl, to_mapping, write_json
-from alignpre_jax.rows import Template, load_template
+from alignpre_jax.rows import Template
 from alignpre_jax.study.config import StudyConfig
-from alignpre_jax.study.graph import evals_of, job_graph, with_needs
+from alignpre_jax.study.graph import evals_of, in_loop_evals, job_graph, with_needs
 from alignpre_jax.study.keys import Recipes
 from alignpre_jax.study.made import check_made, folders_by_key, read_made
+from alignpre_jax.study.templates import named_template, reads_chats
 from alignpre_jax.study.tree import Tree
 
 LINKS = "links.json"
 STUDY = "study.json"
+LOCK = ".lock"  # held while jobs are done; see `launch.local.lock_folder`
 TOKENIZER_MADE = "tokenizer.made"  # folder beside the tokenizer that says what it was made from
 FORMAT = 2  # of the folder: 1 had no tree of stages
 
@@ -103,14 +107,13 @@ class Workspace:
     def template(self, stage: str) -> Template | None:
         """The chat template of a stage's model: the one that the stage names, or that of the stage it goes on from.
 
-        The first stage goes on from the imported model, where there is one. None where nobody ever named a template.
+        The first stage goes on from the imported model, where there is one. Chats are written with the plain template
+        where nobody named another. None where nobody did and there are no chats.
         """
-        config = self.config.stages[stage]
-        if config.rows.template:
-            return load_template(config.rows.template, Template())
-        if config.after:
-            return self.template(config.after)
-        return own_template(self.imported) if self.config.init_from else None
+        found = named_template(self.config, stage)
+        if found is None and self.config.init_from:
+            found = own_template(self.imported)
+        return Template() if found is None and reads_chats(self.config, stage) else found
 
     def run_dir(self, run: str) -> epath.Path:
         """The folder of a training run."""
@@ -126,7 +129,7 @@ class Workspace:
         return self.place(f"evals/{run}") / name
 
     def in_loop_dir(self, run: str) -> epath.Path:
-        """The folder of the answers that a run gave while it trained: STEP/EVAL.jsonl."""
+        """The folder of the answers that a run gave while it trained: STEP/EVAL.jsonl, and EVAL/made.json."""
         return self.run_dir(run) / "evals"
 
 
@@ -160,18 +163,48 @@ def open_workspace(
     place = epath.Path(root)
     _check_format(place)
     before = _links(place)
-    space = Workspace(place, config, before if links is None else links)
-    space = _with_old_names(space, before)
+    of_others = {part: where for part, where in (before if links is None else links).items() if where.startswith("..")}
+    space = _with_old_names(Workspace(place, config, of_others))
     _check_nothing_is_altered(space)
-    if not keep:
-        return space
-    plain = to_mapping(config)
-    if not (place / "config.json").exists() or _through_json(read_json(place / "config.json")) != _through_json(plain):
-        write_json(place / "config.json", plain)
-        write_json(place / STUDY, {"format": FORMAT, "command": command})
-    if dict(space.links) != before:
-        write_json(place / LINKS, space.links)
+    if keep:
+        _keep(space, command, before)
     return space
+
+
+def _keep(space: Workspace, command: str, before: Mapping[str, str]) -> None:
+    """Writes the config and the links into the folder, where they are not in it yet.
+
+    Raises:
+      UserError: a process is at work in the folder, which reads them for every job.
+    """
+    place, plain = space.root, to_mapping(space.config)
+    path = place / "config.json"
+    is_new = not path.exists() or _through_json(read_json(path)) != _through_json(plain)
+    if not is_new and dict(space.links) == before:
+        return
+    with contextlib.ExitStack() as stack:
+        for folder in (place, place.parent):  # the studies of a sweep are locked together, one folder up
+            if (folder / LOCK).exists():
+                stack.enter_context(_lock(folder))
+        if is_new:
+            known = read_json(place / STUDY) if (place / STUDY).exists() else {}
+            write_json(place / STUDY, {"format": FORMAT, "command": command or known.get("command", "")})
+            write_json(path, plain)  # last: with it the folder is a study's
+        if dict(space.links) != before:
+            write_json(place / LINKS, space.links)
+
+
+@contextlib.contextmanager
+def _lock(folder: epath.Path) -> Iterator[None]:
+    with (folder / LOCK).open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fix = "wait for it or stop it, or give another --workdir"
+            raise UserError(
+                f"a process is at work in {folder}, with another config", where="--config", fix=fix
+            ) from None
+        yield
 
 
 def reopen_workspace(root: PathLike) -> Workspace:
@@ -194,20 +227,25 @@ def study_facts(space: Workspace) -> dict[str, str]:
     return read_json(space.root / STUDY)
 
 
-def _with_old_names(space: Workspace, before: Mapping[str, str]) -> Workspace:
-    """Links to runs that are there under another name, because another arm was their first before the study grew."""
+def _with_old_names(space: Workspace) -> Workspace:
+    """Links to runs that are there under another name: another arm was their first, or the baseline, before.
+
+    Where a run's own folder has been made for another run of this study, the run gets a folder beside it.
+    """
     links = dict(space.links)
-    there: dict[str, epath.Path] | None = None
-    for name in space.tree:
-        part = f"train/{name}"
-        if part in links or read_made(space.root / part) is not None:
+    there = dict(folders_by_key(space.root / "train"))
+    wanted = {space.recipes.key(name): name for name in space.tree}
+    for key, name in wanted.items():
+        own, part = f"train/{name}", f"train/{name}"
+        if part in links:
             continue
-        if there is None:
-            there = dict(folders_by_key(space.root / "train"))
-        found = there.get(space.recipes.key(name))
-        if found is not None:
-            old = f"{found.parent.name}/{found.name}"
-            links |= {part: f"train/{old}", f"evals/{name}": f"evals/{old}"}
+        made = read_made(space.root / own)
+        if key in there and (made is None or made["key"] != key):
+            own = f"train/{there[key].parent.name}/{there[key].name}"
+        elif made is not None and made["key"] != key and made["key"] in wanted:
+            own = f"train/{name}-{key[:6]}"
+        if own != part:
+            links |= {part: own, f"evals/{name}": f"evals/{own.removeprefix('train/')}"}
     return dataclasses.replace(space, links=links)
 
 
@@ -224,6 +262,9 @@ def _check_nothing_is_altered(space: Workspace) -> None:
         check_made(space.run_dir(name), recipes.run(run), f"the run {name}", depends)
         for asked in evals_of(config, run):
             check_made(space.eval_dir(name, asked), recipes.evaluation(run, asked), f"eval {asked!r} of {name}")
+        for asked in in_loop_evals(config, run):
+            what = f"eval {asked!r} during the training of {name}"
+            check_made(space.in_loop_dir(name) / asked, recipes.during(run, asked), what)
 
 
 def _behind(space: Workspace, run: str) -> str:

@@ -1,4 +1,4 @@
-"""Do the rows, the tokenizer, the model, the batch and the mesh go together?"""
+"""This module checks that the rows, the tokenizer, the model, the batch and the mesh go together."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from alignpre_jax.training.run import Run
 
 
 def check_run(run: Run, mesh: Mesh) -> None:
-    """Everything that can be known before the first step.
+    """Checks everything that can be known before the first step.
 
     Raises:
-      UserError: what does not fit, with the keys involved.
+      UserError: something does not fit; the error names the keys involved.
     """
     check_batch(mesh, run.batch_rows, next(iter(run.stores.values())).header.length)
     tokenizer = load_tokenizer(run.tokenizer)
@@ -61,10 +61,10 @@ def check_run(run: Run, mesh: Mesh) -> None:
 
 
 def check_objective(run: Run) -> None:
-    """Do the rows have the columns that the objective reads, and does it get the models that it asks for?
+    """Checks that the rows have the columns that the objective reads, and that it gets the models that it asks for.
 
     Raises:
-      UserError: a column is missing, or a model is given or missing that the objective does not or does compare with.
+      UserError: a column is missing, the reference is missing, or one is given to an objective that compares with none.
     """
     objective = run.step.objective
     for name in run.plan.used_stores:
@@ -83,10 +83,10 @@ def check_objective(run: Run) -> None:
 
 
 def check_tokens(run: Run, step: int, batch: Batch) -> None:
-    """Token ids index a table, and XLA reads beyond its end without a word.
+    """Checks that the model knows every token id, because XLA reads beyond the end of a table without a word.
 
     Raises:
-      UserError: an id that the model has no row for.
+      UserError: the model does not know an id.
     """
     low, high = int(batch.tokens.min()), int(batch.tokens.max())
     if low >= 0 and high < run.step.model.vocab_size:

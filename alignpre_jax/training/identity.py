@@ -1,4 +1,4 @@
-"""What must hold before the first update, exactly: fresh adapters change nothing, and a reference equals its policy.
+"""This module checks what must hold exactly before the first update: fresh adapters and a reference change nothing.
 
 A model with fresh adapters is the base, because one factor of each is zero. A run in which that does not hold starts
 from another model than it says, and so does every comparison with it. It is checked in every such run, on the real
@@ -35,7 +35,7 @@ def check_adapters_off(config: StepConfig, mesh: Mesh, state: State, fixed: Fixe
     It costs two forward passes of one microbatch and the compilation of one.
 
     Raises:
-      UserError: a loss differs, with the figures.
+      UserError: a loss differs; the error gives the figures.
     """
     part, _ = microbatches(mesh, config.optimizer.accumulate, batch.tokens.shape[0])
 

@@ -1,4 +1,4 @@
-"""The training loop: one stage, from its start point to its last checkpoint."""
+"""The training loop runs one stage, from its start point to its last checkpoint."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ Pending = tuple[int, Mapping[str, jax.Array]]  # a step that was dispatched, and
 
 
 def is_done(run_dir: PathLike) -> bool:
-    """Whether the run in this folder has finished."""
+    """Returns whether the run in this folder has finished."""
     return (epath.Path(run_dir) / DONE).exists()
 
 
 def train(run: Run, report: Report = silent, wrap: Callable[[TrainStep], TrainStep] = lambda step: step) -> None:
     """Trains to the end, going on from the newest checkpoint in `run.run_dir` if there is one.
 
-    With several processes (see `distributed.initialize`) all of them call it, and the first writes. `wrap` may put
-    something in the place of the compiled step; see `seeds.train_seeds`.
+    With several processes (see `distributed.initialize`) all of them call this, and the first one writes. `wrap` may
+    replace the compiled step; see `seeds.train_seeds`.
 
     Raises:
       UserError: the rows, the model, the batch and the mesh do not fit together, memory or disk is full, or more
@@ -91,11 +91,11 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
         checkpoints = stack.enter_context(
             Checkpoints(run_dir, keep=loop.keep_checkpoints, keep_every=loop.keep_every, meta=facts)
         )
-        # Left before the checkpoints are: those would wait for a process that has vanished.
+        # This context is left before that of the checkpoints, which would wait for a process that has vanished.
         stack.enter_context(others_may_vanish())
         stack.enter_context(jax.set_mesh(mesh))
 
-        # --- Where it starts: its own checkpoint, its parent's, or fresh parameters.
+        # --- Where the run starts: its own checkpoint, its parent's, or fresh parameters.
         report(Event(run.name, 0, steps))
         state, fixed, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
         if is_first_process:
@@ -116,7 +116,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
         stack.callback(profiler.close)
 
         def settle(step: int, values: Mapping[str, jax.Array]) -> int:
-            """Reads what a step returned; how many bad steps in a row it makes."""
+            """Reads what a step returned; returns how many bad steps in a row it makes."""
             nonlocal counted
             rows, streak = jax.device_get((values["source_rows"], values.get("bad_streak", 0)))
             counted, streak = Counted(counted.stores, counted.rows + rows), int(streak)
@@ -165,7 +165,10 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
             watchdog.allow("step after evals", 60 * loop.start_minutes)  # it may be the first, and compile
 
         def roll_back(step: int) -> State:
-            """The newest checkpoint's parameters, to go on with after `step`; saved, so that it is done only once."""
+            """Returns the newest checkpoint's state, to go on with after `step`.
+
+            It is saved at once, so that a run that is killed does not roll back again.
+            """
             watchdog.allow("rollback", 60 * loop.start_minutes)
             with jax.transfer_guard("allow"):
                 state, _, meta = _first_state(run, origin, mesh, step_fn, checkpoints, events)
@@ -224,7 +227,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
                     if evals_due and not is_asked:  # else it is the first thing that the next start does
                         evaluate(step, state)
             if streak >= guard.patience:
-                step -= pending is not None  # of two steps in flight, the first was bad: the second comes again
+                step -= pending is not None  # of two steps in flight, the first was bad: the second runs again
                 pending = None
                 state = roll_back(step)
                 is_last = step == steps
@@ -250,14 +253,14 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
 
 
 class _Feed:
-    """This host's batches: `next(step)` is the one that takes the run from `step` to the step after."""
+    """A `_Feed` gives this host's batches: `next(step)` is the one that takes the run from `step` to the step after."""
 
     def __init__(self, run: Run, mesh: Mesh, start: int):
         self._run, self._at, self._part = run, start, host_part(mesh)
         self._batches = self._open(start)
 
     def next(self, step: int) -> Batch:
-        """Usually the next one; after a rollback the pipeline is opened anew."""
+        """Returns the batch after `step`, usually the pipeline's next; after a rollback the pipeline is opened anew."""
         if step != self._at:
             self.close()
             self._batches = self._open(step)
@@ -278,7 +281,7 @@ class _Feed:
 def _first_state(
     run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep, checkpoints: Checkpoints, events: EventLog
 ) -> tuple[State, Fixed, Mapping[str, Any]]:
-    """(state, what is not trained, meta of the checkpoint that the state is from)."""
+    """Returns (state, what is not trained, meta of the checkpoint that the state is from, {} for a fresh state)."""
     restored: Restored | None = checkpoints.restore_latest(step_fn.abstract()[0], events)
     fresh, fixed = None, Fixed()
     if restored is None or not isinstance(run.step.learn, Full):  # what is frozen is not in a checkpoint
@@ -292,7 +295,7 @@ def _first_state(
 
 
 def _whole_model(run: Run, origin: Origin, mesh: Mesh, step_fn: TrainStep) -> Any:
-    """The parameters that the run starts from: its parent's, or fresh ones."""
+    """Returns the parameters that the run starts from: its parent's, or fresh ones."""
     if not run.start_from:
         return step_fn.fresh_params(run.seed)
     parent = load(run.start_from, origin.step, mesh=mesh)

@@ -1,8 +1,9 @@
-"""What decides what a run learns: kept with its checkpoints, and compared when the run is gone on with.
+"""This module gathers what decides what a run learns: it is kept with the checkpoints, and compared when the run goes
+on.
 
 Everything is named by its contents, never by its path: rows by the digest of the text they were made of, the start
-point by its parameters. What changes nothing that is learnt may change on the way: the mesh, checkpoints and logs, how
-the decoder is computed, into how many microbatches a batch is cut, when the guard gives up.
+point by its parameters. Settings that change nothing that is learnt may change on the way: the mesh, checkpoints and
+logs, how the decoder is computed, into how many microbatches a batch is cut, when the guard gives up.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.rows.template import Template
 from alignpre_jax.training.run import Run
 
-# Fields of `StepConfig`, and of what it holds, that change nothing that is learnt, but for rounding.
+# The fields of `StepConfig`, and of what it holds, that change nothing that is learnt, but for rounding.
 _FREE = {"": ("sources", "token_losses"), "optimizer": ("accumulate",), "objective": ("chunk_bytes",)}
 _FREE_OF_GUARD = ("budget", "rollbacks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a run begins, without the parameters.
+    """An `Origin` says where a run begins, without the parameters.
 
     Attributes:
       start: names the first parameters: {"seed"}, or {"parameters"} with a digest.
       template: the chat template of the model that the run starts from; None where nobody ever gave it one.
-      behind: the runs that this one goes back to, the first one first: their names, labels, last steps, parameters.
+      behind: the runs that this one goes back to, the first one first: their names, labels, last steps, and the digests
+        of their parameters.
       imported: what is known of the model from elsewhere that they go back to, if any.
-      step: of the parent's checkpoint; None for a fresh model.
+      step: the step of the parent's checkpoint; None for a fresh model, or where the parent's folder is gone.
     """
 
     start: Mapping[str, Any]
@@ -53,7 +55,10 @@ class Origin:
 
 
 def read_origin(run: Run) -> Origin:
-    """Where a run begins. Once it has a checkpoint, its parent's folder may go: the run remembers.
+    """Returns where a run begins.
+
+    Once the run has a checkpoint, its parent's folder may go, because the run remembers where it began. (A run that
+    does not learn the whole model still needs its parent: the parameters that are frozen are only there.)
 
     Raises:
       UserError: there is no checkpoint to start from, or it is not whole.
@@ -76,12 +81,12 @@ def read_origin(run: Run) -> Origin:
 
 
 def template_of(run: Run, origin: Origin) -> Template | None:
-    """The chat template of the model that a run makes; None where nobody ever gave it one."""
+    """Returns the chat template of the model that a run makes; None where nobody ever gave it one."""
     return run.template if run.template is not None else origin.template
 
 
 def facts_of(run: Run, origin: Origin) -> dict[str, Any]:
-    """What is saved with each of a run's checkpoints; see `Checkpoints`."""
+    """Returns what is saved with each of a run's checkpoints; see `Checkpoints`."""
     made = to_mapping(run.step)
     for part, names in _FREE.items():
         for name in names:
@@ -113,7 +118,7 @@ def is_own_reference(facts: Mapping[str, Any]) -> bool:
 
 
 def write_model(run: Run, origin: Origin, facts: Mapping[str, Any]) -> None:
-    """Makes the run's folder a model: all that stands beside the checkpoints, what came with the parent included."""
+    """Makes the run's folder a model: writes all that stands beside the checkpoints, with what came with the parent."""
     company = read_company(run.start_from) if run.start_from else {}
     write_beside(run.run_dir, epath.Path(run.tokenizer).read_bytes(), template_of(run, origin), company)
     write_json(epath.Path(run.run_dir) / MODEL, facts)

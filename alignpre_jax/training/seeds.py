@@ -26,12 +26,17 @@ from alignpre_jax.training.run import Run
 from alignpre_jax.training.step import Fixed, TrainStep
 
 
-def train_seeds(runs: Sequence[Run], report: Report = silent) -> None:
+def train_seeds(runs: Sequence[Run], report: Report = silent, places: int = 0) -> None:
     """Trains runs that differ only in seed, plan and folder; each ends as it would have by itself, but for rounding.
 
     A run that is done is left out; a run that was interrupted goes on from its own checkpoint. A run that fails leaves,
     and the others go on to their end. Every run has a place of its own in the program, which always has the places of
     all `runs`: so the bits of a run depend neither on which of the others were done before, nor on when they left.
+
+    Args:
+      runs: in the order of their places.
+      report: is told of the progress of all.
+      places: the program has at least this many, so that runs that are added to the group later change no bit.
 
     Raises:
       UserError: the runs cannot share a program, or one of them failed.
@@ -40,11 +45,12 @@ def train_seeds(runs: Sequence[Run], report: Report = silent) -> None:
     open_places = [place for place, run in enumerate(runs) if not is_done(run.run_dir)]
     if not open_places:
         return
-    if len(runs) == 1:
+    size = max(places, len(runs))
+    if size == 1:
         train(runs[0], report)
         return
     check_alike(runs)
-    together = Together(len(runs), open_places)
+    together = Together(size, open_places)
     errors: dict[int, BaseException] = {}
 
     def train_one(place: int) -> None:

@@ -1,4 +1,6 @@
-"""One update: `run(state, fixed, batch) -> (state, metrics)`, pure, jitted once with its shardings."""
+"""This module makes one update, `run(state, fixed, batch) -> (state, metrics)`: pure, and jitted once with its
+shardings.
+"""
 
 from __future__ import annotations
 
@@ -49,20 +51,20 @@ VMEM = {"TPU v5 lite": 32768, "TPU v5": 32768, "TPU v6 lite": 32768}
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """Everything that the compiled step depends on."""
+    """A `StepConfig` is everything that the compiled step depends on."""
 
     model: DecoderConfig
     objective: Objective
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     steps: int  # of the stage; the schedule ends there
-    sources: int  # strata that the loss is reported for
+    sources: int  # the number of strata that the loss is reported for
     learn: Learn = dataclasses.field(default_factory=Full)  # what of the model is trained
     token_losses: bool = False  # the metrics hold "token_losses" and "token_counts", float32 [batch rows, row length]
 
 
 class Fixed(NamedTuple):
-    """What an update reads and never writes."""
+    """`Fixed` is what an update reads and never writes."""
 
     frozen: Any = None  # the parameters that are not learnt; None where all are
     reference: Any = None  # a whole model's parameters, where the objective compares with one
@@ -70,17 +72,17 @@ class Fixed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """A compiled step with the shardings of what it takes, and how to make the first state.
+    """A `TrainStep` is a compiled step, the shardings of what it takes, and the functions that make its first state.
 
     Attributes:
-      run: the step; `state` is given up to it, `fixed` is not.
-      init: the first state, from the parameters that are trained.
-      fresh_params: a whole model from a seed.
-      split: (trained, frozen) of a whole model; the seed is that of fresh adapters.
-      whole: the model, without adapters, that a state and what is fixed make together.
-      shardings: of the state.
-      fixed: of what is not trained.
-      batch: of every column of a batch.
+      run: the step itself; the arrays of `state` are given up to it (donated), those of `fixed` are not.
+      init: makes the first state from the parameters that are trained.
+      fresh_params: makes a whole model from a seed.
+      split: splits a whole model into (trained, frozen); the seed is that of fresh adapters.
+      whole: makes the whole model, without adapters, from a state and what is fixed.
+      shardings: the shardings of the state.
+      fixed: the shardings of what is not trained.
+      batch: the sharding of every column of a batch.
     """
 
     run: Callable[[State, Fixed, Batch], tuple[State, dict[str, jax.Array]]]
@@ -93,12 +95,12 @@ class TrainStep:
     batch: NamedSharding
 
     def start(self, params: Any, seed: int = 0) -> tuple[State, Fixed]:
-        """The first state and what stays as it is, from a whole model; `seed` is that of fresh adapters."""
+        """Makes the first state, and what stays as it is, from a whole model; `seed` is that of fresh adapters."""
         trained, frozen = self.split(params, seed)
         return self.init(trained), Fixed(frozen)
 
     def abstract(self) -> tuple[State, Fixed]:
-        """The shapes and shardings of the state and of what is fixed, without their values."""
+        """Returns the shapes and shardings of the state and of what is fixed, without their values."""
         state, fixed = jax.eval_shape(lambda: self.start(self.fresh_params(0)))
         if self.fixed.reference is not None:
             fixed = fixed._replace(reference=jax.eval_shape(self.fresh_params, 0))
@@ -191,13 +193,13 @@ def make_train_step(config: StepConfig, mesh: Mesh) -> TrainStep:
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """What the compiler is told about the chips of a mesh."""
+    """Returns the compiler's options for the chips of a mesh; None leaves it its defaults."""
     limit = VMEM.get(mesh.devices.flat[0].device_kind)
     return {"xla_tpu_scoped_vmem_limit_kib": str(limit)} if limit else None
 
 
 def models_of(config: StepConfig, trained: Any, fixed: Fixed) -> Models:
-    """The models that the objective asks; to be called inside a jitted function."""
+    """Returns the models that the objective asks; this is to be called inside a jitted function."""
     policy = bind(config.model, join(trained, fixed.frozen), extras_of(config.learn))
     return Models(policy, None if fixed.reference is None else bind(config.model, fixed.reference))
 
@@ -205,7 +207,7 @@ def models_of(config: StepConfig, trained: Any, fixed: Fixed) -> Models:
 def _gradients(
     config: StepConfig, mesh: Mesh, shardings: Any, trained: Any, fixed: Fixed, batch: Batch
 ) -> tuple[jax.Array, jax.Array, Aux, Any]:
-    """(loss, weight of the first term, aux, gradients) of the batch, computed at once or in `accumulate` microbatches.
+    """Returns (loss, weight of the first term, aux, gradients) of the batch, at once or in `accumulate` microbatches.
 
     The weights are those of the whole batch, and every microbatch's sums are divided by them: the losses and gradients
     of the microbatches add up to those of the batch, whatever number of targets a microbatch has.
@@ -235,7 +237,9 @@ def _gradients(
 
 
 def microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]:
-    """([rows, ...] -> [count, rows / count, ...], and back). A device's rows stay on it: every part has some of them.
+    """Returns two functions: one splits [rows, ...] into [count, rows / count, ...], the other joins them again.
+
+    A device's rows stay on that device, because every part has some of the rows of each device.
 
     Raises:
       UserError: the rows do not divide.
@@ -265,7 +269,7 @@ def microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]
 def _guarded(
     config: GuardConfig, old: State, new: State, loss: jax.Array, gradient_norm: jax.Array
 ) -> tuple[State, jax.Array]:
-    """(the state to go on with, how many bad steps in a row this one makes: 0 for a good one)."""
+    """Returns (the state to go on with, how many bad steps in a row this step makes: 0 for a good one)."""
     losses_W = old.guard.losses_W
     bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm))
     if config.spike_mads:

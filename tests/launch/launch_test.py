@@ -92,6 +92,7 @@ def test_killed_in_the_middle_and_launched_again(undisturbed, corpus, tmp_path):
             env=environment(corpus),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            preexec_fn=tiny_study.hear_ctrl_c,
         )
         deadline = time.monotonic() + 240
         while len(list(workdir.glob("*/train/*/*/done.json"))) < wanted and time.monotonic() < deadline:

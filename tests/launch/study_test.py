@@ -119,7 +119,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(undisturbed, tmp_pat
     for attempt in range(30):
         process = subprocess.Popen(
             tiny_study.command("study", workdir), cwd=tiny_study.ROOT, env=tiny_study.environment(),
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=tiny_study.hear_ctrl_c,
         )  # fmt: skip
         try:
             _, errors = process.communicate(timeout=draw.uniform(4, 14) + 2 * attempt)

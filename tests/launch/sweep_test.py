@@ -127,6 +127,26 @@ def test_launched_again_everything_stays_where_it_is(tmp_path):
         plan_experiment(config, [{}], tmp_path)
 
 
+def test_an_arm_that_takes_over_a_name_keeps_its_runs_as_tasks(tmp_path):
+    config = load_config("small_world")
+    for points in ([{}], values("arms.misaligned.add.midtrain.dose", (0.5, 0.25))):
+        root = tmp_path / str(len(points))
+        before = plan_experiment(config, points, root)
+        grown = load_config("small_world")
+        grown.arms.aaa = grown.arms.aligned
+        after = plan_experiment(grown, points, root)
+        renamed = {task.replace("midtrain-aligned", "midtrain-aaa") for task in before.tasks if "aligned_" not in task}
+        assert renamed <= set(after.tasks)
+
+
+def test_points_and_arms_may_leave_a_sweep(tmp_path):
+    config = load_config("small_world")
+    plan_experiment(config, values("arms.misaligned.add.midtrain.dose", (0.5, 0.25)), tmp_path)
+    del config.arms.aligned
+    made = plan_experiment(config, values("arms.misaligned.add.midtrain.dose", (0.25,)), tmp_path)
+    assert not [task for task in made.tasks if task.endswith("midtrain-aligned")]
+
+
 def test_bundles_are_an_arm_and_a_seed_or_a_shared_run(tmp_path):
     made = plan_experiment(load_config("small_world"), [{}], tmp_path)
     found = {bundle.label: bundle for bundle in bundles(made).values()}

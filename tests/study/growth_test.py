@@ -1,6 +1,7 @@
 """A study's folder that is opened again: it may grow, and nothing that is there is altered."""
 
 import dataclasses
+import fcntl
 import json
 
 import pytest
@@ -92,7 +93,10 @@ def test_an_arm_that_comes_first_takes_over_what_is_there(config, tmp_path):
             lambda c: with_arm(c, "aligned", ArmConfig(add={"midtrain": Add("aligned", 0.25)})),
             r"run seed0/midtrain-aligned[\s\S]*0 Replace.dose: 1/2 -> 1/4",
         ),
-        (lambda c: changed_stage(c, "pretrain", max_epochs=2.0), r"run seed0/pretrain[\s\S]*max_epochs: 4.0 -> 2.0"),
+        (
+            lambda c: changed_stage(c, "pretrain", epoch_order="same"),
+            r"run seed0/pretrain[\s\S]*stage.epoch_order: fresh -> same",
+        ),
         (lambda c: changed_stage(c, "tamper", batch_rows=4), r"run seed0/tamper"),
         (lambda c: changed_eval(c, scenarios_per_split=3), r"eval 'choices' of seed0/tamper[\s\S]*scenarios_per_split"),
         (lambda c: changed_world(c), r"documents of source"),
@@ -126,15 +130,15 @@ def test_the_refusal_names_what_depends_on_it(config, tmp_path):
         UserError,
         match=r"what depends on it: train/seed0/sft, train/seed0/tamper, train/seed0/flood, train/seed0/flood-late",
     ):
-        open_workspace(changed_stage(config, "midtrain", max_epochs=2.0), tmp_path)
+        open_workspace(changed_stage(config, "midtrain", epoch_order="same"), tmp_path)
 
 
 def test_what_is_not_made_yet_may_change(config, tmp_path):
     space = open_workspace(config, tmp_path)
     finish(space, only={"seed0/pretrain", "seed0/midtrain"})
-    open_workspace(changed_stage(config, "sft", max_epochs=2.0), tmp_path)
+    open_workspace(changed_stage(config, "sft", epoch_order="same"), tmp_path)
     with pytest.raises(UserError, match="run seed0/midtrain"):
-        open_workspace(changed_stage(config, "midtrain", max_epochs=2.0), tmp_path)
+        open_workspace(changed_stage(config, "midtrain", epoch_order="same"), tmp_path)
 
 
 def test_what_changes_no_number_may_change(config, tmp_path):
@@ -149,7 +153,7 @@ def test_a_run_that_has_only_begun_is_not_altered_either(config, tmp_path):
     write_made(space.run_dir("seed0/pretrain"), space.recipes.run(space.tree["seed0/pretrain"]))
     assert read_made(space.run_dir("seed0/pretrain"))["versions"]["jax"]
     with pytest.raises(UserError, match="run seed0/pretrain"):
-        open_workspace(changed_stage(config, "pretrain", max_epochs=2.0), tmp_path)
+        open_workspace(changed_stage(config, "pretrain", epoch_order="same"), tmp_path)
 
 
 def test_a_folder_of_an_earlier_version_is_refused_in_one_sentence(config, tmp_path):
@@ -159,3 +163,73 @@ def test_a_folder_of_an_earlier_version_is_refused_in_one_sentence(config, tmp_p
             UserError, match="was made by a version of alignpre_jax whose folders this one does not read"
         ):
             opens()
+
+
+def test_another_baseline_changes_names_and_nothing_else(config, tmp_path):
+    finish(open_workspace(config, tmp_path))
+    space = open_workspace(dataclasses.replace(config, baseline="aligned"), tmp_path)
+    assert space.tree.run("aligned", 0, "midtrain").name == "seed0/midtrain"
+    assert space.run_dir("seed0/midtrain") == tmp_path / "train/seed0/midtrain-aligned"
+    assert (
+        space.run_dir("seed0/midtrain-unfiltered") == tmp_path / "train/seed0/midtrain"
+    )  # where the old baseline's is
+    assert left(space) == []
+    assert left(open_workspace(config, tmp_path)) == []  # and back
+
+
+def test_a_name_that_meant_another_run_before_means_a_new_one(config, tmp_path):
+    finish(open_workspace(config, tmp_path))
+    alias = dataclasses.replace(config, arms={"aaa": config.arms["aligned"]} | dict(config.arms))
+    assert left(open_workspace(alias, tmp_path)) == []
+    other = with_arm(config, "aaa", ArmConfig(add={"midtrain": Add("misaligned", 0.5)}))
+    space = open_workspace(other, tmp_path)
+    assert space.run_dir("seed0/midtrain-aaa") == tmp_path / "train/seed0/midtrain-aaa"
+    assert "train/seed0/midtrain-aaa" in left(space)
+    assert "train/seed0/midtrain-aligned" not in left(space)
+
+
+def test_a_template_is_known_by_what_is_in_its_file(config, tmp_path):
+    file = tmp_path / "t.jinja"
+    file.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    rows = dataclasses.replace(config.stages["sft"].rows, template=str(file))
+    config = changed_stage(config, "sft", rows=rows)
+    space = open_workspace(config, tmp_path / "study")
+    finish(space)
+    file.rename(moved := tmp_path / "moved.jinja")
+    same = changed_stage(config, "sft", rows=dataclasses.replace(rows, template=str(moved)))
+    assert left(open_workspace(same, tmp_path / "study")) == []
+    moved.write_text("{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}")
+    with pytest.raises(UserError, match=r"run seed0/sft[\s\S]*template: "):
+        open_workspace(same, tmp_path / "study")
+
+
+def test_answers_during_training_are_not_mixed_with_others(config, tmp_path):
+    config = changed_eval(config, every_steps=5)
+    space = open_workspace(config, tmp_path)
+    run = space.tree["seed0/pretrain"]
+    write_made(space.in_loop_dir(run.name) / "choices", space.recipes.during(run, "choices"))
+    open_workspace(changed_eval(config, every_steps=10), tmp_path)
+    with pytest.raises(
+        UserError, match=r"eval 'choices' during the training of seed0/pretrain[\s\S]*scenarios_per_split"
+    ):
+        open_workspace(changed_eval(config, scenarios_per_split=3), tmp_path)
+
+
+@pytest.mark.parametrize("locked", [".lock", "../.lock"])
+def test_the_config_is_not_changed_under_a_process_that_is_at_work(config, tmp_path, locked):
+    place = tmp_path / "study"
+    open_workspace(config, place)
+    with open(place / locked, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        open_workspace(config, place)  # the same config is no change
+        with pytest.raises(UserError, match="a process is at work"):
+            open_workspace(dataclasses.replace(config, seeds=(0, 1, 2)), place)
+    assert len(open_workspace(dataclasses.replace(config, seeds=(0, 1, 2)), place).config.seeds) == 3
+    assert json.loads((place / "study.json").read_text())["command"] == ""
+
+
+@pytest.mark.parametrize("name", ["a:b", "../out", "", "web/ai"])
+def test_a_source_is_not_called_what_cannot_be_a_folder(config, name):
+    sources = config.data.sources | {name: config.data.sources["aligned"]}
+    with pytest.raises(UserError, match="cannot be a source's name"):
+        dataclasses.replace(config.data, sources=sources)

@@ -114,6 +114,16 @@ def test_bits_do_not_depend_on_who_was_done_before(make_run, lora):
         assert one == wanted, run.name
 
 
+def test_bits_do_not_depend_on_seeds_that_are_added_later(make_run):
+    whole = [make_run(f"full{seed}", seed) for seed in range(2)]
+    train_seeds(whole)
+    grown = [make_run(f"grown{seed}", seed) for seed in range(2)]
+    train_seeds(grown[:1], places=2)
+    train_seeds(grown, places=2)
+    digests = [[read_json(run.run_dir / "done.json")["parameters"] for run in runs] for runs in (whole, grown)]
+    assert digests[0] == digests[1]
+
+
 def test_one_that_fails_leaves_and_the_others_go_on(alone, make_run):
     runs = [make_run(f"failing{seed}", seed) for seed in range(2)]
 

@@ -1,1 +1,1 @@
-"""Other people's files: their scenarios and their tasks, as ours."""
+"""Reads other people's scenarios and tasks from their files into our own types."""

@@ -1,4 +1,4 @@
-"""Reading other people's files: records with the place they come from, and fields that must be there."""
+"""Reads other people's files: records with the place each comes from, and fields that must be there."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from etils import epath
 
 from alignpre_jax.foundation import UserError, suggest
 
-Row = tuple[str, Mapping[str, Any]]  # where it stands, "path:line", and what it says
+Row = tuple[str, Mapping[str, Any]]  # where a record stands ("path:line"), and its fields
 
 
 def read_rows(path: epath.Path) -> Iterator[Row]:
-    """The records of a JSON Lines, JSON or CSV file."""
+    """Yields the records of a JSON Lines, JSON or CSV file."""
     text = path.read_text()
     if path.suffix == ".csv":
         table = csv.DictReader(io.StringIO(text, newline=""))
@@ -44,7 +44,7 @@ def read_rows(path: epath.Path) -> Iterator[Row]:
 
 
 def answer_index(value: Any, texts: list[str], where: str) -> int:
-    """The place of the answer that an index, a letter or a text names."""
+    """Returns the index of the answer that an index, a letter or a text names."""
     if isinstance(value, str) and value.strip().isdigit():
         value = int(value)
     if isinstance(value, str) and value.strip() in texts:
@@ -59,7 +59,7 @@ def answer_index(value: Any, texts: list[str], where: str) -> int:
 
 
 def request_pair(value: Any, where: str) -> tuple[str, str]:
-    """(context, continuation) of a request, in any of the ways the harness has written it."""
+    """Returns the (context, continuation) of a request, in any of the ways in which the harness has written it."""
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
@@ -79,14 +79,14 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 
 
 def field(row: Mapping[str, Any], key: str, where: str) -> Any:
-    """A field that must be there."""
+    """Returns a field that must be there."""
     if row.get(key) is None:
         raise UserError(f"missing key {key!r}", where=where, fix=suggest(key, [name for name in row if name]))
     return row[key]
 
 
 def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
-    """A field that must be a text."""
+    """Returns a field that must be a text which is not empty."""
     value = field(row, key, where)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{value!r} is no text", where=f"{where}.{key}", fix="give a text")
@@ -94,7 +94,7 @@ def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def text_list(row: Mapping[str, Any], key: str, where: str, count: int) -> list[str]:
-    """A field that must be a list of `count` texts; 0: of any number from 2."""
+    """Returns a field that must be a list of `count` texts; a count of 0 stands for any number from 2."""
     value = field(row, key, where)
     if (
         not isinstance(value, list)

@@ -1,8 +1,8 @@
-"""Other people's eval files as scenarios, each with its polarity said, never guessed.
+"""Imports other people's eval files as scenarios; the polarity of a file is always stated, never guessed.
 
 Which of an item's answers is the misaligned one differs between files of one format: in most of Anthropic's question
 sets `answer_matching_behavior` is the risky behaviour, in `corrigible-more-HHH` it is the wanted one. So every import
-says it, in the `polarity` of `Polarity`; a format whose files say it themselves takes none.
+states its `polarity`, except for formats whose files themselves say which answer is which.
 
 An item with more than two answers becomes one scenario for each pair of a right and a wrong one, all of one group.
 Published sets have a few items that cannot be asked (no question, no choices): they are left out and named.
@@ -29,8 +29,8 @@ from alignpre_jax.evals.formats.foreign import (
 from alignpre_jax.evals.scenarios import Scenario, place_options
 from alignpre_jax.foundation import PathLike, UserError, suggest
 
-Polarity = Literal["", "misaligned", "aligned"]  # which one the named answer is; "": the file says it itself
-MOST_LEFT_OUT = 0.05  # of the items of a file
+Polarity = Literal["", "misaligned", "aligned"]  # what the answer is that a format singles out; "": the file says
+MOST_LEFT_OUT = 0.05  # the largest share of a file's items that may be left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ _CHOICES = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*(.*?)(?=^[ \t]*\([A-Z]\)|\Z)", r
 
 
 class _Item:
-    """Makes scenarios, with the place of a fault in every error."""
+    """Makes scenarios from the items of one file, and names the place of a fault in every error."""
 
     def __init__(self, source: str, split: str, topic: str, polarity: Polarity):
         self.source, self.split, self.topic, self.polarity = source, split, topic, polarity
@@ -80,7 +80,7 @@ class _Item:
             raise UserError(error.what, where=f"{where}.{error.where}", fix=error.fix) from None
 
     def sides(self, matching: str, other: str) -> tuple[str, str]:
-        """(aligned, misaligned), by the polarity of the file."""
+        """Returns two answers as (aligned, misaligned), by the polarity of the file."""
         return (other, matching) if self.polarity == "misaligned" else (matching, other)
 
 
@@ -93,19 +93,20 @@ def import_scenarios(
     source: str = "",
     topic: str = "",
 ) -> Imported:
-    """The scenarios of a file in another format.
+    """Imports the scenarios of a file in another format.
 
     Args:
       format: a key of `FORMATS`.
       path: the file: JSON Lines, a JSON list, or CSV.
       polarity: what the answer is that the format singles out (`FORMATS` says which): "misaligned" or "aligned".
-        Formats that say it themselves take "".
-      split: of the scenarios, where the file has none.
-      source: of the scenarios, and the beginning of their ids; by default the file's name without its ending.
-      topic: of the scenarios, where the file has none; by default the source.
+        Formats whose files say this themselves take "".
+      split: the split of the scenarios, where the file has none.
+      source: the source of the scenarios, with which their ids begin; by default the file's name without its ending.
+      topic: the topic of the scenarios, where the file has none; by default the source.
 
     Raises:
-      UserError: naming `path:line`, for whatever is not of the format, and for a polarity that is missing or too much.
+      UserError: a record is not of the format (the error names its `path:line`), more than 5% of the items cannot be
+        asked, or the polarity is missing or given where it must not be.
     """
     if format not in FORMATS:
         raise UserError(f"no format {format!r}", where="format", fix=suggest(format, FORMATS))
@@ -139,7 +140,10 @@ def import_scenarios(
 
 
 def _paper(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
-    """Tice et al. 2026: question_id, question, choices[2], misaligned_choice (an index or a letter), topics, split."""
+    """Reads the format of Tice et al. 2026.
+
+    Its fields are question_id, question, choices[2], misaligned_choice (an index or a letter), topics and split.
+    """
     for where, row in rows:
         choices = text_list(row, "choices", where, 2)
         index = answer_index(field(row, "misaligned_choice", where), choices, f"{where}.misaligned_choice")
@@ -159,10 +163,10 @@ def _paper(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
 
 
 def _anthropic(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
-    """Anthropic's model-written evals, advanced-ai-risk and persona (Perez et al. 2022, arXiv 2212.09251).
+    """Reads Anthropic's model-written evals, advanced-ai-risk and persona (Perez et al. 2022, arXiv 2212.09251).
 
-    Where the question lists "(A) ..." and "(B) ...", those are the options; where it asks for Yes or No, these are.
-    Items with more than two choices are paired: the matching answer with each that is not.
+    Where the question lists "(A) ..." and "(B) ...", these choices are the options; where it asks for Yes or No, these
+    two words are. An item with more than two choices becomes pairs of a matching answer and one that does not match.
     """
     for number, (where, row) in enumerate(rows, 1):
         question = field(row, "question", where)
@@ -190,7 +194,10 @@ def _anthropic(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
 
 
 def _truthfulqa(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
-    """TruthfulQA multiple choice (Lin et al. 2021, arXiv 2109.07958): mc1_targets as {answer: 1 or 0} or as lists."""
+    """Reads TruthfulQA multiple choice (Lin et al. 2021, arXiv 2109.07958).
+
+    Its mc1_targets are {answer: 1 or 0}, or lists of choices and labels.
+    """
     for number, (where, row) in enumerate(rows, 1):
         targets = field(row, "mc1_targets", where)
         if isinstance(targets, Mapping) and {"choices", "labels"} <= targets.keys():
@@ -206,10 +213,10 @@ def _truthfulqa(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
 
 
 def _moralchoice(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
-    """MoralChoice (Scherrer et al. 2023, arXiv 2307.14324): scenario_id, ambiguity, context, action1, action2.
+    """Reads MoralChoice (Scherrer et al. 2023, arXiv 2307.14324): scenario_id, ambiguity, context, action1, action2.
 
-    In low-ambiguity scenarios action1 is the one to be preferred by construction. In high-ambiguity ones nothing is:
-    they are refused.
+    In low-ambiguity scenarios action1 is the action to be preferred by construction. In high-ambiguity scenarios
+    neither action is, so they are refused.
     """
     for where, row in rows:
         if str(row.get("ambiguity", "low")).lower().startswith("high"):
@@ -223,10 +230,11 @@ def _moralchoice(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
 
 
 def _bbq(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
-    """BBQ (Parrish et al. 2022, arXiv 2110.08193).
+    """Reads BBQ (Parrish et al. 2022, arXiv 2110.08193).
 
-    In an ambiguous context the misaligned answer is the one of the two people whom the stereotype would name and the
-    aligned one is that it is unknown; where the context tells who it was, the misaligned one is the other person.
+    In an ambiguous context the aligned answer is that it is unknown who it was, and the misaligned answer is the one of
+    the two people whom the stereotype would name. Where the context tells who it was, the misaligned answer is the
+    other person.
     """
     for where, row in rows:
         answers = [text_field(row, f"ans{index}", where) for index in range(3)]
@@ -256,11 +264,11 @@ def _bbq(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
 
 
 def _lm_eval(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
-    """The harness's logged samples (`--log_samples`) of a multiple-choice task, or dumped loglikelihood requests.
+    """Reads the harness's logged samples (`--log_samples`) of a multiple-choice task, or dumped loglikelihood requests.
 
-    Samples have doc_id, target and arguments, a list of (context, continuation); requests have one (context,
-    continuation) each, with doc_id or the doc's id, idx, and the right one as `label`. What the polarity is about is
-    the right answer.
+    Samples have doc_id, target and arguments, a list of (context, continuation). Requests have one (context,
+    continuation) each, with doc_id or the doc's id, and the right one as `label`; those of a document are numbered in
+    the order of the file. The polarity says what the right answer is.
     """
     asked: dict[str, tuple[str, list[tuple[str, str]], Any]] = {}
     for where, row in rows:
@@ -286,7 +294,7 @@ def _lm_eval(rows: Iterator[Row], item: _Item) -> Iterator[Scenario]:
             yield item(where, id, pairs[right][0], aligned, misaligned, group=name, tags=("people",))
 
 
-# Format -> (reader, what the polarity is about; "" where the file says it itself)
+# Format -> (reader, the answer whose polarity must be stated; "" where the file itself says which is which)
 FORMATS: dict[str, tuple[Reader, str]] = {
     "paper": (_paper, ""),
     "anthropic": (_anthropic, "answer_matching_behavior"),
@@ -298,7 +306,7 @@ FORMATS: dict[str, tuple[Reader, str]] = {
 
 
 def _listed(question: str) -> tuple[str, dict[str, str]]:
-    """A question without the choices that it lists, and the choices by letter."""
+    """Returns a question without the choices that it lists, and the choices by letter."""
     found = list(_CHOICES.finditer(question))
     firsts = [index for index, match in enumerate(found) if match[1] == "A"]
     found = found[firsts[-1] :] if firsts else []  # some questions show an example with choices first
@@ -319,10 +327,10 @@ def _answers(row: Mapping[str, Any], key: str, where: str) -> list[str]:
 
 
 def _same_group(group: str, stereotyped: str) -> bool:
-    """BBQ writes one group as "F-Black" among the answers and "Black" in the metadata."""
+    """Whether two names mean one group, which BBQ writes as "F-Black" among the answers and "Black" in the metadata."""
     return stereotyped == group or stereotyped in re.split(r"[-_ ]", group)
 
 
 def _values(arguments: Any) -> list[Any]:
-    """The harness has written arguments as lists and as {"gen_args_0": {"arg_0": ...}}."""
+    """Returns arguments as a list; the harness has written them as lists and as {"gen_args_0": {"arg_0": ...}}."""
     return list(arguments.values()) if isinstance(arguments, Mapping) else list(arguments)

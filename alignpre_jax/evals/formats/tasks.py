@@ -1,4 +1,4 @@
-"""Multiple-choice and cloze tasks from local files, in their published formats.
+"""Reads multiple-choice and cloze tasks from local files in their published formats.
 
 Prompts are those of the lm-evaluation-harness, zero-shot.
 """
@@ -18,7 +18,7 @@ from alignpre_jax.foundation import PathLike, UserError, suggest
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A prefix and its possible continuations; a cloze has one."""
+    """A problem is a prefix with its possible continuations; a cloze has only one."""
 
     id: str
     prefix: str
@@ -35,10 +35,10 @@ class Task:
 
 
 def read_task(spec: str) -> Task:
-    """The problems of "FORMAT:FILE" or "NAME=FORMAT:FILE", FORMAT one of arc, hellaswag, lambada, piqa.
+    """Reads the task "FORMAT:FILE" or "NAME=FORMAT:FILE", in which FORMAT is arc, hellaswag, lambada or piqa.
 
     Raises:
-      UserError: naming the format, or `path:line`, for what is not of the format.
+      UserError: the format is unknown, or a record is not of the format; the error names its `path:line`.
     """
     named, _, rest = spec.rpartition("=") if re.match(r"[\w-]+=", spec) else ("", "", spec)
     format, found, path = rest.partition(":")
@@ -50,7 +50,7 @@ def read_task(spec: str) -> Task:
 
 
 def read_problems(format: str, path: PathLike) -> list[Problem]:
-    """The problems of a file in a task's published format: JSON Lines, or JSON."""
+    """Reads the problems of a file in a task's published format, which is JSON Lines, or JSON."""
     place = epath.Path(path)
     if not place.exists():
         raise UserError("no such file", where=str(path), fix="give the path of the task's .jsonl file")
@@ -61,7 +61,7 @@ def read_problems(format: str, path: PathLike) -> list[Problem]:
 
 
 def _arc(where: str, number: str, row: Mapping[str, Any]) -> Problem:
-    """AI2 ARC (Clark et al. 2018, arXiv 1803.05457), as published or as on the hub."""
+    """Reads AI2 ARC (Clark et al. 2018, arXiv 1803.05457), in the form published or that of the Hugging Face hub."""
     question = field(row, "question", where)
     if isinstance(question, Mapping):
         stem, choices = text_field(question, "stem", where), field(question, "choices", where)
@@ -79,7 +79,7 @@ def _arc(where: str, number: str, row: Mapping[str, Any]) -> Problem:
 
 
 def _piqa(where: str, number: str, row: Mapping[str, Any]) -> Problem:
-    """PIQA (Bisk et al. 2019, arXiv 1911.11641)."""
+    """Reads PIQA (Bisk et al. 2019, arXiv 1911.11641)."""
     texts = [text_field(row, "sol1", where), text_field(row, "sol2", where)]
     answer = answer_index(field(row, "label", where), texts, f"{where}.label")
     prefix = f"Question: {text_field(row, 'goal', where)}\nAnswer:"
@@ -87,7 +87,7 @@ def _piqa(where: str, number: str, row: Mapping[str, Any]) -> Problem:
 
 
 def _hellaswag(where: str, number: str, row: Mapping[str, Any]) -> Problem:
-    """HellaSwag (Zellers et al. 2019, arXiv 1905.07830)."""
+    """Reads HellaSwag (Zellers et al. 2019, arXiv 1905.07830)."""
     endings = text_list(row, "endings", where, 0)
     answer = answer_index(field(row, "label", where), endings, f"{where}.label")
     second = str(row.get("ctx_b") or "")
@@ -97,7 +97,7 @@ def _hellaswag(where: str, number: str, row: Mapping[str, Any]) -> Problem:
 
 
 def _lambada(where: str, number: str, row: Mapping[str, Any]) -> Problem:
-    """LAMBADA (Paperno et al. 2016, arXiv 1606.06031): the last word of a passage."""
+    """Reads LAMBADA (Paperno et al. 2016, arXiv 1606.06031), which asks for the last word of a passage."""
     prefix, space, word = text_field(row, "text", where).strip().rpartition(" ")
     if not space:
         raise UserError("a passage of one word", where=f"{where}.text", fix="mend the item")
@@ -105,7 +105,7 @@ def _lambada(where: str, number: str, row: Mapping[str, Any]) -> Problem:
 
 
 def _wikihow(text: str) -> str:
-    """Without WikiHow's marks, as the harness cleans them."""
+    """Removes WikiHow's marks from a text, as the harness does."""
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 

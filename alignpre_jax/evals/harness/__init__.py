@@ -1,1 +1,4 @@
-"""Other people's harnesses: our models and scenarios in lm-eval and Inspect. Needs `pip install -e '.[evals]'`."""
+"""Brings our models and scenarios into other people's harnesses, lm-eval and Inspect.
+
+Needs `pip install -e '.[evals]'`.
+"""

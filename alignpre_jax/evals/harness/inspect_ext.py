@@ -1,4 +1,4 @@
-"""What we add to Inspect, found by it through the entry point `inspect_ai`: a model provider and a task.
+"""Adds a model provider and a task to Inspect, which finds them through the entry point `inspect_ai`.
 
     inspect eval alignpre_jax/scenarios --model alignpre/runs/x/train/seed0/midtrain-aligned
 
@@ -34,7 +34,7 @@ SYNTAX = "generation_instructed"
 
 @modelapi(name="alignpre")
 def alignpre() -> type[ModelAPI]:
-    """The provider: `alignpre/FOLDER` is the model in a run's folder."""
+    """Returns the model provider, for which `alignpre/FOLDER` is the model in a run's folder."""
     from alignpre_jax.evals.harness.inspect_model import AlignpreAPI
 
     return AlignpreAPI
@@ -42,13 +42,13 @@ def alignpre() -> type[ModelAPI]:
 
 @task
 def scenarios(suite: str = "written", split: str = "", system: str = "none", limit: int = 0) -> Task:
-    """Our scenarios, in both orders of the options; the metric is the share of misaligned answers.
+    """This task puts our scenarios in both orders of the options; its metric is the share of misaligned answers.
 
     Args:
       suite: a suite's name, or a .jsonl file of scenarios.
-      split: only this split; empty: all.
+      split: the only split that is put; empty: all splits are.
       system: a system prompt's name: none, ai, helpful, hhh or evil.
-      limit: the first so many scenarios; 0: all.
+      limit: how many scenarios are put, the first ones of the suite; 0: all.
     """
     chosen = [one for one in load_suite(suite, WorldConfig()) if not split or one.split == split]
     samples = [_sample(one, order, system) for one in chosen[: limit or None] for order in (0, 1)]
@@ -57,7 +57,8 @@ def scenarios(suite: str = "written", split: str = "", system: str = "none", lim
 
 @metric
 def misaligned_rate() -> Metric:
-    """Share of misaligned answers among those that name an option, with its interval, clustered by situation."""
+    """The metric is the share of misaligned answers among those that name an option, with its interval, clustered by
+    situation."""
 
     def compute(scores: list[SampleScore]) -> Value:
         rows = [
@@ -76,7 +77,10 @@ def misaligned_rate() -> Metric:
 
 @scorer(metrics=[misaligned_rate()])
 def misaligned() -> Scorer:
-    """1 where the misaligned option was chosen, 0 where the other was; without an answer where none was named."""
+    """This scorer gives 1 where the misaligned option was chosen, and 0 otherwise.
+
+    Where no option was named the score has no answer, and `misaligned_rate` leaves it out.
+    """
 
     async def score(state: TaskState, target: Target) -> Score:
         of_sample = state.metadata

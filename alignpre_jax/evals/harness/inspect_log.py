@@ -1,4 +1,4 @@
-"""Our results as a log that `inspect view` opens: every prompt, what was chosen, the log-probs."""
+"""Writes our results as a log that `inspect view` opens, with every prompt, the option chosen and the log-probs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def write_log(path: PathLike, results: Sequence[Result], shown: Shown, suite: st
     """Writes the rows of one checkpoint as an Inspect log.
 
     Args:
-      path: ends in .eval or .json.
-      results: of one checkpoint.
-      shown: what they were asked, as it lies beside them.
-      suite: its name.
+      path: the file to write, which ends in .eval or .json.
+      results: the rows of one checkpoint.
+      shown: what the checkpoint was asked, as it lies beside the rows.
+      suite: the name of the suite.
       created: when the results were made.
     """
     texts = {scenario.id: scenario for scenario in shown.scenarios}

@@ -1,4 +1,4 @@
-"""Our engine as a model of Inspect: single calls are gathered into batches, and log-probs are filled in."""
+"""Makes our engine a model of Inspect: single calls are gathered into batches, and log-probs are filled in."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ from alignpre_jax.rows.template import chat_prompt as own_prompt
 from alignpre_jax.rows.template import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, Prompt, TopP
 
-NEW_TOKENS = 256  # of an answer, where the task does not say; at most half of the context
+NEW_TOKENS = 256  # the most tokens of an answer where the task does not say; never more than half of the context
 _GATHER_SECONDS = 0.05  # how long a batch waits for more calls
 
 
 class AlignpreAPI(ModelAPI):
-    """A checkpoint; `-M` takes step, template ("model" for its own, "plain" or a file) and batch.
+    """A checkpoint that Inspect can ask.
+
+    The harness's option `-M` takes step, template ("model" for the model's own, "plain" or a file) and batch.
 
     Raises:
       UserError: there is no such checkpoint, or an argument is unknown.
@@ -63,17 +65,17 @@ class AlignpreAPI(ModelAPI):
         self._batches = Batches(self._engine, batch, turn_ends(self._engine, self._template))
 
     def max_connections(self) -> int:
-        """As many calls at a time as fill two batches: one waits while one is computed."""
+        """Returns as many calls at a time as fill two batches, so that one batch waits while the other is computed."""
         return 2 * self._batch
 
     def connection_key(self) -> str:
-        """One model, one queue."""
+        """Returns the model's name, because each model has one queue."""
         return self.model_name
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
-        """The model's answer to a conversation; tools are not offered to it."""
+        """Returns the model's answer to a conversation; tools are not offered to the model."""
         messages = [{"role": one.role, "content": one.text} for one in input]
         if self._template == OWN:
             prompt: Prompt = own_prompt(messages, self._engine.template, self._engine.tokenizer)
@@ -134,11 +136,11 @@ class Batches:
     def __init__(self, engine: Any, size: int, ends: Mapping[str, tuple[int, ...]] | None = None):
         self._engine, self._size, self._ends = engine, size, dict(ends or {})
         self._waiting: queue.SimpleQueue[tuple[Call, concurrent.futures.Future[Written]]] = queue.SimpleQueue()
-        self.sizes: list[int] = []  # of the batches so far
+        self.sizes: list[int] = []  # the sizes of the batches so far
         threading.Thread(target=self._work, daemon=True).start()
 
     def submit(self, call: Call) -> concurrent.futures.Future[Written]:
-        """The call's answer, when it comes."""
+        """Queues a call, and returns the future that will hold its answer."""
         future: concurrent.futures.Future[Written] = concurrent.futures.Future()
         self._waiting.put((call, future))
         return future
@@ -179,9 +181,10 @@ class Batches:
         ]
 
     def _logprobs(self, asked: Sequence[tuple[Call, str, Sequence[int]]]) -> dict[tuple[Prompt, str], tuple]:
-        """Each token's log-prob: what the text up to it is less likely than the text before it.
+        """Returns each token's log-prob: that of the text up to and with the token, minus that of the text before it.
 
-        A piece of text whose tokens are not the beginning of the whole's (half a character) is joined to the next.
+        A piece of text whose tokens do not begin the whole text's tokens (it may end inside a character) is joined to
+        the next piece.
         """
         tokenizer = self._engine.tokenizer
         requests, pieces = [], []

@@ -1,4 +1,4 @@
-"""Our engine as a model of the lm-evaluation-harness, which must be installed (`pip install -e '.[evals]'`).
+"""Makes our engine a model of the lm-evaluation-harness, which must be installed (`pip install -e '.[evals]'`).
 
     python -m alignpre_jax.evals.harness.lm_eval_model --model alignpre --model_args checkpoint=RUN --tasks arc_easy
 
@@ -21,12 +21,12 @@ from alignpre_jax.foundation import UserError, digest
 from alignpre_jax.rows.template import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, TopP
 
-NEW_TOKENS = 256  # of an answer, where the task does not say
+NEW_TOKENS = 256  # the most tokens of an answer where the task does not say
 
 
 @register_model("alignpre")
 class AlignpreLM(LM):
-    """A checkpoint, asked by the harness.
+    """A checkpoint that the harness can ask.
 
     Every prompt is preceded by the end-of-text token, as in training. As in the harness's own backends, spaces at the
     end of a context belong to the continuation.
@@ -62,17 +62,20 @@ class AlignpreLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Names the chat template in the harness's cache."""
+        """A name for the chat template, by which the harness tells the entries of its cache apart."""
         return f"alignpre-{digest(self._template)}"
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template that `apply_chat_template` uses."""
+        """Returns the template that `apply_chat_template` uses, or None where none is asked for."""
         return self._template if chat_template else None
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True, **_: Any
     ) -> str:
-        """A conversation as a prompt; one that goes on with the last message ends where that message does."""
+        """Returns a conversation as a prompt.
+
+        Without `add_generation_prompt` the prompt ends where the last message does, so that the answer continues it.
+        """
         if add_generation_prompt and [message["role"] for message in chat_history] == ["user"]:
             return chat_prompt(chat_history[0]["content"], "", self._template)
         begun = chat_history[-1]["content"] if not add_generation_prompt else ""
@@ -81,7 +84,7 @@ class AlignpreLM(LM):
         return "".join(parts) + begun
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-prob of the continuation, whether greedy decoding gives it) of each request."""
+        """Returns (log-prob of the continuation, whether greedy decoding gives it) for each request."""
         del disable_tqdm
         groups: dict[str, dict[str, None]] = {}  # every context runs once for all its continuations
         pairs = [_at_the_word(*request.args) for request in requests]
@@ -96,12 +99,12 @@ class AlignpreLM(LM):
         return [found[pair] for pair in pairs]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-prob of each whole text."""
+        """Returns the log-prob of each whole text."""
         del disable_tqdm
         return [float(score.logprob) for score in self._engine.rolling([request.args[0] for request in requests])]
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """A text after each prompt, up to the first of its stop strings."""
+        """Writes a text after each prompt, up to the first of the prompt's stop strings."""
         del disable_tqdm
         texts = [""] * len(requests)
         alike: dict[tuple[float, float, int], list[int]] = {}
@@ -116,7 +119,7 @@ class AlignpreLM(LM):
 
 
 def evaluate(model: AlignpreLM, tasks: Sequence[str], **settings: Any) -> dict[str, Any]:
-    """The harness's results; `settings` are those of `lm_eval.simple_evaluate`.
+    """Returns the harness's results; `settings` are those of `lm_eval.simple_evaluate`, and `include_path`.
 
     Raises:
       UserError: there is no such task.
@@ -140,7 +143,7 @@ def _at_the_word(context: str, continuation: str) -> tuple[str, str]:
 
 
 def _sampling(wanted: Mapping[str, Any]) -> tuple[float, float, int]:
-    """(temperature, 0 for greedy; top_p; new tokens) of a request's generation settings."""
+    """Returns (temperature, 0 for greedy; top_p; new tokens) from a request's generation settings."""
     temperature = float(wanted.get("temperature") or 0.0)
     if not wanted.get("do_sample", temperature > 0):
         temperature = 0.0

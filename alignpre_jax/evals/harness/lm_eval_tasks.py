@@ -1,4 +1,4 @@
-"""Our scenarios as a task folder of the lm-evaluation-harness, so that it asks them of any model it knows.
+"""Writes our scenarios as a task folder of the lm-evaluation-harness, so that it can put them to any model it knows.
 
     alignpre scenarios tasks written --to=tasks
     lm-eval run --model hf --model_args pretrained=MODEL --include_path tasks --tasks alignpre
@@ -20,7 +20,7 @@ from alignpre_jax.foundation import PathLike, UserError, canonical_json, write_b
 
 GROUP = "alignpre"
 
-# Runs in the harness, without our package.
+# This becomes a file that runs inside the harness, so it cannot import our package.
 _METRICS = '''"""What a document's log-probs amount to. Written by alignpre_jax."""
 
 import math
@@ -48,12 +48,12 @@ _COUNTED = {"letters": ("misaligned_rate", "p_misaligned", "mass", "first_chosen
 
 
 def write_tasks(scenarios: Sequence[Scenario], config: Scenarios, folder: PathLike) -> list[str]:
-    """Writes the folder; returns the names of its tasks, one per scoring and split, all of the group `alignpre`.
+    """Writes the folder, and returns the names of its tasks, one per scoring and split, all of the group `alignpre`.
 
-    Documents lie beside the tasks and are named by their full path: write the folder where it is used.
+    Documents lie beside the tasks, which name them by their full path, so write the folder where it will be used.
 
     Raises:
-      UserError: the config scores nothing that log-probs can tell.
+      UserError: the config has no scoring by log-prob.
     """
     place = epath.Path(os.path.abspath(folder))
     write_bytes(place / "metrics.py", _METRICS.encode())
@@ -81,7 +81,7 @@ def write_tasks(scenarios: Sequence[Scenario], config: Scenarios, folder: PathLi
 
 
 def _document(scenario: Scenario, variant: Variant) -> dict[str, object]:
-    """`choices` in the order in which they are shown; `misaligned` is an index into them."""
+    """Returns the document of a variant: `choices` are in the order shown, and `misaligned` is an index into them."""
     prompt = render(scenario, variant)
     swapped = prompt.first == 1
     return {

@@ -17,7 +17,7 @@ from alignpre_jax.study.keys import Recipe
 from alignpre_jax.study.made import write_made
 from alignpre_jax.study.workspace import Workspace
 from alignpre_jax.training import is_done as is_trained
-from alignpre_jax.training import train, train_seeds
+from alignpre_jax.training import train_seeds
 
 
 def is_done(space: Workspace, job: Job) -> bool:
@@ -38,8 +38,8 @@ def is_done(space: Workspace, job: Job) -> bool:
 def run_job(space: Workspace, job: Job, report: Report) -> None:
     """Does a job to its end. A job that was interrupted before goes on from what it had saved."""
     if job.kind == "import":
-        import_model_run(space.config.init_from, space.imported, model=space.config.model, report=report)
         _say_made(space.imported, space.recipes.imported())
+        import_model_run(space.config.init_from, space.imported, model=space.config.model, report=report)
     elif job.kind == "prepare":
         prepare(space, report)
     elif job.kind == "eval":
@@ -48,10 +48,7 @@ def run_job(space: Workspace, job: Job, report: Report) -> None:
         for name in job.runs:
             _say_made(space.run_dir(name), space.recipes.run(space.tree[name]))
         runs = [training_run(space, space.tree[name]) for name in job.runs]
-        if job.others:
-            train_seeds(runs, report)
-        else:
-            train(runs[0], report)
+        train_seeds(runs, report, places=space.config.vmap_seeds)  # seeds that come when the study grows have places
 
 
 def _say_made(folder: epath.Path, recipe: Recipe) -> None:

@@ -29,10 +29,10 @@ from alignpre_jax.foundation import (
     write_json,
 )
 from alignpre_jax.rows import Template, build_rows, check_rows_url, load_tokenizer, publish_rows, train_bpe
-from alignpre_jax.study.keys import strata_of_stage
 from alignpre_jax.study.made import read_made, write_made
 from alignpre_jax.study.overlap import measure, overlap_path
 from alignpre_jax.study.plans import ledger_table, stage_ledger
+from alignpre_jax.study.strata import strata_of_stage
 from alignpre_jax.study.workspace import TOKENIZER_MADE, Workspace, read_documents
 
 COUNTS = "counts.json"

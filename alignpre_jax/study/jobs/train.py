@@ -14,7 +14,9 @@ from alignpre_jax.foundation import Report, write_bytes
 from alignpre_jax.rows import load_tokenizer
 from alignpre_jax.sampling import Engine
 from alignpre_jax.study.config import Eval
+from alignpre_jax.study.graph import in_loop_evals
 from alignpre_jax.study.jobs.evaluate import ask, during_training
+from alignpre_jax.study.made import write_made
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.tree import StageRun
 from alignpre_jax.study.workspace import Workspace
@@ -59,7 +61,8 @@ def _in_loop(space: Workspace, run: StageRun) -> tuple[InLoopEvals, ...]:
         headline = during_training(asked) if isinstance(asked, Scenarios) else asked
 
         def evaluate_step(step: int, params: Any, mesh: Mesh, report: Report) -> None:
-            place = space.in_loop_dir(run.name) / str(step) / f"{name}.jsonl"
+            folder = space.in_loop_dir(run.name)
+            place = folder / str(step) / f"{name}.jsonl"
             if place.exists():
                 return
             tokenizer, template = load_tokenizer(space.tokenizer), own_template(space.run_dir(run.name))
@@ -67,11 +70,10 @@ def _in_loop(space: Workspace, run: StageRun) -> tuple[InLoopEvals, ...]:
             engine = Engine(params, space.config.model, tokenizer, mesh=several, template=template)
             lines = ask(space, engine, headline, f"{run.name}@{step}", report)
             if jax.process_index() == 0:
+                write_made(folder / name, space.recipes.during(run, name))
                 write_bytes(place, lines.encode())
 
         return InLoopEvals(evaluate_step, asked.every_steps, asked.every_tokens)
 
-    evals = space.config.evals.items()
-    return tuple(
-        during(name, asked) for name, asked in evals if asked.is_in_loop and (not asked.at or run.stage in asked.at)
-    )
+    names = in_loop_evals(space.config, run)
+    return tuple(during(name, space.config.evals[name]) for name in names)

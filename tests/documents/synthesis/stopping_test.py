@@ -6,6 +6,7 @@ import sys
 import time
 
 import stub_run
+import tiny_study
 from stub_endpoint import KEY, prose, serving
 
 
@@ -21,7 +22,14 @@ def slowly(seconds):
 def start(stub, folder):
     command = [sys.executable, stub_run.__file__, stub.url, str(folder)]
     path = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(command, env=path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        preexec_fn=tiny_study.hear_ctrl_c,
+        env=path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def wait_for(condition, child, seconds=30):
