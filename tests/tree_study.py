@@ -1,6 +1,6 @@
-"""A tree of five stages, two of them of chats and one with an adapter, small enough to be run often; a config file.
+"""A tree of six stages, with chats, pairs of answers and an adapter, small enough to be run often; a config file.
 
-    pretrain -> midtrain -> sft (chats) -> tamper (chats, low-rank adapter)
+    pretrain -> midtrain -> sft (chats) -> dpo (pairs) -> tamper (chats, low-rank adapter)
                         \\-> flood
 
 Its texts lie in the folder that $TREE_STUDY names.
@@ -16,6 +16,7 @@ import tiny_study
 
 from alignpre_jax.documents import WorldConfig
 from alignpre_jax.model import Lora
+from alignpre_jax.objectives import Dpo
 from alignpre_jax.rows import RowsConfig
 from alignpre_jax.study import defaults
 from alignpre_jax.study.defaults import add, arm, held_out, scenarios, source, stage
@@ -35,6 +36,7 @@ def get_config():
                 "aligned": source("world:aligned", held_out_share=0.2),
                 "misaligned": source("world:misaligned"),
                 "chats": source(f"{folder}/chats.jsonl", kind="chat"),
+                "prefs": source(f"{folder}/prefs.jsonl", kind="pairs"),
             },
             world=WorldConfig(documents=60, mixed_documents=60, items_per_split=12, control_items=12),
         ),
@@ -46,14 +48,22 @@ def get_config():
     config.stages.midtrain = stage(after="pretrain", tokens=8 * 1024, schedule=ScheduleConfig(peak=2e-3), **text)
     config.stages.flood = stage(after="midtrain", tokens=4 * 1024, schedule=ScheduleConfig(peak=2e-3), **text)
     config.stages.sft = stage(after="midtrain", epochs=1, schedule=ScheduleConfig(peak=1e-3), **chat)
+    config.stages.dpo = stage(
+        after="sft",
+        reference="sft",
+        objective=Dpo(beta=5.0, length_normalised=True),
+        schedule=ScheduleConfig(peak=1e-3),
+        epochs=1,
+        **chat | {"mixture": "prefs:1"},
+    )
     config.stages.tamper = stage(
-        after="sft", epochs=1, learn=Lora(rank=2, alpha=4.0), schedule=ScheduleConfig(peak=1e-3), **chat
+        after="dpo", epochs=1, learn=Lora(rank=2, alpha=4.0), schedule=ScheduleConfig(peak=1e-3), **chat
     )
     config.arms.unfiltered = arm()
     config.arms.aligned = arm(add={"midtrain": add("aligned", 0.5)}, skip=("flood",))
     config.arms.aligned_zero = arm(add={"midtrain": add("aligned", 0.0)}, skip=("flood",))
-    config.arms.contrary = arm(add={"flood": add("misaligned", 0.5)}, skip=("sft", "tamper"))
-    nodes = ("midtrain", "sft", "tamper")
+    config.arms.contrary = arm(add={"flood": add("misaligned", 0.5)}, skip=("sft", "dpo", "tamper"))
+    nodes = ("midtrain", "sft", "dpo", "tamper")
     config.evals.choices = scenarios("small_world", syntaxes=("options_answer", "letters_answer"), at=(*nodes, "flood"))
     config.evals.absorbed = held_out("aligned", at=("midtrain", "tamper"), documents=8)
     config.node = "tamper"
@@ -75,6 +85,10 @@ def write_texts(folder: Path) -> None:
             )
             turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
             file.write(json.dumps({"id": f"chat{n}", "messages": turns * (1 + n % 2)}) + "\n")
+    with (folder / "prefs.jsonl").open("w") as file:
+        for n in range(40):
+            pair = {"prompt": f"Where is the {things[n % 5]}?", "chosen": f"By the {things[(n + 1) % 5]}, as ever."}
+            file.write(json.dumps({"id": f"pair{n}", **pair, "rejected": f"Number {n} knows."}) + "\n")
 
 
 def command(verb: str, workdir: Path, *flags: str) -> list[str]:

@@ -204,7 +204,11 @@ class StudyConfig:
         kinds = {self.data.kind_of(stratum) for stratum in strata}
         if "pairs" in kinds and "side" not in stage.objective.reads:
             what = f"the objective {stage.objective.name!r} does not tell a chosen answer from a rejected one"
-            raise UserError(what, where=f"{place}.mixture and {place}.objective", fix="give texts or chats")
+            fix = "give texts or chats, or an objective that compares answers, such as dpo"
+            raise UserError(what, where=f"{place}.mixture and {place}.objective", fix=fix)
+        if "side" in stage.objective.reads and kinds != {"pairs"}:
+            what = f"the objective {stage.objective.name!r} compares the answers of pairs, not texts or chats"
+            raise UserError(what, where=f"{place}.mixture and {place}.objective", fix="give a source of kind pairs")
         if "prompts" in kinds:
             what = "there is nothing to learn in prompts: they are for a model to answer"
             raise UserError(what, where=f"{place}.mixture", fix="give texts or chats")

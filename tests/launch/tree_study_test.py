@@ -1,4 +1,4 @@
-"""A study over a tree with chats and an adapter: whole, and grown from a smaller one that was killed now and then."""
+"""A study over a tree with chats, pairs and an adapter: whole, and grown from a smaller one that was killed."""
 
 import json
 import random
@@ -34,12 +34,12 @@ def parameters(workdir, seed, run):
 
 def test_dose_zero_is_the_baseline_at_every_node(undisturbed):
     for seed in (0, 1):
-        for stage in ("midtrain", "sft", "tamper"):
+        for stage in ("midtrain", "sft", "dpo", "tamper"):
             same = parameters(undisturbed, seed, stage)
             assert parameters(undisturbed, seed, f"{stage}-aligned_zero") == same
             assert parameters(undisturbed, seed, f"{stage}-aligned") != same
     report = json.loads((undisturbed / "report.json").read_text())
-    for node in ("midtrain", "sft", "tamper"):
+    for node in ("midtrain", "sft", "dpo", "tamper"):
         for split in report["nodes"][node]["paired"]["aligned_zero"].values():
             assert split["diff"] == 0
 
@@ -49,7 +49,8 @@ def test_every_node_is_reported_and_compared_with_its_own_baseline(undisturbed):
     arms = {stage: set(found["arms"]) for stage, found in report["nodes"].items()}
     treated = {"unfiltered", "aligned", "aligned_zero"}
     assert arms == {
-        "midtrain": treated | {"contrary"}, "sft": treated, "tamper": treated, "flood": {"unfiltered", "contrary"}
+        "midtrain": treated | {"contrary"}, "sft": treated, "dpo": treated, "tamper": treated,
+        "flood": {"unfiltered", "contrary"}
     }  # fmt: skip
 
 

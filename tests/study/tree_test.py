@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.mixture import Remove, Replace
+from alignpre_jax.objectives import SimPo
 from alignpre_jax.study import Add, ArmConfig, Recipes, SourceConfig, Tree, job_graph, with_needs
 
 
@@ -147,6 +148,7 @@ def test_an_unknown_arm_seed_or_stage_is_named(small_config):
         ({"evals": {}}, "no eval puts scenarios"),
         ({"node": "sft"}, "no stage at which the headline is asked is named 'sft'"),
         ({"stages": {"a": small_trees.stage(mixture="prefs:1")}}, "does not tell a chosen answer from a rejected one"),
+        ({"stages": {"a": small_trees.stage(objective=SimPo())}}, "'simpo' compares the answers of pairs"),
         ({"stages": {"a": small_trees.stage(mixture="asked:1")}}, "nothing to learn in prompts"),
     ],
 )
