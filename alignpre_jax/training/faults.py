@@ -146,7 +146,7 @@ def memory_errors() -> Iterator[None]:
         line = next((line for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line), str(error))
         raise UserError(
             f"out of memory: {line.strip()[:300]}",
-            where="stages.STAGE.batch_rows, .optimizer.accumulate, model.remat, loop.mesh",
+            where="stages.STAGE.batch_rows, stages.STAGE.optimizer.accumulate, model.remat, loop.mesh",
             fix="raise stages.STAGE.optimizer.accumulate (same update, smaller microbatches), set model.remat=full, "
             "lower stages.STAGE.batch_rows, or spread the state over more devices with loop.mesh=fsdp:-1",
         ) from error

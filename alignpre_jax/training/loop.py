@@ -138,7 +138,7 @@ def _train(run: Run, report: Report, watchdog: Watchdog, wrap: Callable[[TrainSt
                     raise _hopeless(run, step, f"the loss is {float(found['loss'])}")
             if skips.count("bad") > guard.budget:
                 raise _hopeless(
-                    run, step, f"{skips.count('bad')} steps were skipped, more than .optimizer.guard.budget"
+                    run, step, f"{skips.count('bad')} steps were skipped, more than stages.STAGE.optimizer.guard.budget"
                 )
             if streak >= guard.patience and guard.action == "skip":
                 raise _hopeless(run, step, f"{streak} steps in a row were skipped ({bad_step(step, found)})")
@@ -352,7 +352,7 @@ def _open_trackers(run: Run, start: int, stack: contextlib.ExitStack) -> list[Tr
 def _hopeless(run: Run, step: int, what: str) -> UserError:
     return UserError(
         f"{what} at step {step} of {run.name}",
-        where="stages.STAGE.schedule.peak and .optimizer.guard",
-        fix="lower the learning rate, lengthen the warmup, clip harder (.optimizer.clip_norm), or let the guard roll "
-        "back (.optimizer.guard.action=rollback)",
+        where="stages.STAGE.schedule.peak and stages.STAGE.optimizer.guard",
+        fix="lower the learning rate, lengthen the warmup, clip harder (optimizer.clip_norm), or let the guard roll "
+        "back (optimizer.guard.action=rollback)",
     )

@@ -248,7 +248,7 @@ def microbatches(mesh: Mesh, count: int, rows: int) -> tuple[Callable, Callable]
     if rows % (shards * count):
         raise UserError(
             f"a batch of {rows} rows does not divide into {count} microbatches over {shards} shards",
-            where="stages.STAGE.batch_rows, .optimizer.accumulate and loop.mesh",
+            where="stages.STAGE.batch_rows, stages.STAGE.optimizer.accumulate and loop.mesh",
             fix=f"make batch_rows a multiple of {shards * count}",
         )
 

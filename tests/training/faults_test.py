@@ -155,7 +155,7 @@ def test_a_rollback_before_the_first_checkpoint_goes_to_the_start(make_trapped):
 
 
 def test_budgets(make_trapped):
-    with pytest.raises(UserError, match="more than optimizer"):
+    with pytest.raises(UserError, match=r"more than stages\.STAGE\.optimizer\.guard\.budget"):
         train(make_trapped("skips", (2, 4, 6), GuardConfig(budget=2)))
     with pytest.raises(UserError, match="1 rollbacks were not enough"):
         train(make_trapped("rolls", (4, 7), GuardConfig(action="rollback", patience=1, rollbacks=1)))
