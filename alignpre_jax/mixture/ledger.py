@@ -52,6 +52,13 @@ class StoreLine:
         """How often the store is gone through."""
         return self.slots / self.rows if self.rows else 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns a plain dict with `epochs` worked out, and with `learnt_tokens` where these are known."""
+        plain = dataclasses.asdict(self) | {"epochs": self.epochs}
+        if self.learnt_tokens is None:
+            del plain["learnt_tokens"]
+        return plain
+
 
 @dataclasses.dataclass(frozen=True)
 class BroughtLine:
@@ -126,7 +133,7 @@ class Ledger:
     def to_json(self) -> dict[str, Any]:
         """Returns plain dicts and lists, with `epochs` worked out."""
         plain = dataclasses.asdict(self)
-        plain["stores"] = [dataclasses.asdict(line) | {"epochs": line.epochs} for line in self.stores]
+        plain["stores"] = [line.to_json() for line in self.stores]
         plain["overlays"] = [change.to_json() for change in self.overlays]
         return plain
 

@@ -1,11 +1,12 @@
 """Chat templates: special tokens of the template, none of a message, and where a turn ends."""
 
 import dataclasses
+import itertools
 import json
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 
 from alignpre_jax.foundation import UserError
 from alignpre_jax.rows.template import (
@@ -127,7 +128,7 @@ ALL = "{% generation %}" + IM.replace("{% if", "{% endgeneration %}{% if", 1)
 # As Qwen 3 does: only the last answer keeps its thoughts.
 FORGETFUL = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{{ m.content if loop.last else m.content.split('</think>')[-1] }}<|im_end|>\n"
+    "{{ m.content.split('</think>')[-1] if m.role == 'assistant' and not loop.last else m.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 EXCHANGE = [
@@ -182,6 +183,8 @@ CONTENTS = st.text(st.sampled_from("ab \n<|>é"), max_size=6) | st.sampled_from(
 def test_a_model_is_trained_on_the_ids_that_it_is_asked_with(turns, source):
     messages = [{"role": role, "content": content} for role, content in turns]
     template, codec = Template(source), Codec()
+    in_a_row = any(a["role"] == b["role"] == "assistant" for a, b in itertools.pairwise(messages))
+    assume(source != FORGETFUL or not in_a_row)  # its cue keeps the thought that the next message makes it forget
     found = learnt_ids(template, codec, messages)
     answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     ends = 0
