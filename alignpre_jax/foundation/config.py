@@ -96,7 +96,7 @@ def _tagged(options: tuple[Any, ...]) -> tuple[str, dict[str, Any]] | None:
         hints = [typing.get_type_hints(each).get(name) for each in classes]
         if typing.get_origin(hint) is typing.Literal and all(len(typing.get_args(each)) == 1 for each in hints):
             return name, {typing.get_args(each)[0]: option for each, option in zip(hints, classes, strict=True)}
-    raise AssertionError(f"{classes} have no tag in common")
+    return None  # of dataclasses without a tag, the first that the keys fit is meant
 
 
 def _one_of(tag: str, classes: Mapping[str, Any], value: Any, where: str) -> Any:
