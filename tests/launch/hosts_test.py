@@ -45,4 +45,4 @@ def test_the_same_eval_on_two_hosts(tmp_path):
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})  # each step written once
     read = [name for name, times in bucket.count("GET").items() if "/rows-" in name and times]
     assert read
-    assert (tmp_path / "study" / "evals" / "seed0" / "midtrain-aligned" / "tax.jsonl").exists()
+    assert (tmp_path / "study" / "evals" / "seed0" / "midtrain-aligned" / "tax" / "results.jsonl").exists()
