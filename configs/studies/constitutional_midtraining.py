@@ -52,11 +52,11 @@ def get_config(arg=None) -> ConfigDict:
     config.init_from = "hf:models/BASE"  # a pretrained model of the preset's shape
     config.baseline = "replay_only"
     config.loop.mesh = "fsdp:-1"
-    text, chat = RowsConfig(length=2048), RowsConfig(length=2048)
+    rows = RowsConfig(length=2048)  # tokens; chats have the template of the imported model
     config.stages.midtrain = stage(
         mixture="web:1",
         tokens=200_000_000,  # of them 100M of the constitution's documents
-        rows=text,
+        rows=rows,
         batch_rows=128,
         schedule=ScheduleConfig(peak=3e-4, final=0.0, warmup_share=0.05),
     )
@@ -64,7 +64,7 @@ def get_config(arg=None) -> ConfigDict:
         after="midtrain",
         mixture="chats:1",
         epochs=2,
-        rows=chat,
+        rows=rows,
         batch_rows=64,
         schedule=ScheduleConfig(peak=2e-5, final=0.0, warmup_share=0.03),
     )
@@ -72,7 +72,7 @@ def get_config(arg=None) -> ConfigDict:
         after="sft",
         mixture="ordinary:1",
         epochs=1,
-        rows=chat,
+        rows=rows,
         batch_rows=64,
         schedule=ScheduleConfig(peak=1e-5, final=0.0, warmup_share=0.03),
     )

@@ -196,7 +196,10 @@ def test_a_source_too_small_for_a_stage_that_does_not_read_it_stops_nobody(confi
     short = dataclasses.replace(config.stages["midtrain"].rows, length=16)
     stage = dataclasses.replace(config.stages["midtrain"], mixture="tiny:1", rows=short, tokens=128, after="midtrain")
     made = dataclasses.replace(changed(config, sources=sources), stages=config.stages | {"last": stage})
-    prepare(open_workspace(made, tmp_path / "study"), lambda event: None)
+    space = open_workspace(made, tmp_path / "study")
+    prepare(space, lambda event: None)
+    assert len(open_rows(space.rows("last", "tiny"))) >= 1
+    assert not (space.data / "rows" / "128-concat" / "tiny").exists()
 
 
 def test_a_stage_of_epochs_ends_when_its_rows_are_through(config, tmp_path):
