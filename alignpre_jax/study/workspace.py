@@ -179,14 +179,20 @@ def _keep(space: Workspace, command: str, before: Mapping[str, str]) -> None:
     """
     place, plain = space.root, to_mapping(space.config)
     path = place / "config.json"
-    is_new = not path.exists() or _through_json(read_json(path)) != _through_json(plain)
-    if not is_new and dict(space.links) == before:
+
+    def is_kept() -> bool:
+        return path.exists() and _through_json(read_json(path)) == _through_json(plain)
+
+    if is_kept() and dict(space.links) == before:
         return
     with contextlib.ExitStack() as stack:
         for folder in (place, place.parent):  # the studies of a sweep are locked together, one folder up
-            if (folder / LOCK).exists():
-                stack.enter_context(_lock(folder))
-        if is_new:
+            if (folder / LOCK).exists() and not stack.enter_context(_lock(folder)):
+                if is_kept() and dict(space.links) == _links(place):
+                    return  # by another process of the same run, which was faster
+                fix = "wait for it or stop it, or give another --workdir"
+                raise UserError(f"a process is at work in {folder}, with another config", where="--config", fix=fix)
+        if not is_kept():
             known = read_json(place / STUDY) if (place / STUDY).exists() else {}
             write_json(place / STUDY, {"format": FORMAT, "command": command or known.get("command", "")})
             write_json(path, plain)  # last: with it the folder is a study's
@@ -195,16 +201,15 @@ def _keep(space: Workspace, command: str, before: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: epath.Path) -> Iterator[None]:
+def _lock(folder: epath.Path) -> Iterator[bool]:
+    """Locks a folder for a moment; yields whether that could be done, or another process is at work there."""
     with (folder / LOCK).open("r") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            fix = "wait for it or stop it, or give another --workdir"
-            raise UserError(
-                f"a process is at work in {folder}, with another config", where="--config", fix=fix
-            ) from None
-        yield
+            yield False
+        else:
+            yield True
 
 
 def reopen_workspace(root: PathLike) -> Workspace:

@@ -233,3 +233,21 @@ def test_a_source_is_not_called_what_cannot_be_a_folder(config, name):
     sources = config.data.sources | {name: config.data.sources["aligned"]}
     with pytest.raises(UserError, match="cannot be a source's name"):
         dataclasses.replace(config.data, sources=sources)
+
+
+def test_of_two_processes_of_a_run_the_slower_one_finds_its_config_kept(config, tmp_path, monkeypatch):
+    """It looks before the other has written, and locks after the other has begun."""
+    from alignpre_jax.study import workspace
+
+    grown, lock = dataclasses.replace(config, seeds=(0, 1, 2)), workspace._lock
+    open_workspace(config, tmp_path)
+    with open(tmp_path / ".lock", "w") as held:
+
+        def late(folder):
+            monkeypatch.setattr(workspace, "_lock", lock)
+            open_workspace(grown, tmp_path)  # the faster process
+            fcntl.flock(held, fcntl.LOCK_EX)
+            return lock(folder)
+
+        monkeypatch.setattr(workspace, "_lock", late)
+        assert open_workspace(grown, tmp_path).config.seeds == (0, 1, 2)
