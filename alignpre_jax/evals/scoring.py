@@ -307,7 +307,7 @@ def _compared(
 
 def _given(engine: Any, prompt: Prompt, template: str) -> Any:
     """Returns a prompt in the form in which the engine is given it."""
-    if template != OWN:
+    if not template:
         return prompt.prefix
     return conversation(engine, prompt.text, prompt.system, template, prompt.cue)
 

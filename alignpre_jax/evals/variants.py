@@ -131,7 +131,7 @@ def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
     text = "\n".join(line for line in lines if line)
     cue = syntax.cue.lstrip() if template else syntax.cue
     if template and template != OWN:
-        prefix = chat_prompt(text, system, template) + cue
+        prefix = text_prompt(text, system, template) + cue
     else:
         prefix = (f"{system}\n" if system else "") + text + syntax.cue
     made = {"text": text, "system": system, "cue": cue}
@@ -141,8 +141,11 @@ def render(scenario: Scenario, variant: Variant, template: str = "") -> Prompt:
     return Prompt(prefix, ("B", "A") if variant.order else ("A", "B"), variant.order, **made)
 
 
-def chat_prompt(text: str, system: str, template: str) -> str:
-    """Returns the text of a system prompt (if any) and one user's message, up to where the answer begins."""
+def text_prompt(text: str, system: str, template: str) -> str:
+    """Returns the text of a system prompt (if any) and one user's message, up to where the answer begins.
+
+    It is what a page shows; an engine is given `chats.conversation`, in which special tokens are ids.
+    """
     messages = [{"role": "system", "content": system}] if system else []
     parts = prompt_parts([*messages, {"role": "user", "content": text}], template)
     while parts and (is_end_of_text(parts[0]) or not parts[0]):  # the engine itself puts it first

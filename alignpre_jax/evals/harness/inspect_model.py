@@ -23,12 +23,9 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from alignpre_jax.evals.chats import turn_ends
+from alignpre_jax.evals.chats import messages_prompt, turn_ends
 from alignpre_jax.evals.scoring import read_template
-from alignpre_jax.evals.variants import OWN
 from alignpre_jax.foundation import UserError
-from alignpre_jax.rows.template import chat_prompt as own_prompt
-from alignpre_jax.rows.template import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, Prompt, TopP
 
 NEW_TOKENS = 256  # the most tokens of an answer where the task does not say; never more than half of the context
@@ -77,12 +74,8 @@ class AlignpreAPI(ModelAPI):
     ) -> ModelOutput:
         """Returns the model's answer to a conversation; tools are not offered to the model."""
         messages = [{"role": one.role, "content": one.text} for one in input]
-        if self._template == OWN:
-            prompt: Prompt = own_prompt(messages, self._engine.template, self._engine.tokenizer)
-        else:
-            prompt = "".join(part for part in prompt_parts(messages, self._template) if not is_end_of_text(part))
         call = Call(
-            prompt=prompt,
+            prompt=messages_prompt(self._engine, messages, self._template),
             temperature=config.temperature or 0.0,
             top_p=1.0 if config.top_p is None else config.top_p,
             tokens=config.max_tokens or min(NEW_TOKENS, self._engine.config.max_length // 2),

@@ -15,8 +15,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
+from alignpre_jax.evals.chats import writes_special_tokens
 from alignpre_jax.evals.scoring import read_template
-from alignpre_jax.evals.variants import OWN, chat_prompt
+from alignpre_jax.evals.variants import OWN, text_prompt
 from alignpre_jax.foundation import UserError, digest
 from alignpre_jax.rows.template import is_end_of_text, prompt_parts
 from alignpre_jax.sampling import Engine, Greedy, TopP
@@ -54,11 +55,11 @@ class AlignpreLM(LM):
             )
         if engine is None and not checkpoint:
             raise UserError("no checkpoint", where="--model_args", fix="give checkpoint=FOLDER")
-        if template == OWN:
-            what = "the harness passes prompts as text, which cannot hold the special tokens of a model's own template"
-            raise UserError(what, where="--template", fix='give "plain" or a file')
         self._engine = engine or Engine.from_checkpoint(checkpoint, step)
         self._template = read_template(template)
+        if template == OWN or writes_special_tokens(self._engine, self._template):
+            what = "the harness passes prompts as text, which cannot hold the special tokens of this chat template"
+            raise UserError(what, where="--template", fix='give "plain", or a file that writes none')
 
     @property
     def tokenizer_name(self) -> str:
@@ -72,12 +73,12 @@ class AlignpreLM(LM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True, **_: Any
     ) -> str:
-        """Returns a conversation as a prompt.
+        """Returns a conversation as a prompt, without the end-of-text tokens between its turns.
 
         Without `add_generation_prompt` the prompt ends where the last message does, so that the answer continues it.
         """
         if add_generation_prompt and [message["role"] for message in chat_history] == ["user"]:
-            return chat_prompt(chat_history[0]["content"], "", self._template)
+            return text_prompt(chat_history[0]["content"], "", self._template)
         begun = chat_history[-1]["content"] if not add_generation_prompt else ""
         history = chat_history if add_generation_prompt else chat_history[:-1]
         parts = [part for part in prompt_parts(history, self._template) if not is_end_of_text(part)]

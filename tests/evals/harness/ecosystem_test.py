@@ -11,6 +11,7 @@ import pytest
 
 from alignpre_jax.documents import WorldConfig
 from alignpre_jax.evals import Scenarios, load_suite, run_suite, select, show, summarise
+from alignpre_jax.foundation import UserError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -21,13 +22,20 @@ SUITE = [one for one in load_suite("written", WorldConfig()) if one.topic in ("p
 class Letters:
     """A tokenizer of one token a character."""
 
-    vocab_size, eot_id = 0x110000, 0
+    vocab_size, eot_id, eot = 0x110000, 0, "\0"
+
+    def __init__(self, special_tokens=()):
+        self.special_tokens = dict(special_tokens)
 
     def encode_batch(self, texts):
         return [[ord(character) for character in text] for text in texts]
 
     def decode(self, ids):
         return "".join(map(chr, ids))
+
+
+def _text(prompt):
+    return prompt if isinstance(prompt, str) else "".join(part for part in prompt if isinstance(part, str))
 
 
 class Model(stubs.Stub):
@@ -45,12 +53,13 @@ class Model(stubs.Stub):
         class Greedy(stubs.Score):
             greedy = True
 
-        return [[Greedy(**dataclasses.asdict(one)) for one in of_one] for of_one in super().score(requests)]
+        texts = [(_text(prefix), continuations) for prefix, continuations in requests]
+        return [[Greedy(**dataclasses.asdict(one)) for one in of_one] for of_one in super().score(texts)]
 
     def generate(self, prompts, strategy, max_new_tokens, seed):
         answers = []
         for prompt in prompts:
-            letter = max("AB", key=lambda letter: self.logprob(prompt, letter))
+            letter = max("AB", key=lambda letter: self.logprob(_text(prompt), letter))
             answers.append(f" My answer: ({letter}) and so on"[:max_new_tokens])
         return answers
 
@@ -111,6 +120,19 @@ class TestHarness:
         assert harness.apply_chat_template(history) == "User: Hello?\n\nAssistant:"
         begun = [*history, {"role": "assistant", "content": " Yes"}]
         assert harness.apply_chat_template(begun, add_generation_prompt=False) == "User: Hello?\n\nAssistant: Yes"
+
+    def test_a_template_that_text_cannot_hold_is_refused(self, tmp_path):
+        from alignpre_jax.evals.harness.lm_eval_model import AlignpreLM
+
+        file = tmp_path / "template.jinja"
+        file.write_text("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}")
+        engine = model()
+        AlignpreLM(engine=engine, template=str(file))
+        with pytest.raises(UserError, match="special tokens of this chat template"):
+            AlignpreLM(engine=engine, template="model")
+        object.__setattr__(engine, "tokenizer", Letters({"<|end|>": 2}))
+        with pytest.raises(UserError, match="special tokens of this chat template"):
+            AlignpreLM(engine=engine, template=str(file))
 
     @pytest.mark.slow
     @pytest.mark.skipif("ALIGNPRE_RUN" not in os.environ, reason="ALIGNPRE_RUN and ALIGNPRE_HF name the same weights")
@@ -189,8 +211,7 @@ class TestInspect:
         class Chatty(Model):
             config = types.SimpleNamespace(max_length=100)
             template = Template("{% for m in messages %}<|u|>{{ m.content }}<|end|>{% endfor %}")
-            tokenizer = Letters()
-            tokenizer.eot, tokenizer.special_tokens = "\0", {"<|u|>": 1, "<|end|>": 2}
+            tokenizer = Letters({"<|u|>": 1, "<|end|>": 2})
 
             def generate(self, prompts, strategy, max_new_tokens, seed, **more):
                 seen.extend(prompts)
