@@ -1,7 +1,7 @@
 """This package trains one stage: it holds the loop, the step, the optimizer, metrics and faults."""
 
 from alignpre_jax.training.config import GuardConfig, LoopConfig, OptimizerConfig, ScheduleConfig
-from alignpre_jax.training.distributed import initialize
+from alignpre_jax.training.distributed import first_says, initialize
 from alignpre_jax.training.faults import HOST_LOST, STALLED, skipped_slots
 from alignpre_jax.training.in_loop import InLoopEvals
 from alignpre_jax.training.loop import is_done, train
@@ -25,6 +25,7 @@ __all__ = [
     "StepConfig",
     "TrainStep",
     "LoopConfig",
+    "first_says",
     "initialize",
     "is_done",
     "make_train_step",

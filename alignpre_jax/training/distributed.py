@@ -88,6 +88,15 @@ def put_part(part: np.ndarray, sharding: NamedSharding, rows: int) -> jax.Array:
         return jax.make_array_from_process_local_data(sharding, part, (rows, *part.shape[1:]))
 
 
+def first_says(value: bool) -> bool:
+    """Returns on every process what the first one says; all of them must call this at the same point.
+
+    What a process sees of a mounted bucket decides nothing that takes all processes: another may not see it yet.
+    """
+    with jax.transfer_guard("allow"):
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
 class Agreement:
     """An `Agreement` makes what any host wants known to all hosts at the same step.
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from alignpre_jax.foundation import UserError, read_json
-from alignpre_jax.training import HOST_LOST, TIMES, initialize
+from alignpre_jax.training import HOST_LOST, TIMES, first_says, initialize
 from alignpre_jax.training.distributed import others_may_vanish
 
 DRILL = Path(__file__).parents[2] / "tools" / "drill_faults.py"
@@ -119,6 +119,34 @@ def test_a_process_that_vanishes_ends_the_other(folder):
     statuses, errors = finish(pair)
     assert statuses == [HOST_LOST, -signal.SIGKILL]
     assert "process 0 of 2: lost the connection to another process" in errors[0]
+
+
+SAYS = """
+import sys
+from alignpre_jax.training import first_says, initialize
+number, _ = initialize(sys.argv[1], 2, int(sys.argv[2]))
+print([first_says(number == 0), first_says(number == 1)])
+"""
+
+
+@pytest.mark.slow
+def test_what_the_first_process_says_goes():
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(DRILL.parents[1]), *sys.path])}
+    command = [sys.executable, "-c", SAYS, address]
+    pair = [
+        subprocess.Popen([*command, str(n)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for n in range(2)
+    ]
+    shown = [process.communicate(timeout=120) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], shown
+    assert [out.split("\n")[-2] for out, _ in shown] == ["[True, False]"] * 2
+
+
+def test_alone_the_only_process_is_the_first():
+    assert [first_says(True), first_says(False)] == [True, False]
 
 
 def test_one_process_joins_nothing(monkeypatch):

@@ -20,7 +20,7 @@ from alignpre_jax.study.made import write_made
 from alignpre_jax.study.plans import stage_plan
 from alignpre_jax.study.tree import StageRun
 from alignpre_jax.study.workspace import Workspace
-from alignpre_jax.training import InLoopEvals, Run, StepConfig
+from alignpre_jax.training import InLoopEvals, Run, StepConfig, first_says
 
 
 def training_run(space: Workspace, run: StageRun) -> Run:
@@ -63,7 +63,7 @@ def _in_loop(space: Workspace, run: StageRun) -> tuple[InLoopEvals, ...]:
         def evaluate_step(step: int, params: Any, mesh: Mesh, report: Report) -> None:
             folder = space.in_loop_dir(run.name)
             place = folder / str(step) / f"{name}.jsonl"
-            if place.exists():
+            if first_says(place.exists()):
                 return
             tokenizer, template = load_tokenizer(space.tokenizer), own_template(space.run_dir(run.name))
             several = mesh if mesh.size > 1 else None
