@@ -190,14 +190,16 @@ def pool(estimates: Sequence[Estimate]) -> Pooled:
     """Returns the inverse-variance weighted mean (fixed effect) of independent estimates, as of several studies.
 
     Variances are taken as the squared half-widths of the intervals, so the pooled interval has their level. I^2 is
-    Higgins & Thompson's (2002), from Cochran's Q. An estimate whose interval has no width decides alone.
+    Higgins & Thompson's (2002), from Cochran's Q. An estimate whose interval has no width decides alone;
+    where several of these differ, the interval reaches from the least to the greatest, and I^2 is 1.
     """
     if not estimates:
         raise UserError("nothing to pool", where="studies", fix="give at least one")
     halves = [(one.high - one.low) / 2 for one in estimates]
-    exact = [one for one, half in zip(estimates, halves, strict=True) if half == 0]
+    exact = [one.value for one, half in zip(estimates, halves, strict=True) if half == 0]
     if exact:
-        return Pooled(math.fsum(one.value for one in exact) / len(exact), exact[0].value, exact[0].value, 0.0)
+        low, high = min(exact), max(exact)
+        return Pooled(min(max(math.fsum(exact) / len(exact), low), high), low, high, float(low < high))
     weights = [1 / half**2 for half in halves]
     value = math.fsum(w * one.value for w, one in zip(weights, estimates, strict=True)) / math.fsum(weights)
     half = 1 / math.sqrt(math.fsum(weights))

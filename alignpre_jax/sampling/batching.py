@@ -223,7 +223,7 @@ class Batching:
         self._state, chosen = self._programs.call(generation.decode, sizes, self._state, self._asked())
         ended = []
         for row, (job, tokens) in enumerate(zip(self._rows, np.asarray(chosen).tolist(), strict=True)):
-            if job and self._goes_on(job, tokens):
+            if job and self._ended_after(job, tokens):
                 ended.append(job)
                 self._rows[row] = None
         return ended
@@ -237,7 +237,7 @@ class Batching:
         allowed = np.stack([job.next_allowed() if job else every for job in rows])
         return Asked(settings, keys, ends, allowed, np.array([job is not None for job in rows]))
 
-    def _goes_on(self, job: Job, tokens: Sequence[int]) -> bool:
+    def _ended_after(self, job: Job, tokens: Sequence[int]) -> bool:
         """Adds new tokens to a job, tells the listener what is new, and returns whether the job has ended."""
         request, ended = job.request, ""
         for token in tokens:

@@ -242,6 +242,16 @@ def test_pooling_weighs_by_the_inverse_variance():
         pool([])
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([(0.0, 0.0), (0.1, 0.0), (0.3, 0.0), (0.2, 0.1), (0.6, 0.2)]), min_size=1, max_size=5))
+def test_a_pooled_value_lies_in_its_interval(given):
+    found = pool([Estimate(value, value - half, value + half, 9, 9, 1) for value, half in given])
+    exact = {value for value, half in given if half == 0}
+    assert found.low <= found.value <= found.high
+    if exact:
+        assert (found.low, found.high, found.i2) == (min(exact), max(exact), float(len(exact) > 1))
+
+
 @pytest.mark.parametrize(
     ("items", "seeds", "item_sd", "seed_sd", "low", "high"),
     [(60, 1, 1.0, 0.0, 0.93, 0.97), (60, 10, 1.0, 0.3, 0.93, 0.985), (60, 3, 1.0, 0.5, 0.93, 0.99)],
